@@ -1,0 +1,74 @@
+"""The values and callables that every part of jaxmeta exchanges."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+
+PyTree: TypeAlias = Any
+"""Any nested container of arrays (see ``jax.tree``)."""
+
+Metrics: TypeAlias = dict[str, jax.Array]
+"""Named scalars, such as ``{"loss": ..., "accuracy": ...}``."""
+
+
+class Batch(NamedTuple):
+    """Examples of one task."""
+
+    x: Any
+    """Inputs: `[n, ...]`."""
+    y: Any
+    """Targets: class indices `[n]` or regression targets `[n, ...]`."""
+
+
+class Task(NamedTuple):
+    """One task: what a learner adapts on, and what the adapted learner is judged on.
+
+    For images both parts are a `Batch`; in general they are any two pytrees that the learner understands.
+    """
+
+    support: Any
+    """Given to `MetaLearner.adapt`."""
+    query: Any
+    """Given to `MetaLearner.loss` after adaptation."""
+
+
+class MetaParams(NamedTuple):
+    """What the outer optimizer updates."""
+
+    params: PyTree
+    """The model's initial parameters."""
+    learned: PyTree = ()
+    """The learned part of the inner optimizer's state (see `jaxmeta.partition`); no leaves if nothing is learned."""
+
+
+class LossFn(Protocol):
+    """The only thing that knows the model: `(params, batch, key) -> (scalar loss, metrics)`."""
+
+    def __call__(self, params: PyTree, batch: Any, key: jax.Array, /) -> tuple[jax.Array, Metrics]:
+        """Return the mean loss over `batch` and a dictionary of scalar metrics."""
+        ...
+
+
+class Sampler(Protocol):
+    """Draws one task from one key. A pytree, so that it can be an argument of a jitted function."""
+
+    def __call__(self, key: jax.Array, /) -> Task:
+        """Return one task; batch with `jax.vmap` over keys."""
+        ...
+
+
+class MetaLearner(NamedTuple):
+    """A meta-learning algorithm as four pure functions.
+
+    All of them treat one task; batch with `jax.vmap` or `jaxmeta.meta_step`.
+    """
+
+    init: Callable[[PyTree], MetaParams]
+    """`(params) -> meta`: meta-parameters that start at the given model parameters."""
+    adapt: Callable[[MetaParams, Any, jax.Array], Any]
+    """`(meta, support, key) -> adapted`: the inner loop; the result is what `loss` accepts."""
+    loss: Callable[[Any, Any, jax.Array], tuple[jax.Array, Metrics]]
+    """`(adapted, batch, key) -> (scalar, metrics)`: the adapted learner's loss on a batch."""
+    grad: Callable[[MetaParams, Task, jax.Array], tuple[Metrics, MetaParams]]
+    """`(meta, task, key) -> (metrics, meta_gradient)`: a descent direction for the outer optimizer, for one task."""
