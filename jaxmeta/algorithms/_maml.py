@@ -1,0 +1,105 @@
+"""MAML: model-agnostic meta-learning (Finn, Abbeel & Levine 2017, https://arxiv.org/abs/1703.03400).
+
+Learns initial parameters from which a few gradient steps on a task's support set give a low loss on its query set.
+"""
+
+import jax
+import optax
+
+from jaxmeta._adapt import adapt
+from jaxmeta._learned import partition
+from jaxmeta._meta_gradient import MetaGradient, first_order, reverse
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
+from jaxmeta.algorithms._checks import check_inner, check_steps
+
+
+def maml(
+    loss_fn: LossFn,
+    inner: optax.GradientTransformation,
+    steps: int = 1,
+    *,
+    test_steps: int | None = None,
+    meta_gradient: MetaGradient | None = None,
+) -> MetaLearner:
+    """MAML with any optax transformation as its inner optimizer.
+
+    If the state of `inner` holds `jaxmeta.Learned` values, their initial values are meta-learned with the parameters:
+    Meta-SGD, Meta-Curvature and the like are MAML with another `inner`.
+
+    Args:
+        loss_fn: `(params, batch, key) -> (scalar, metrics)`, used on the support set (inner) and the query set (outer).
+        inner: the inner optimizer, e.g. `optax.sgd(0.4)` for the paper's `alpha = 0.4`.
+        steps: inner steps in meta-training.
+        test_steps: inner steps of `MetaLearner.adapt`, at test; `None` for the same as `steps`.
+        meta_gradient: how the meta-gradient is computed: `reverse()` (the default), `mixed()`, `first_order()`.
+
+    Returns:
+        A `MetaLearner`; `adapt` returns the task's parameters.
+
+    Raises:
+        TypeError: if `inner` is not an optax transformation.
+        ValueError: if `steps` or `test_steps` is less than 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxmeta
+        >>> loss_fn = jaxmeta.regression(lambda w, x: x * w)
+        >>> learner = maml(loss_fn, optax.sgd(0.5), steps=1)
+        >>> meta = learner.init(jnp.array(0.0))
+        >>> one = jaxmeta.Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
+        >>> float(learner.adapt(meta, one, jax.random.key(0)))
+        1.0
+
+    References:
+        Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, ICML 2017,
+        https://arxiv.org/abs/1703.03400
+    """
+    check_inner(inner)
+    check_steps(steps=steps, test_steps=test_steps)
+    meta_gradient = reverse() if meta_gradient is None else meta_gradient
+
+    def init(params: PyTree) -> MetaParams:
+        learned, _ = partition(inner.init(params))
+        return MetaParams(params, learned)
+
+    def run(meta: MetaParams, support: PyTree, key: jax.Array, steps: int) -> PyTree:
+        return adapt(
+            loss_fn, inner, meta.params, support, key, steps=steps, learned=meta.learned, meta_gradient=meta_gradient
+        )
+
+    def adapt_at_test(meta: MetaParams, support: PyTree, key: jax.Array) -> PyTree:
+        return run(meta, support, key, test_steps or steps)
+
+    def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
+        def objective(meta: MetaParams, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            adapt_key, loss_key = jax.random.split(key)
+            return loss_fn(run(meta, task.support, adapt_key, steps), task.query, loss_key)
+
+        (loss, metrics), gradient = meta_gradient.value_and_grad(objective)(meta, key)
+        return {"loss": loss, **metrics}, gradient
+
+    return MetaLearner(init, adapt_at_test, loss_fn, grad)
+
+
+def fomaml(
+    loss_fn: LossFn,
+    inner: optax.GradientTransformation,
+    steps: int = 1,
+    *,
+    test_steps: int | None = None,
+) -> MetaLearner:
+    """First-order MAML: `maml` with `meta_gradient=first_order()`.
+
+    Args:
+        loss_fn: see `maml`.
+        inner: see `maml`.
+        steps: see `maml`.
+        test_steps: see `maml`.
+
+    Returns:
+        A `MetaLearner`.
+
+    Example:
+        >>> import jaxmeta
+        >>> learner = fomaml(jaxmeta.regression(lambda w, x: x * w), optax.sgd(0.5))
+    """
+    return maml(loss_fn, inner, steps, test_steps=test_steps, meta_gradient=first_order())

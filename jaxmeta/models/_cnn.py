@@ -1,0 +1,184 @@
+"""The two small convolutional networks of few-shot image classification."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxmeta.models._conv import Conv, Lowering
+from jaxmeta.models._norm import Norm, check_norm, make_norm
+
+_XAVIER = nn.initializers.xavier_uniform()
+
+
+class OmniglotCNN(nn.Module):
+    """The strided network for Omniglot: (3x3 conv of stride 2, norm, ReLU) x `layers`, mean over space, linear.
+
+    112,261 parameters for 5 ways at the defaults. Parameters are `{"body": ..., "head": ...}`. Kernels start Xavier
+    uniform, biases at zero. With `norm="batch"` predictions are transductive (see `BatchNorm`).
+
+    Attributes:
+        ways: Number of outputs.
+        hidden: Channels of each layer, and length of the features.
+        layers: Number of convolutions; each halves height and width.
+        norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
+        lowering: Of the convolutions, see `Conv`.
+        dtype: Of the computation; None takes the common type of input and parameters.
+        param_dtype: Of the parameters.
+
+    Raises:
+        ValueError: If an attribute is out of range, the input is not `[n, h, w, c]`, or the image is too small.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = OmniglotCNN(ways=5)
+        >>> x = jnp.zeros((10, 28, 28, 1))
+        >>> params = model.init(jax.random.key(0), x)
+        >>> model.apply(params, x).shape, model.apply(params, x, method="features").shape
+        ((10, 5), (10, 64))
+
+    References:
+        Vinyals et al., "Matching Networks for One Shot Learning", 2016. https://arxiv.org/abs/1606.04080
+        Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning", 2017. https://arxiv.org/abs/1703.03400
+    """
+
+    ways: int = 5
+    hidden: int = 64
+    layers: int = 4
+    norm: Norm = "batch"
+    lowering: Lowering = "auto"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        _check_sizes(ways=self.ways, hidden=self.hidden, layers=self.layers)
+        check_norm(self.norm)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Make the body and the head."""
+        self.body = _ConvBody(self.hidden, self.layers, 2, self.norm, self.lowering, self.dtype, self.param_dtype)
+        self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_XAVIER)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits `[n, ways]` of images `x: [n, h, w, c]`."""
+        return self.head(self.features(x))
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """Features `[n, hidden]` of images `x: [n, h, w, c]`."""
+        _check_image("OmniglotCNN", x, 2 ** (self.layers - 1))
+        return jnp.mean(self.body(x), (1, 2))
+
+
+class CNN4(nn.Module):
+    """The max-pooled four-block network: (3x3 conv, norm, ReLU, 2x2 max-pool) x `blocks`, flatten, linear.
+
+    For 28x28, 32x32 and 84x84 images alike; the head is as wide as what is left of the image. For 84x84x3 and 5 ways
+    121,093 parameters with `hidden=64` (Vinyals) and 32,901 with `hidden=32` (MAML on mini-ImageNet). Parameters are
+    `{"body": ..., "head": ...}`. Kernels start Xavier uniform, biases at zero. With `norm="batch"` predictions are
+    transductive (see `BatchNorm`).
+
+    Attributes:
+        ways: Number of outputs.
+        hidden: Channels of each block.
+        blocks: Number of blocks; each halves height and width.
+        max_pool: Max-pool after each block (an odd last row or column is dropped); otherwise convolve with stride 2.
+        norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
+        lowering: Of the convolutions, see `Conv`.
+        dtype: Of the computation; None takes the common type of input and parameters.
+        param_dtype: Of the parameters.
+
+    Raises:
+        ValueError: If an attribute is out of range, the input is not `[n, h, w, c]`, or the image is too small.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model = CNN4(ways=5, hidden=32)
+        >>> params = model.init(jax.random.key(0), jnp.zeros((1, 84, 84, 3)))
+        >>> sum(p.size for p in jax.tree.leaves(params))
+        32901
+
+    References:
+        Vinyals et al., "Matching Networks for One Shot Learning", 2016. https://arxiv.org/abs/1606.04080
+        Ravi and Larochelle, "Optimization as a Model for Few-Shot Learning", 2017. https://openreview.net/forum?id=rJY0-Kcll
+    """
+
+    ways: int = 5
+    hidden: int = 64
+    blocks: int = 4
+    max_pool: bool = True
+    norm: Norm = "batch"
+    lowering: Lowering = "auto"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        _check_sizes(ways=self.ways, hidden=self.hidden, blocks=self.blocks)
+        check_norm(self.norm)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Make the body and the head."""
+        stride = 1 if self.max_pool else 2
+        self.body = _ConvBody(self.hidden, self.blocks, stride, self.norm, self.lowering, self.dtype, self.param_dtype)
+        self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_XAVIER)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits `[n, ways]` of images `x: [n, h, w, c]`."""
+        return self.head(self.features(x))
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """Features `[n, (h / 2**blocks) * (w / 2**blocks) * hidden]` of images `x: [n, h, w, c]`."""
+        _check_image("CNN4", x, 2**self.blocks if self.max_pool else 2 ** (self.blocks - 1))
+        return self.body(x).reshape(x.shape[0], -1)
+
+
+class _ConvBody(nn.Module):
+    """Blocks that each halve height and width: by the convolution's stride of 2, or by a max-pool after stride 1."""
+
+    hidden: int
+    layers: int
+    stride: int
+    norm: Norm
+    lowering: Lowering
+    dtype: Any
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.layers):
+            conv = Conv(
+                self.hidden,
+                (3, 3),
+                strides=self.stride,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                kernel_init=_XAVIER,
+                lowering=self.lowering,
+                name=f"conv_{i}",
+            )
+            x = nn.relu(make_norm(self.norm, self.param_dtype, name=f"norm_{i}")(conv(x)))
+            if self.stride == 1:
+                x = _max_pool(x)
+        return x
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """2x2 max-pool of `x: [n, h, w, c]` with stride 2, without `reduce_window`, whose second derivative is slow."""
+    n, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return jnp.max(x.reshape(n, height // 2, 2, width // 2, 2, channels), (2, 4))
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, got {size}")
+
+
+def _check_image(model: str, x: jax.Array, smallest: int) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"{model} needs images [n, height, width, channels], got shape {x.shape}")
+    if min(x.shape[1:3]) < smallest:
+        raise ValueError(f"{model} needs images of at least {smallest}x{smallest}, got shape {x.shape}")

@@ -1,0 +1,137 @@
+"""Normalisation without running statistics: a function of input and parameters only, differentiable to any order."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Norm: TypeAlias = Literal["batch", "group", "layer", "none"]
+
+NORMS = ("batch", "group", "layer", "none")
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation by the statistics of the batch at hand, always: **transductive**.
+
+    Mean and variance of each channel are taken over the whole batch that is passed in, at training and at test time.
+    There are no running statistics, no mutable collections and no train/test switch, so predictions for one query
+    example depend on the other query examples of its task. This is what MAML's published few-shot numbers use; say
+    "transductive" beside results. For predictions that look at one example at a time choose `GroupNorm`.
+
+    Parameters are `scale: [c]` and `bias: [c]`. A batch with one value per channel is normalised to `bias`.
+
+    Attributes:
+        epsilon: Added to the variance.
+        param_dtype: Of the parameters. Statistics are computed in float32 or better; the result has the input's type.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x = 3 + 2 * jax.random.normal(jax.random.key(0), (64, 7, 7, 2))
+        >>> y, params = BatchNorm().init_with_output(jax.random.key(1), x)
+        >>> print(jnp.round(jnp.abs(y.mean()), 3), jnp.round(y.std(), 3))
+        0.0 1.0
+
+    References:
+        Ioffe and Szegedy, "Batch Normalization", 2015. https://arxiv.org/abs/1502.03167
+    """
+
+    epsilon: float = 1e-5
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise `x: [..., c]` over all axes but the last."""
+        if x.ndim < 2:
+            raise ValueError(f"BatchNorm needs an input [..., channels] with at least two axes, got shape {x.shape}")
+        scale, bias = _affine(self, x.shape[-1], self.param_dtype)
+        y = _standardize(_at_least_float32(x).reshape(-1, x.shape[-1]), (0,), self.epsilon, scale[None])
+        return (y + bias[None]).astype(x.dtype).reshape(x.shape)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation: each example by the statistics of its own channel groups over space. Not transductive.
+
+    Parameters are `scale: [c]` and `bias: [c]`. With `groups=1` it is layer normalisation over space and channels.
+
+    Attributes:
+        groups: Number of channel groups; divides the number of channels.
+        epsilon: Added to the variance.
+        param_dtype: Of the parameters. Statistics are computed in float32 or better; the result has the input's type.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> x = jax.random.normal(jax.random.key(0), (4, 7, 7, 16))
+        >>> GroupNorm(groups=8).init_with_output(jax.random.key(1), x)[0].shape
+        (4, 7, 7, 16)
+
+    References:
+        Wu and He, "Group Normalization", 2018. https://arxiv.org/abs/1803.08494
+        Ba, Kiros and Hinton, "Layer Normalization", 2016. https://arxiv.org/abs/1607.06450
+    """
+
+    groups: int = 8
+    epsilon: float = 1e-5
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise `x: [n, ..., c]` within each example and channel group."""
+        if x.ndim < 2:
+            raise ValueError(f"GroupNorm needs an input [n, ..., channels], got shape {x.shape}")
+        channels = x.shape[-1]
+        if self.groups < 1 or channels % self.groups:
+            raise ValueError(f"groups must divide the {channels} channels of the input {x.shape}, got {self.groups}")
+        scale, bias = _affine(self, channels, self.param_dtype)
+        grouped = (x.shape[0], math.prod(x.shape[1:-1]), self.groups, channels // self.groups)
+        affine = (1, 1, *grouped[2:])
+        y = _standardize(_at_least_float32(x).reshape(grouped), (1, 3), self.epsilon, scale.reshape(affine))
+        return (y + bias.reshape(affine)).astype(x.dtype).reshape(x.shape)
+
+
+def make_norm(norm: Norm, param_dtype: Any = jnp.float32, name: str | None = None) -> Callable[[jax.Array], jax.Array]:
+    """The normalisation layer called `norm`; call it inside a compact module.
+
+    Args:
+        norm: `"batch"`, `"group"` (8 groups), `"layer"` (one group) or `"none"`.
+        param_dtype: Of the parameters.
+        name: Of the submodule.
+
+    Returns:
+        A module, or the identity for `"none"`.
+
+    Raises:
+        ValueError: If there is no such normalisation.
+    """
+    check_norm(norm)
+    if norm == "batch":
+        return BatchNorm(param_dtype=param_dtype, name=name)
+    if norm == "none":
+        return lambda x: x
+    return GroupNorm(groups=8 if norm == "group" else 1, param_dtype=param_dtype, name=name)
+
+
+def check_norm(norm: str) -> None:
+    """Raise ValueError unless `norm` is a known name."""
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _affine(module: nn.Module, channels: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """`scale` and `bias`, in at least float32."""
+    scale = module.param("scale", nn.initializers.ones_init(), (channels,), dtype)
+    bias = module.param("bias", nn.initializers.zeros_init(), (channels,), dtype)
+    return _at_least_float32(scale), _at_least_float32(bias)
+
+
+def _standardize(x: jax.Array, axes: tuple[int, ...], epsilon: float, scale: jax.Array) -> jax.Array:
+    """`x` to mean zero and standard deviation `scale` over `axes`."""
+    centred = x - jnp.mean(x, axes, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axes, keepdims=True)
+    return centred * (scale * jax.lax.rsqrt(variance + epsilon))

@@ -1,0 +1,212 @@
+"""Checks that every learner, sampler and learned transformation must pass: for our own tests and for yours.
+
+Each function runs a list of checks and raises an `AssertionError` that names the one that failed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta._learned import combine, partition
+from jaxmeta._step import evaluate, meta_step
+from jaxmeta._types import MetaLearner, MetaParams, PyTree, Sampler, Task
+
+
+def check_learner(learner: MetaLearner, params: PyTree, sampler: Sampler) -> None:
+    """Checks a meta-learner on a small problem.
+
+    That gradients and adapted values keep structure and type, jit equals eager, a sampled step traces once and moves
+    nothing between host and device, seeds can be batched by `vmap`, the result does not depend on how tasks are
+    batched, adapting to a task lowers its support loss and meta-training lowers the query loss.
+
+    Args:
+        learner: the learner.
+        params: initial model parameters.
+        sampler: a sampler of small tasks.
+
+    Raises:
+        AssertionError: if a check fails.
+
+    Example:
+        >>> import jaxmeta
+        >>> learner = jaxmeta.maml(jaxmeta.regression(lambda w, x: x * w), optax.sgd(0.01))
+        >>> check_learner(learner, jnp.array([1.0]), jaxmeta.data.Sinusoid())
+    """
+    meta = learner.init(params)
+    key = jax.random.key(0)
+    task = sampler(key)
+    metrics, grads = learner.grad(meta, task, key)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, meta)
+    for name, value in metrics.items():
+        chex.assert_shape(value, (), custom_message=f"metric {name!r} is no scalar")
+    _close(jax.jit(learner.grad)(meta, task, key), (metrics, grads), "jit differs from eager")
+    _check_step(learner, meta, sampler)
+    _check_adapts(learner, meta, sampler)
+    _check_learns(learner, meta, sampler)
+
+
+def check_meta_gradient(learner: MetaLearner, params: PyTree, task: Task) -> None:
+    """Checks in float64 that `learner.grad` is the derivative of the loss that it reports.
+
+    Compares its component along a random direction with extrapolated central differences, to 1e-6. Not for learners
+    whose meta-gradient is no such derivative: first-order ones, Reptile.
+
+    Args:
+        learner: the learner.
+        params: initial model parameters, of any float type.
+        task: a task, in any float type.
+
+    Raises:
+        AssertionError: if they differ.
+
+    Example:
+        >>> import jaxmeta
+        >>> learner = jaxmeta.maml(jaxmeta.regression(lambda w, x: x * w), optax.sgd(0.01), steps=2)
+        >>> check_meta_gradient(learner, jnp.array([1.0]), jaxmeta.data.Sinusoid()(jax.random.key(0)))
+    """
+    with jax.enable_x64(True):
+        params, task = (
+            jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+            for tree in (params, task)
+        )
+        meta = learner.init(params)
+        key = jax.random.key(2)
+        leaves, structure = jax.tree.flatten(meta)
+        keys = jax.random.split(key, len(leaves))
+        direction = structure.unflatten([jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
+        grad = jax.jit(learner.grad)
+
+        def loss(step: float) -> jax.Array:
+            moved = jax.tree.map(lambda m, d: m + step * d, meta, direction)
+            return grad(moved, task, key)[0]["loss"]
+
+        coarse, fine = ((loss(h) - loss(-h)) / (2 * h) for h in (2e-5, 1e-5))
+        derivative = optax.tree.vdot(grad(meta, task, key)[1], direction)
+        _close(derivative, (4 * fine - coarse) / 3, "meta-gradient differs from finite differences", 1e-6)
+
+
+def check_sampler(sampler: Sampler) -> None:
+    """Checks that a sampler is a pytree and a pure function of its key, alike under jit, vmap and on its own.
+
+    Args:
+        sampler: the sampler.
+
+    Raises:
+        AssertionError: if a check fails.
+
+    Example:
+        >>> from jaxmeta import data
+        >>> check_sampler(data.Sinusoid())
+    """
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def call(sampler: Sampler, key: jax.Array) -> Any:
+        return sampler(key)
+
+    sampler = jax.device_put(sampler)
+    single = [jax.jit(call)(sampler, key) for key in keys]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *single)
+    batched = jax.jit(jax.vmap(call, (None, 0)))
+    with jax.transfer_guard("disallow"):
+        first = batched(sampler, keys)
+    chex.assert_trees_all_equal(first, batched(sampler, keys))
+    _close(first, stacked, "vmap differs from one at a time")
+    _close(sampler(keys[0]), single[0], "jit differs from eager")
+    differs = jax.tree.map(lambda x: bool(jnp.any(x[0] != x[1])), first)
+    assert any(jax.tree.leaves(differs)), "two keys give the same task"
+
+
+def check_transform(transform: optax.GradientTransformation, params: PyTree) -> None:
+    """Checks a learned transformation: that optax can carry its state, and that its learned part is found and used.
+
+    Args:
+        transform: the transformation.
+        params: parameters of any shapes.
+
+    Raises:
+        AssertionError: if a check fails.
+
+    Example:
+        >>> from jaxmeta import optim
+        >>> check_transform(optim.scale_by_learned_rate(0.1), {"w": jnp.ones((2, 3))})
+    """
+    grads = jax.tree.map(jnp.ones_like, params)
+    for wrapped in (transform, optax.chain(optax.clip_by_global_norm(1.0), transform, optax.trace(0.9))):
+        state = wrapped.init(params)
+        learned, rest = partition(state)
+        assert jax.tree.leaves(learned), "no Learned value in the state"
+        chex.assert_trees_all_equal(combine(learned, rest), state)
+        updates, new_state = wrapped.update(grads, state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+        _close(jax.jit(wrapped.update)(grads, state, params), (updates, new_state), "jit differs from eager")
+
+        def size(learned: PyTree, wrapped: Any = wrapped, rest: PyTree = rest) -> jax.Array:
+            updates, _ = wrapped.update(grads, combine(learned, rest), params)
+            return optax.tree.norm(updates, squared=True)
+
+        moved = jax.tree.map(lambda g: bool(jnp.any(g != 0)), jax.grad(size)(learned))
+        assert all(jax.tree.leaves(moved)), "the updates do not depend on some Learned value"
+
+
+def _check_step(learner: MetaLearner, meta: MetaParams, sampler: Sampler) -> None:
+    optimizer = optax.adam(1e-2)
+    opt_state = optimizer.init(meta)
+    keys = jax.random.split(jax.random.key(2), 2)
+    on_device = jax.device_put((meta, opt_state, sampler))
+    first, second = keys
+    results = []
+    for batch_size in (1, 2, 3):  # 2 leaves a batch of one over
+        traces = []
+
+        def counted(
+            *args: Any, step: Any = meta_step(learner, optimizer, 3, batch_size=batch_size), traces: Any = traces
+        ):
+            traces.append(1)
+            return step(*args)
+
+        step = jax.jit(counted)
+        results.append(step(*on_device, first))
+        with jax.transfer_guard("disallow"):
+            again = step(*on_device, second)
+            step(*again[:2], on_device[2], first)
+        assert len(traces) == 1, f"one step was traced {len(traces)} times"
+    for other in results[1:]:
+        _close(other, results[0], "the result depends on batch_size", 1e-4)
+    seeds = jax.vmap(meta_step(learner, optimizer, 3, batch_size=1), (None, None, None, 0))
+    both = jax.jit(seeds)(meta, opt_state, sampler, keys)
+    _close(jax.tree.map(lambda x: x[0], both), results[0], "vmap over seeds differs from one seed", 1e-4)
+
+
+def _check_adapts(learner: MetaLearner, meta: MetaParams, sampler: Sampler) -> None:
+    def losses(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        own, other = (sampler(k).support for k in jax.random.split(key))
+        adapted, misled = (learner.adapt(meta, support, key) for support in (own, other))
+        return learner.loss(adapted, own, key)[0], learner.loss(misled, own, key)[0]
+
+    own, other = jax.jit(jax.vmap(losses))(jax.random.split(jax.random.key(3), 32))
+    assert float(own.mean()) < float(other.mean()), (
+        f"adapting to a task is no better for its support set than adapting to another task: "
+        f"loss {float(own.mean())} against {float(other.mean())}"
+    )
+
+
+def _check_learns(learner: MetaLearner, meta: MetaParams, sampler: Sampler) -> None:
+    optimizer = optax.adam(3e-3)
+    run = jax.jit(meta_step(learner, optimizer, 8, batch_size=8))
+    test: Callable[..., Any] = jax.jit(evaluate(learner, 64, batch_size=64))
+    key = jax.random.key(4)
+    before = float(test(meta, sampler, key)["loss"].mean())
+    opt_state = optimizer.init(meta)
+    for k in jax.random.split(key, 100):
+        meta, opt_state, _ = run(meta, opt_state, sampler, k)
+    after = float(test(meta, sampler, key)["loss"].mean())
+    assert after < before, f"meta-training raised the query loss: {before} to {after}"
+
+
+def _close(actual: Any, expected: Any, message: str, tolerance: float = 1e-5) -> None:
+    chex.assert_trees_all_close(actual, expected, rtol=tolerance, atol=tolerance, custom_message=message)

@@ -1,0 +1,226 @@
+"""FewShot: every promise of the task distribution, and the sampling without replacement beneath it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from jaxmeta.data import FewShot, sample_without_replacement
+
+KEY = jax.random.key(0)
+COUNTS = (4, 7, 20, 5, 9)
+
+
+def _labelled(counts, shape=(3,)):
+    """Examples whose first entry is their own row, with shuffled labels 10, 11, ..."""
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)) + 10, counts))
+    inputs = np.zeros((len(labels), *shape), np.float32)
+    inputs[(slice(None), *[0] * len(shape))] = np.arange(len(labels))
+    return inputs, labels
+
+
+def _images(classes=3, examples=6, size=4):
+    """Images whose pixels are all different within an image, and between classes."""
+    pixels = np.arange(classes * size * size).reshape(classes, 1, size, size, 1)
+    return np.repeat(pixels, examples, axis=1).astype(np.uint8)
+
+
+@jax.jit
+def _tasks(sampler, keys):
+    return jax.vmap(sampler)(keys), jax.vmap(sampler.indices)(keys)
+
+
+def _check_uniform(counts, expected=None):
+    assert stats.chisquare(counts, expected).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 1), (5, 5), (20, 16), (1623, 5), (100_000, 3)])
+def test_sample_without_replacement_is_distinct_and_in_range(n, k):
+    keys = jax.random.split(KEY, 2000)
+    drawn = np.asarray(jax.vmap(lambda key: sample_without_replacement(key, n, k))(keys))
+    assert drawn.shape == (2000, k) and drawn.dtype == np.int32
+    assert drawn.min() >= 0 and drawn.max() < n
+    assert (np.diff(np.sort(drawn, axis=1), axis=1) > 0).all()
+    traced = jax.jit(jax.vmap(lambda key, n: sample_without_replacement(key, n, k), in_axes=(0, None)))(keys, n)
+    np.testing.assert_array_equal(drawn, traced)
+
+
+@pytest.mark.parametrize(("n", "k"), [(4, 2), (4, 4), (5, 3)])
+def test_sample_without_replacement_gives_every_arrangement_equally_often(n, k):
+    keys = jax.random.split(jax.random.key(7), 40_000)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: sample_without_replacement(key, n, k)))(keys))
+    codes = drawn @ (n ** np.arange(k))
+    seen = np.unique(codes, return_counts=True)[1]
+    assert len(seen) == np.prod(np.arange(n - k + 1, n + 1))
+    _check_uniform(seen)
+
+
+def test_sample_without_replacement_reaches_all_of_a_large_range():
+    n = 2**31 - 1
+    keys = jax.random.split(KEY, 20_000)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: sample_without_replacement(key, n, 2)))(keys))
+    for column in drawn.T:
+        _check_uniform(np.histogram(column, bins=16, range=(0, n))[0])
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_every_task_is_well_formed(data):
+    counts = data.draw(st.lists(st.integers(2, 12), min_size=2, max_size=6), label="counts")
+    ways = data.draw(st.integers(1, len(counts)), label="ways")
+    shots = data.draw(st.integers(1, min(counts) - 1), label="shots")
+    queries = data.draw(st.integers(1, min(counts) - shots), label="queries")
+    seed = data.draw(st.integers(0, 2**31), label="seed")
+    inputs, labels = _labelled(counts)
+    sampler = FewShot.create(inputs, labels, ways=ways, shots=shots, queries=queries)
+    tasks, indices = _tasks(sampler, jax.random.split(jax.random.key(seed), 8))
+    for i in range(8):
+        seen = []
+        task = jax.tree.map(lambda a, i=i: a[i], tasks)
+        for part, index, size in zip(task, indices, (shots, queries), strict=True):
+            assert part.x.shape == (ways * size, 3) and part.x.dtype == jnp.float32
+            assert part.y.dtype == jnp.int32 and part.y.tolist() == np.repeat(np.arange(ways), size).tolist()
+            rows = np.asarray(part.x[:, 0]).astype(int)
+            np.testing.assert_array_equal(rows, index.x.example[i])
+            np.testing.assert_array_equal(part.y, index.y[i])
+            assert not index.x.turns[i].any()
+            seen.append(rows.reshape(ways, size))
+        rows = np.concatenate(seen, axis=1)
+        assert len(np.unique(rows)) == ways * (shots + queries), "an example appears twice"
+        classes = labels[rows]
+        assert (classes == classes[:, :1]).all(), "an example of another class"
+        assert len(np.unique(classes[:, 0])) == ways, "a class appears twice"
+
+
+def test_classes_positions_and_examples_are_uniform():
+    inputs, labels = _labelled(COUNTS)
+    sampler = FewShot.create(inputs, labels, ways=3, shots=1, queries=2)
+    _, indices = _tasks(sampler, jax.random.split(jax.random.key(3), 20_000))
+    rows = np.concatenate([np.asarray(part.x.example).reshape(20_000, 3, -1) for part in indices], axis=2)
+    classes = labels[rows[:, :, 0]]
+    for way in range(3):
+        _check_uniform(np.unique(classes[:, way], return_counts=True)[1])
+    for slot in range(3):
+        for label, count in enumerate(COUNTS):
+            drawn = rows[:, :, slot][classes == label + 10]
+            seen = np.unique(drawn, return_counts=True)[1]
+            assert len(seen) == count
+            _check_uniform(seen)
+
+
+def test_same_key_same_task_and_other_key_other_task():
+    sampler = FewShot.create(*_labelled(COUNTS), ways=3, shots=1, queries=3)
+    first, again, other = sampler(KEY), sampler(KEY), sampler(jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert (first.query.x != other.query.x).any()
+
+
+@pytest.mark.parametrize("rotations", [1, 4])
+def test_jit_vmap_and_pmap_agree(rotations):
+    sampler = FewShot.from_classes(_images(), ways=3, shots=1, queries=2, rotations=rotations)
+    keys = jax.random.split(KEY, (1, 6))
+    expected = jax.tree.map(lambda *a: jnp.stack(a)[None], *[sampler(key) for key in keys[0]])
+    nested = jax.jit(jax.vmap(jax.vmap(sampler)))(keys)
+    mapped = jax.pmap(jax.vmap(sampler))(keys)
+    jax.tree.map(np.testing.assert_array_equal, nested, expected)
+    jax.tree.map(np.testing.assert_array_equal, mapped, expected)
+
+
+@pytest.mark.parametrize("rotations", [1, 4])
+def test_samples_without_transfers_as_an_argument(rotations):
+    sampler = FewShot.from_classes(_images(), ways=3, shots=1, queries=2, rotations=rotations)
+    keys = jax.random.split(KEY, 3)
+    draw = jax.jit(lambda sampler, keys: jax.vmap(sampler)(keys))
+    with jax.transfer_guard("disallow"), jax.numpy_rank_promotion("raise"):
+        jax.block_until_ready(draw(sampler, keys))
+
+
+def test_rotations_are_classes_and_turn_a_class_as_a_whole():
+    images = _images(classes=2, examples=6)
+    sampler = FewShot.from_classes(images, ways=8, shots=2, queries=3, rotations=4)
+    assert sampler.num_classes == 8
+    task, index = sampler(KEY), sampler.indices(KEY)
+    turned = {(c, r): np.rot90(images[c, 0], r) for c in range(2) for r in range(4)}
+    found = []
+    for part, where in zip(task, index, strict=True):
+        x = np.round(np.asarray(part.x) * 255).reshape(8, -1, 4, 4, 1)
+        assert (x == x[:, :1]).all(), "examples of one class are turned differently"
+        found.append([next(key for key, image in turned.items() if (image == one).all()) for one in x[:, 0]])
+        assert [turn for _, turn in found[-1]] == where.x.turns.reshape(8, -1)[:, 0].tolist()
+    assert found[0] == found[1], "support and query are turned differently"
+    assert sorted(found[0]) == sorted(turned)  # with ways = all classes, each class and rotation once
+
+
+def test_rotated_classes_are_equally_likely():
+    sampler = FewShot.from_classes(_images(), ways=2, shots=1, queries=1, rotations=4)
+    _, indices = _tasks(sampler, jax.random.split(jax.random.key(5), 10_000))
+    index = indices.query.x
+    codes = 4 * (np.asarray(index.example) // 6) + np.asarray(index.turns)
+    _check_uniform(np.bincount(codes.ravel(), minlength=12))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(np.uint8, np.float32), (np.float32, np.float32), (np.float16, np.float16), (np.int32, np.int32)],
+)
+@pytest.mark.parametrize("rotations", [1, 4])
+def test_types_and_example(dtype, expected, rotations):
+    images = _images().astype(dtype)
+    sampler = FewShot.from_classes(images, ways=2, shots=1, queries=1, rotations=rotations)
+    x = sampler(KEY).support.x
+    assert x.dtype == sampler.example.dtype == expected
+    assert sampler.example.shape == (1, 4, 4, 1) == (1, *x.shape[1:])
+    row = sampler.indices(KEY).support.x
+    image = np.rot90(images.reshape(-1, 4, 4, 1)[row.example[0]], int(row.turns[0]))
+    scale = 255 if dtype == np.uint8 else 1
+    np.testing.assert_allclose(np.asarray(x[0], np.float64), image.astype(np.float64) / scale, rtol=1e-6)
+
+
+def test_create_and_from_classes_agree():
+    images = _images()
+    grouped = FewShot.from_classes(images, ways=2, shots=1, queries=1)
+    labelled = FewShot.create(images.reshape(-1, 4, 4, 1), np.repeat([5, 6, 7], 6), ways=2, shots=1, queries=1)
+    jax.tree.map(np.testing.assert_array_equal, grouped(KEY), labelled(KEY))
+
+
+def test_with_sizes_shares_the_arrays_and_checks():
+    sampler = FewShot.create(*_labelled(COUNTS), ways=2, shots=1, queries=1)
+    other = sampler.with_sizes(ways=5, queries=3)
+    assert (other.ways, other.shots, other.queries) == (5, 1, 3) and other.inputs is sampler.inputs
+    with pytest.raises(ValueError, match=r"shots.*smallest class, got 2 \+ 3"):
+        other.with_sizes(shots=2)
+
+
+_INPUTS, _LABELS = _labelled(COUNTS)
+_OK = {"ways": 2, "shots": 1, "queries": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"ways": 6}), "ways.*got ways=6 for 5 classes"),
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"queries": 4}), r"1 \+ 4, but class 10 has 4 examples"),
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"ways": 0}), "ways must be a positive integer, got 0"),
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"shots": -1}), "shots must be a positive integer, got -1"),
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"queries": 1.5}), "queries must be a positive integer"),
+        (partial(FewShot.create, _INPUTS, _LABELS[:-1], **_OK), "got 44 labels for 45 inputs"),
+        (partial(FewShot.create, _INPUTS, _LABELS.astype(float), **_OK), "labels must be integers.*float64"),
+        (partial(FewShot.create, _INPUTS, _LABELS[:, None], **_OK), r"labels must be .*shape \[M\]"),
+        (partial(FewShot.create, _INPUTS, _LABELS, rotations=2, **_OK), "rotations must be 1 or 4, got 2"),
+        (partial(FewShot.create, _INPUTS, _LABELS, rotations=4, **_OK), "rotations=4 needs square images"),
+        (partial(FewShot.create, np.zeros((2, 3, 4, 1)), [0, 1], rotations=4, **_OK), "rotations=4 needs square"),
+        (partial(FewShot.create, np.zeros((0, 3)), np.zeros(0, int), **_OK), "inputs must be a non-empty"),
+        (partial(FewShot.create, np.array(["a", "b"]), [0, 1], **_OK), "inputs must be numbers"),
+        (partial(FewShot.from_classes, np.zeros((0, 3, 2)), **_OK), "inputs must be a non-empty"),
+        (partial(FewShot.from_classes, np.zeros(3), **_OK), "inputs must be a non-empty"),
+        (partial(FewShot.from_classes, np.zeros((4, 1, 2)), **_OK), r"1 \+ 1, but class 0 has 1 examples"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

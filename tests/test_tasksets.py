@@ -1,0 +1,109 @@
+"""get_tasksets: what each name gives, that its parts share no class, and what it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmeta.data import FewShot, Glyphs, Sinusoid, get_tasksets, list_tasksets
+
+DATA = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+KEY = jax.random.key(0)
+
+
+def _few_shot(*args, **kwargs):
+    sets = [sampler for sampler in get_tasksets(*args, **kwargs) if isinstance(sampler, FewShot)]
+    assert len(sets) == 3
+    return sets
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    if not (DATA / "omniglot" / "images_background.zip").is_file():
+        pytest.skip(f"no Omniglot in {DATA} (set JAXMETA_DATA)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXMETA_CACHE", str(tmp_path_factory.getbasetemp() / "omniglot"))
+        yield
+
+
+def test_names():
+    assert list_tasksets() == ("glyphs", "omniglot", "sinusoid")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "ways", "shots", "queries"), [("glyphs", Glyphs, 5, 1, 15), ("sinusoid", Sinusoid, 1, 10, 10)]
+)
+def test_sizes_and_defaults(name, kind, ways, shots, queries):
+    def sizes(sampler):
+        assert isinstance(sampler, kind)
+        task = jax.eval_shape(sampler, KEY)
+        assert sampler.example.shape == (1, *task.support.x.shape[1:])
+        return len(task.support.y) // ways, len(task.query.y) // ways
+
+    assert [sizes(sampler) for sampler in get_tasksets(name)] == 3 * [(shots, queries)]
+    sets = get_tasksets(name, shots=2, queries=3, test_shots=4, test_queries=6)
+    assert [sizes(sampler) for sampler in sets] == [(2, 3), (4, 6), (4, 6)]
+
+
+def test_glyphs_parts_differ():
+    sets = get_tasksets("glyphs", ways=3, seed=2, test_ways=4)
+    parts = [(s.split, s.ways, s.seed) for s in sets if isinstance(s, Glyphs)]
+    assert parts == [("train", 3, 2), ("validation", 4, 2), ("test", 4, 2)]
+
+
+def test_omniglot_parts_share_no_drawing(cache):
+    sets = _few_shot("omniglot", ways=5, queries=1, test_ways=20, root=DATA)
+    assert [sampler.num_classes for sampler in sets] == [4 * 1028, 172, 423]
+    assert [(s.ways, s.shots, s.queries) for s in sets] == [(5, 1, 1), (20, 1, 1), (20, 1, 1)]
+    keys = jax.random.split(KEY, 3000)
+    seen = []
+    for sampler in sets:
+        assert sampler.example.shape == (1, 28, 28, 1)
+        drawn = jax.jit(lambda sampler, keys: jax.vmap(sampler.indices)(keys))(sampler, keys)
+        rows = np.unique(np.asarray(drawn.query.x.example))
+        assert len(np.unique(rows // 20)) == sampler.num_classes // sampler.rotations  # every class comes up
+        seen.append({image.tobytes() for image in np.asarray(sampler.inputs)[rows]})
+    assert all(len(a & b) == 0 for i, a in enumerate(seen) for b in seen[:i])
+
+
+def test_omniglot_splits_and_seed(cache):
+    sets = _few_shot("omniglot", split="random", seed=3, root=DATA)
+    assert [sampler.num_classes for sampler in sets] == [4400, 100, 423]
+    with pytest.raises(ValueError, match=r"validation tasks of 'omniglot': ways must be at most .* 81 classes"):
+        get_tasksets("omniglot", split="background", test_ways=100, root=DATA)
+    with pytest.raises(ValueError, match="split must be one of 'vinyals'"):
+        get_tasksets("omniglot", split="lake", root=DATA)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("omniglt", {}, "name must be one of 'glyphs', 'omniglot', 'sinusoid', got 'omniglt'"),
+        ("sinusoid", {"ways": 5}, "ways does not apply to 'sinusoid', got 5; what applies: queries, shots"),
+        ("sinusoid", {"root": "/data"}, "root does not apply to 'sinusoid'"),
+        ("sinusoid", {"shots": 0}, "shots must be a positive integer, got 0"),
+        ("glyphs", {"split": "vinyals"}, "split does not apply to 'glyphs'"),
+        ("glyphs", {"download": True}, "download does not apply to 'glyphs'"),
+        ("glyphs", {"shots": 0}, "shots must be"),
+        ("omniglot", {"seed": 1}, "seed applies to split='random' only"),
+    ],
+)
+def test_bad_input_is_named(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        get_tasksets(name, **arguments)
+
+
+def test_missing_data_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"images_background\.zip"):
+        get_tasksets("omniglot", root=tmp_path)
+
+
+def test_import_is_light():
+    heavy = ("matplotlib", "PIL", "pooch", "torch", "tensorflow_datasets")
+    code = f"import sys, jaxmeta.data; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
