@@ -1,7 +1,8 @@
 """Sinusoid regression: MAML's first experiment (Finn et al. 2017, section 5.1, table 2).
 
-Tasks `y = A sin(x - p)`, `A ~ U[0.1, 5]`, `p ~ U[0, pi]`, `x ~ U[-5, 5]`; an MLP 1-40-40-1 is meta-trained with one inner
-step on 10 shots, 25 tasks per update, Adam(1e-3), 70,000 updates, and tested after 1, 5 and 10 inner steps on 5 shots.
+Tasks `y = A sin(x - p)`, `A ~ U[0.1, 5]`, `p ~ U[0, pi]`, `x ~ U[-5, 5]`; an MLP 1-40-40-1 is meta-trained with one
+inner step on 10 shots, 25 tasks per update, Adam(1e-3), 70,000 updates, and tested after 1, 5 and 10 inner steps on 5
+shots.
 The inner rate is 0.001, the one of the published code; the paper's text says 0.01, with which the test diverges.
 
 Paper, 5 shots, mean squared error after 1 / 5 / 10 steps: 0.67 / 0.38 / 0.35.

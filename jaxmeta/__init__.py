@@ -1,6 +1,6 @@
 """Meta-learning for JAX.
 
-Algorithms compose with any optax optimizer, tasks are sampled on the device, and a whole meta-update is one XLA program.
+Algorithms compose with any optax optimizer, tasks are sampled on the device, a meta-update is one XLA program.
 """
 
 from jaxmeta import data as data

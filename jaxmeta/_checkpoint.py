@@ -60,7 +60,7 @@ class Checkpoints:
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {self._folder}")
         wanted = _by_path(like)
-        saved: dict[str, Any] = self._manager.restore(step, args=ocp.args.StandardRestore())
+        saved = dict(self._manager.restore(step, args=ocp.args.StandardRestore()))
         _check_same(wanted, saved, self._folder / str(step))
         leaves = [jax.numpy.asarray(saved[name]) for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)

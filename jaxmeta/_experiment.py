@@ -143,7 +143,7 @@ class Experiment:
         """`runs/<benchmark>-<learner>-<ways>way-<shots>shot-seed<seed>`."""
         return Path("runs", f"{self.benchmark}-{self.learner}-{self.ways}way-{self.shots}shot-seed{self.seed}")
 
-    def build(self, root: str | os.PathLike[str] | None = None, download: bool = False) -> "Parts":
+    def build(self, root: str | Path | None = None, download: bool = False) -> "Parts":
         """Makes the parts that this description names.
 
         Args:
@@ -168,10 +168,9 @@ class Experiment:
         )
         model = this._model()
         loss_fn = regression(model.apply) if this.regressing else classification(model.apply)
-        optimizer = optax.adam(this.outer_rate)
-        if this.learner == "reptile":
-            optimizer = optax.sgd(optax.linear_schedule(this.outer_rate, 0.0, this.iterations))
-        learner = this._learner(loss_fn)
+        learner, rate = this._learner(loss_fn), this.outer_rate or 0.0
+        decaying = optax.linear_schedule(rate, 0.0, this.iterations)
+        optimizer = optax.sgd(decaying) if this.learner == "reptile" else optax.adam(rate)
         key = jax.random.key(this.seed)
         init_key, train_key, test_key = jax.random.split(key, 3)
         meta = learner.init(model.init(init_key, sets.train.example))
@@ -216,14 +215,14 @@ class Experiment:
         self,
         folder: str | os.PathLike[str] | None = None,
         *,
-        root: str | os.PathLike[str] | None = None,
+        root: str | Path | None = None,
         download: bool = False,
         progress: bool = True,
     ) -> "Result":
         """Meta-trains, tests on the test split, and leaves a folder that says what was run and what came out.
 
-        The folder holds `config.json`, `metrics.jsonl`, `checkpoints/`, `result.json`, `curve.png` and `report.md`. A run
-        that was cut short goes on from its last checkpoint when it is called again.
+        The folder holds `config.json`, `metrics.jsonl`, `checkpoints/`, `result.json`, `curve.png` and `report.md`. A
+        run that was cut short goes on from its last checkpoint when it is called again.
 
         Args:
             folder: where to; `default_folder()` if `None`.
@@ -311,7 +310,7 @@ def evaluate_run(
     num_tasks: int = 600,
     test_steps: int | None = None,
     test_queries: int | None = None,
-    root: str | os.PathLike[str] | None = None,
+    root: str | Path | None = None,
 ) -> dict[str, Summary]:
     """Tests the best meta-parameters of a run once more, perhaps with other settings.
 

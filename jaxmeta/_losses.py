@@ -1,6 +1,7 @@
 """Loss functions for the common tasks, made from a model's `apply`."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import optax
 
 from jaxmeta._types import Batch, LossFn, Metrics, PyTree
 
-Apply = Callable[[PyTree, jax.Array], jax.Array]
+Apply = Callable[[PyTree, jax.Array], Any]
 
 
 def classification(apply: Apply) -> LossFn:

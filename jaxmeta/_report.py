@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxmeta._train import write_atomically
 
@@ -67,10 +67,12 @@ def _plot_curve(result: "Result") -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for part, style in (("train", {"alpha": 0.5}), ("validation", {"marker": "o", "markersize": 4})):
+    styles: dict[str, dict[str, Any]] = {"train": {"alpha": 0.5}, "validation": {"marker": "o", "markersize": 4}}
+    for part, style in styles.items():
         points = [(r["step"], r[f"{part}/{metric}"]) for r in result.trained.history if f"{part}/{metric}" in r]
         if points:
-            axes.plot(*zip(*points, strict=True), label=part, **style)
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, label=part, **style)
     test = result.test[metric]
     axes.axhline(test.mean, color="black", linestyle=":", label=f"test {test.mean:.3f}")
     axes.set(xlabel="outer updates", ylabel=f"query {metric}", title=headline(result))

@@ -62,7 +62,8 @@ def meta_step(
 
         metrics, grads = _mean(task_grad, jax.random.split(key, num_tasks), batch_size)
         updates, opt_state = optimizer.update(grads, opt_state, meta)
-        return optax.apply_updates(meta, updates), opt_state, metrics
+        new_meta: Any = optax.apply_updates(meta, updates)
+        return new_meta, opt_state, metrics
 
     return step
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,7 +119,11 @@ def train(
                 begin = time.perf_counter()
                 size = min(log_every - step % log_every, iterations - step)
                 new_state, metrics = run_chunk(state, tasks, train_key, step, size)
-                averages = _check_finite(metrics, new_state.meta, step, lambda: log.save(step, state))
+                try:
+                    averages = _finite_means(metrics, new_state.meta, step)
+                except FloatingPointError:
+                    log.save(step, state)
+                    raise
                 state, step = new_state, step + size
                 elapsed = time.perf_counter() - begin
                 seconds += elapsed
@@ -189,24 +193,21 @@ def _chunk_runner(step_fn: Callable[..., Any]) -> Callable[..., tuple[_State, di
     return lambda state, tasks, key, start, size: compiled(state, tasks, key, jnp.arange(start, start + size))
 
 
-def _check_finite(
-    metrics: dict[str, jax.Array], meta: MetaParams, start: int, rescue: Callable[[], None]
-) -> dict[str, float]:
-    """Averages over the chunk; saves the state before it and raises if anything in it is not finite."""
+def _finite_means(metrics: Mapping[str, Any], meta: MetaParams, start: int) -> dict[str, float]:
+    """Means over the chunk that began at `start`; raises if anything in it is not finite."""
     values = {name: np.asarray(value) for name, value in metrics.items()}
-    bad = [start + int(np.argmin(np.isfinite(v))) + 1 for v in values.values() if not np.isfinite(v).all()]
+    bad = {name: start + 1 + int(np.argmin(np.isfinite(v))) for name, v in values.items() if not np.isfinite(v).all()}
+    bad |= {
+        f"meta{jax.tree_util.keystr(path)}": start + 1
+        for path, leaf in jax.tree.leaves_with_path(meta)
+        if not bad and not bool(jnp.isfinite(leaf).all())
+    }
     if bad:
-        rescue()
+        name, step = min(bad.items(), key=lambda item: item[1])
         raise FloatingPointError(
-            f"a training metric became NaN or infinite at update {min(bad)}; the state after update {start} is the last "
+            f"{name} became NaN or infinite at update {step} or soon after; the state after update {start} is the last "
             "one known to be good. Try a smaller inner or outer learning rate, or optax.clip_by_global_norm outside"
         )
-    for path, leaf in jax.tree.leaves_with_path(meta):
-        if not bool(jnp.isfinite(leaf).all()):
-            rescue()
-            raise FloatingPointError(
-                f"{jax.tree_util.keystr(path)} became NaN or infinite after update {start}, the last one known to be good"
-            )
     return {name: float(value.mean()) for name, value in values.items()}
 
 

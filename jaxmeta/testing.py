@@ -52,8 +52,8 @@ def check_learner(learner: MetaLearner, params: PyTree, sampler: Sampler) -> Non
 def check_meta_gradient(learner: MetaLearner, params: PyTree, task: Task) -> None:
     """Checks in float64 that `learner.grad` is the derivative of the loss that it reports.
 
-    Compares its component along a random direction with extrapolated central differences, to 1e-6. Not for learners
-    whose meta-gradient is no such derivative: first-order ones, Reptile.
+    Compares its component along a random direction with a central difference, to 1e-6. Not for learners whose
+    meta-gradient is no such derivative: first-order ones, Reptile.
 
     Args:
         learner: the learner.
@@ -84,9 +84,9 @@ def check_meta_gradient(learner: MetaLearner, params: PyTree, task: Task) -> Non
             moved = jax.tree.map(lambda m, d: m + step * d, meta, direction)
             return grad(moved, task, key)[0]["loss"]
 
-        coarse, fine = ((loss(h) - loss(-h)) / (2 * h) for h in (2e-5, 1e-5))
+        h = 1e-6  # small: the loss after adaptation jumps where a ReLU of the inner loop flips
         derivative = optax.tree.vdot(grad(meta, task, key)[1], direction)
-        _close(derivative, (4 * fine - coarse) / 3, "meta-gradient differs from finite differences", 1e-6)
+        _close(derivative, (loss(h) - loss(-h)) / (2 * h), "meta-gradient differs from finite differences", 1e-6)
 
 
 def check_sampler(sampler: Sampler) -> None:
@@ -161,15 +161,7 @@ def _check_step(learner: MetaLearner, meta: MetaParams, sampler: Sampler) -> Non
     first, second = keys
     results = []
     for batch_size in (1, 2, 3):  # 2 leaves a batch of one over
-        traces = []
-
-        def counted(
-            *args: Any, step: Any = meta_step(learner, optimizer, 3, batch_size=batch_size), traces: Any = traces
-        ):
-            traces.append(1)
-            return step(*args)
-
-        step = jax.jit(counted)
+        step, traces = _counted(meta_step(learner, optimizer, 3, batch_size=batch_size))
         results.append(step(*on_device, first))
         with jax.transfer_guard("disallow"):
             again = step(*on_device, second)
@@ -206,6 +198,17 @@ def _check_learns(learner: MetaLearner, meta: MetaParams, sampler: Sampler) -> N
         meta, opt_state, _ = run(meta, opt_state, sampler, k)
     after = float(test(meta, sampler, key)["loss"].mean())
     assert after < before, f"meta-training raised the query loss: {before} to {after}"
+
+
+def _counted(fn: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]]:
+    """The jitted function, and a list that grows by one with every trace."""
+    traces: list[int] = []
+
+    def call(*args: Any) -> Any:
+        traces.append(1)
+        return fn(*args)
+
+    return jax.jit(call), traces
 
 
 def _close(actual: Any, expected: Any, message: str, tolerance: float = 1e-5) -> None:

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """One table of learners; every row passes `check_learner`, and each has closed forms of its own below."""
 
 import jax

@@ -57,7 +57,7 @@ def reptile(
     check_steps(steps=steps, test_steps=test_steps, batch_size=batch_size, test_batch_size=test_batch_size)
     unroll = reverse().unroll
 
-    def minibatch_loss(params: PyTree, support: Any, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Metrics]:
+    def minibatch_loss(params: PyTree, support: Any, step: Any) -> tuple[jax.Array, Metrics]:
         key, indices = step
         return loss_fn(params, jax.tree.map(lambda x: x[indices], support), key)
 

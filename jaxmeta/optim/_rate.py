@@ -1,5 +1,6 @@
 """Learned learning rates (Li et al. 2017, Meta-SGD, https://arxiv.org/abs/1707.09835)."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -41,15 +42,13 @@ def scale_by_learned_rate(learning_rate: float = 0.1) -> optax.GradientTransform
     References:
         Li et al., *Meta-SGD: Learning to Learn Quickly for Few-Shot Learning*, 2017, https://arxiv.org/abs/1707.09835
     """
-    if not jnp.isfinite(learning_rate):
+    if not math.isfinite(learning_rate):
         raise ValueError(f"learning_rate must be a finite number, got {learning_rate!r}")
 
-    def init(params: PyTree) -> LearnedRateState:
+    def init(params: PyTree) -> optax.OptState:
         return LearnedRateState(Learned(jax.tree.map(lambda p: jnp.full_like(p, learning_rate), params)))
 
-    def update(
-        updates: PyTree, state: LearnedRateState, params: PyTree | None = None
-    ) -> tuple[PyTree, LearnedRateState]:
+    def update(updates: PyTree, state: optax.OptState, params: PyTree = None) -> tuple[PyTree, optax.OptState]:
         del params
         return jax.tree.map(lambda u, rate: -rate * u, updates, state.rate.value), state
 
