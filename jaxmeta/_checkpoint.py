@@ -16,12 +16,19 @@ class Checkpoints:
     """The last checkpoints of one run, in a folder of their own.
 
     Args:
-        folder: made if it does not exist.
+        folder: made if it does not exist, unless `read_only`.
         keep: how many of the newest to keep.
+        read_only: change nothing.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    def __init__(self, folder: str | os.PathLike[str], keep: int = 2, read_only: bool = False):
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=False,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,  # what a kill in the middle of a save left
+            read_only=read_only,
+        )
         self._folder = Path(folder).absolute()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -43,31 +50,53 @@ class Checkpoints:
         if step not in self._manager.all_steps():
             self._manager.save(step, args=ocp.args.StandardSave(_by_path(tree)))
 
-    def restore(self, like: PyTree) -> PyTree:
+    def restore(self, like: PyTree, *, part: bool = False) -> PyTree:
         """Restores the newest checkpoint.
 
         Args:
             like: a pytree of the structure, shapes and dtypes that were saved.
+            part: whether more than `like` may have been saved.
 
         Returns:
             The saved values, arranged as `like`.
 
         Raises:
             FileNotFoundError: if there is no checkpoint.
-            ValueError: if the checkpoint holds other names, shapes or dtypes than `like`.
+            ValueError: if the checkpoint holds other names, shapes or dtypes than `like`, or cannot be read.
         """
         step = self.latest
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {self._folder}")
+        where = self._folder / str(step)
+        try:
+            saved = dict(self._manager.restore(step, args=ocp.args.StandardRestore()))
+        except Exception as error:  # whatever the layers below orbax make of a damaged file
+            raise ValueError(
+                f"checkpoint {where} is damaged; remove that folder to go on from the checkpoint before it "
+                f"({type(error).__name__})"
+            ) from error
         wanted = _by_path(like)
-        saved = dict(self._manager.restore(step, args=ocp.args.StandardRestore()))
-        _check_same(wanted, saved, self._folder / str(step))
-        leaves = [jax.numpy.asarray(saved[name]) for name in wanted]
+        _check_same(wanted, {name: saved[name] for name in wanted if name in saved} if part else saved, where)
+        leaves = [_like(leaf, saved[name]) for name, leaf in zip(wanted, jax.tree.leaves(like), strict=True)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _by_path(tree: PyTree) -> dict[str, np.ndarray]:
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+    return {jax.tree_util.keystr(path): np.asarray(_data(leaf)) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def _data(leaf: Any) -> Any:
+    """The bits of a random key; anything else as it is."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _like(leaf: Any, saved: np.ndarray) -> jax.Array:
+    array = jax.numpy.asarray(saved)
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _check_same(wanted: dict[str, np.ndarray], saved: dict[str, Any], where: Path) -> None:

@@ -22,11 +22,23 @@ from jaxmeta._train import Trained, best_meta, train, write_atomically
 from jaxmeta._types import LossFn, MetaLearner, MetaParams
 from jaxmeta.algorithms import anil, fomaml, maml, meta_sgd, reptile
 
+_SCHEDULES = {
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    "cosine": optax.cosine_decay_schedule,
+}
 META_GRADIENTS = {"reverse": reverse, "mixed": mixed, "first-order": first_order}
 
 # Values that an Experiment leaves at None: those of each algorithm's paper for Omniglot. `20` holds what changes from
 # 20 ways on.
-_MAML = {"steps": 1, "test_steps": 3, "inner_rate": 0.4, "outer_rate": 1e-3, "num_tasks": 32}
+_MAML = {
+    "steps": 1,
+    "test_steps": 3,
+    "inner_rate": 0.4,
+    "outer_rate": 1e-3,
+    "outer_schedule": "constant",
+    "num_tasks": 32,
+}
 _MAML_20 = {"steps": 5, "test_steps": 5, "inner_rate": 0.1, "num_tasks": 16}
 _PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "maml": (_MAML, _MAML_20),
@@ -39,6 +51,7 @@ _PUBLISHED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "test_steps": 50,
             "inner_rate": 1e-3,
             "outer_rate": 1.0,
+            "outer_schedule": "linear",
             "num_tasks": 5,
             "train_shots": 10,
             "inner_batch": 10,
@@ -93,7 +106,9 @@ class Experiment:
     meta_gradient: Literal["reverse", "mixed", "first-order"] = "reverse"
     """How the meta-gradient is computed (not used by fomaml and reptile)."""
     outer_rate: float | None = None
-    """Outer learning rate: of Adam, or (reptile) of a step size that falls linearly to 0."""
+    """Outer learning rate: of Adam, or (reptile) of plain steps towards the adapted parameters."""
+    outer_schedule: Literal["constant", "linear", "cosine"] | None = None
+    """How the outer rate falls to 0 over the run."""
     num_tasks: int | None = None
     """Tasks per outer update."""
     batch_size: int | None = None
@@ -169,8 +184,8 @@ class Experiment:
         model = this._model()
         loss_fn = regression(model.apply) if this.regressing else classification(model.apply)
         learner, rate = this._learner(loss_fn), this.outer_rate or 0.0
-        decaying = optax.linear_schedule(rate, 0.0, this.iterations)
-        optimizer = optax.sgd(decaying) if this.learner == "reptile" else optax.adam(rate)
+        schedule = _SCHEDULES[this.outer_schedule or "constant"](rate, this.iterations)
+        optimizer = optax.sgd(schedule) if this.learner == "reptile" else optax.adam(schedule)
         key = jax.random.key(this.seed)
         init_key, train_key, test_key = jax.random.split(key, 3)
         meta = learner.init(model.init(init_key, sets.train.example))

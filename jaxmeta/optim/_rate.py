@@ -1,7 +1,7 @@
 """Learned learning rates (Li et al. 2017, Meta-SGD, https://arxiv.org/abs/1707.09835)."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +45,10 @@ def scale_by_learned_rate(learning_rate: float = 0.1) -> optax.GradientTransform
     if not math.isfinite(learning_rate):
         raise ValueError(f"learning_rate must be a finite number, got {learning_rate!r}")
 
-    def init(params: PyTree) -> optax.OptState:
+    def init(params: PyTree) -> Any:
         return LearnedRateState(Learned(jax.tree.map(lambda p: jnp.full_like(p, learning_rate), params)))
 
-    def update(updates: PyTree, state: optax.OptState, params: PyTree = None) -> tuple[PyTree, optax.OptState]:
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         del params
         return jax.tree.map(lambda u, rate: -rate * u, updates, state.rate.value), state
 

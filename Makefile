@@ -1,0 +1,50 @@
+# The two commands of the README are `make demo` and `make test`; the rest is what CI runs beside them.
+PYTHON ?= python3
+DATA ?=
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: install demo test test-slow lint smoke docs benchmarks constraints clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "jaxmeta needs Python 3.11 or newer, found $$($(PYTHON) --version); try: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
+	@touch $@
+
+demo: $(INSTALLED)  ## Meta-train MAML in about three minutes; DATA=<folder with the Omniglot zips> for real data.
+	$(BIN)/jaxmeta train --iterations 2000 $(if $(DATA),--benchmark omniglot --root "$(DATA)" --folder runs/demo-omniglot,--folder runs/demo)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
+	$(BIN)/python experiments/sinusoid.py --iterations 200 --test-tasks 20 --folder runs/smoke/sinusoid
+	$(BIN)/python experiments/omniglot.py --benchmark glyphs --iterations 2 --test-tasks 2 --ways 3 --shots 1 --folder runs/smoke/omniglot
+	$(BIN)/python experiments/benchmarks/meta_step.py --num-tasks 2 --rounds 1 --steps 1 --output runs/smoke/meta_step.json
+	$(BIN)/python experiments/benchmarks/sampling.py --rounds 2 --output runs/smoke/sampling.json
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
+
+benchmarks: $(INSTALLED)
+	$(BIN)/python experiments/benchmarks/meta_step.py
+	$(BIN)/python experiments/benchmarks/sampling.py
+
+constraints: $(INSTALLED)  ## Write down what is installed.
+	{ echo '# Exact versions that `make` installs; made by `make constraints`.'; \
+	  $(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch'; } > constraints.txt
+
+clean:
+	rm -rf .venv .jax_cache .pytest_cache .ruff_cache build dist site *.egg-info
