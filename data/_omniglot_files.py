@@ -125,7 +125,7 @@ def _decode(content: bytes, where: str) -> np.ndarray:
 
 def advice() -> str:
     """Return what to do about a damaged source."""
-    return f"It was left as it is: move it away and fetch it again from {URL} or with download=True."
+    return f"It was left as it is: move it away and fetch it again from {URL} or by a download."
 
 
 def find_source(name: str, root: Path, download: bool, progress: bool) -> Path:
@@ -140,7 +140,7 @@ def find_source(name: str, root: Path, download: bool, progress: bool) -> Path:
     files = ", ".join(f"{key}.zip ({value.megabytes} MB)" for key, value in ARCHIVES.items())
     raise FileNotFoundError(
         f"Omniglot: no {name}.zip and no folder {name} in {root} or {root / 'omniglot'}. Put {files} there "
-        f"from {URL}, name their folder with root= or JAXMETA_DATA, or fetch them with download=True."
+        f"from {URL}, name their folder with root (--root) or JAXMETA_DATA, or allow a download (--download)."
     )
 
 

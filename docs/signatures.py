@@ -1,15 +1,29 @@
-"""Griffe extension: the constructor's signature of Linen modules, NamedTuples and `flax.struct` dataclasses."""
+"""Griffe extension: constructors' signatures, and docstring examples as code."""
 
+import re
+import textwrap
 from typing import Any
 
 import griffe
 
+_EXAMPLE = re.compile(r"^( *)Example:$", re.M)
+_REFERENCES = re.compile(r"^( *)References:\n((?:(?:\1    .*|(?=\n\1    ))\n?)+)", re.M)
 _BASES = ("flax.linen.Module", "typing.NamedTuple")
 _DECORATORS = ("flax.struct.dataclass",)
 
 
-class FieldSignatures(griffe.Extension):
-    """Gives a class whose fields make its constructor an `__init__`, which mkdocstrings shows beside its name."""
+class Signatures(griffe.Extension):
+    """Gives Linen modules, NamedTuples and `flax.struct` dataclasses the `__init__` that their fields make.
+
+    Also rewrites two sections of docstrings that griffe would set as boxes: `Example:` becomes `Examples:`, the name
+    under which doctests are code, and `References:` becomes a list.
+    """
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rewrites the two sections in the docstring of `obj`."""
+        if obj.docstring is not None:
+            text = _EXAMPLE.sub(r"\1Examples:", obj.docstring.value)
+            obj.docstring.value = _REFERENCES.sub(_listed, text)
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Adds `__init__` to `cls` if its base or its decorator is one of the known ones."""
@@ -33,3 +47,12 @@ def _default(value: Any) -> Any:
         named = {a.name: a.value for a in value.arguments if isinstance(a, griffe.ExprKeyword)}
         return named.get("default")
     return value
+
+
+def _listed(section: re.Match[str]) -> str:
+    """References as a list; an entry ends with the line that ends with its address."""
+    indent, start, lines = section[1], True, [f"{section[1]}**References:**", ""]
+    for line in filter(None, textwrap.dedent(section[2]).splitlines()):
+        lines.append(f"{indent}{'- ' if start else '  '}{line}")
+        start = re.search(r"https?://\S+$", line) is not None
+    return "\n".join([*lines, "", ""])

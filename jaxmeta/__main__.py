@@ -1,83 +1,147 @@
 """The command line: `jaxmeta train`, `jaxmeta evaluate`, `jaxmeta list`."""
 
+import argparse
+import ast
+import dataclasses
 import inspect
+import logging
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
-
-import tyro
+from typing import Any, NoReturn, get_type_hints
 
 from jaxmeta._experiment import Experiment
+from jaxmeta._options import kind_of
+
+# How `jaxmeta train --help` shows the fields of an Experiment.
+_GROUPS = {
+    "tasks": ("benchmark", "split", "ways", "shots", "train_shots", "queries", "test_queries"),
+    "model": ("model", "norm", "hidden"),
+    "learner (what is not given takes the value of the learner's paper)": (
+        "learner",
+        "steps",
+        "test_steps",
+        "inner_rate",
+        "inner_batch",
+        "test_inner_batch",
+        "meta_gradient",
+        "outer_rate",
+        "outer_schedule",
+        "num_tasks",
+    ),
+    "run": ("iterations", "validate_every", "validation_tasks", "test_tasks", "batch_size", "seed"),
+}
 
 
-def _train(
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")],
-    folder: Path | None = None,
-    root: Path | None = None,
-    download: bool = False,
-) -> None:
-    """Meta-train, test, and write a report.
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, no abbreviated options."""
 
-    Run the same command again to go on with a run that was cut short.
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
 
-    Args:
-        experiment: what to run.
-        folder: where the results go; made from the experiment's names if not given.
-        root: folder with the benchmark's files.
-        download: fetch the benchmark's files if they are missing.
-    """
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="jaxmeta", usage="jaxmeta COMMAND [options]", description="Meta-learning for JAX.")
+    commands = parser.add_subparsers(prog="jaxmeta", title="commands", metavar="COMMAND", required=True)
+
+    train = _command(commands, "train", _train, "Meta-train, test, and write a report.")
+    train.epilog = "Run the same command again to go on with a run that was cut short."
+    docs, hints = _field_docs(), get_type_hints(Experiment)
+    defaults = {field.name: field.default for field in dataclasses.fields(Experiment)}
+    for title, names in _GROUPS.items():
+        group = train.add_argument_group(title)
+        for name in names:
+            kind, allowed = kind_of(hints[name])
+            shown = "" if defaults[name] is None else f" [{defaults[name]}]"
+            group.add_argument(
+                "--" + name.replace("_", "-"),
+                type=kind,
+                choices=allowed or None,
+                default=defaults[name],
+                metavar=None if allowed else {int: "N", float: "X"}.get(kind, "NAME"),
+                help=(docs[name] + shown).replace("%", "%%"),
+            )
+    files = train.add_argument_group("files")
+    files.add_argument("--folder", type=Path, help="Where the results go; runs/<what is run> if not given.")
+    files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+    files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
+
+    test = _command(commands, "evaluate", _evaluate, "Test the best meta-parameters of a run again.")
+    test.add_argument("folder", type=Path, help="The run's folder.")
+    test.add_argument("--num-tasks", type=int, metavar="N", help="Test tasks, if not as many as in the run.")
+    test.add_argument("--test-steps", type=int, metavar="N", help="Inner steps, if not the run's.")
+    test.add_argument("--test-queries", type=int, metavar="N", help="Query examples per class, if not the run's.")
+    test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+
+    _command(commands, "list", _list, "List the benchmarks, learners and models.")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, help: str) -> argparse.ArgumentParser:
+    usage = f"jaxmeta {name} {'FOLDER ' if name == 'evaluate' else ''}[options]"
+    parser = commands.add_parser(name, help=help, description=help, usage=usage)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _field_docs() -> dict[str, str]:
+    """The docstring below each field of `Experiment`."""
+    (definition,) = ast.parse(inspect.getsource(Experiment)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: " ".join(doc.value.value.split())
+        for field, doc in pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+        and isinstance(doc.value.value, str)
+    }
+
+
+def _train(folder: Path | None, root: Path | None, download: bool, **options: Any) -> None:
     from jaxmeta._report import headline
 
+    experiment = Experiment(**options).resolve()
     folder = folder or experiment.default_folder()
-    _say(f"jaxmeta: {experiment.learner} on {experiment.benchmark}, results go to {folder}")
+    _say(f"{experiment.learner} on {experiment.benchmark}, results go to {folder}")
     result = experiment.run(folder, root=root, download=download)
     _say(headline(result))
     _say(f"report: {folder / 'report.md'}\nplot:   {folder / 'curve.png'}")
 
 
-def _evaluate(
-    folder: tyro.conf.Positional[Path],
-    num_tasks: int = 600,
-    test_steps: int | None = None,
-    test_queries: int | None = None,
-    root: Path | None = None,
-) -> None:
-    """Test the best meta-parameters of a run again.
-
-    Args:
-        folder: the run's folder.
-        num_tasks: test tasks.
-        test_steps: inner steps, if not the run's.
-        test_queries: query examples per class, if not the run's.
-        root: folder with the benchmark's files.
-    """
+def _evaluate(folder: Path, **options: Any) -> None:
     from jaxmeta._experiment import evaluate_run
+    from jaxmeta._report import show
 
-    summaries = evaluate_run(folder, num_tasks=num_tasks, test_steps=test_steps, test_queries=test_queries, root=root)
-    for name, summary in summaries.items():
-        _say(f"{name}: {summary} (median {summary.median:.4f}, {summary.num_tasks} tasks, 95 % interval)")
+    for name, summary in evaluate_run(folder, **options).items():
+        _say(
+            f"test {name} {show(name, summary)} ({summary.num_tasks} tasks, 95 % interval; median {summary.median:.4f})"
+        )
 
 
 def _list() -> None:
-    """List the benchmarks, learners and models."""
     from jaxmeta import algorithms, data, models
-    from jaxmeta._experiment import LEARNERS
 
-    _say("benchmarks (--benchmark)")
-    for name in data.list_tasksets():
-        _say(f"  {name}")
-    _say("learners (--learner)")
-    for name in LEARNERS:
-        summary = inspect.getdoc(getattr(algorithms, name.replace("-", "_"))) or ""
-        _say(f"  {name:10s} {summary.splitlines()[0]}")
-    _say("models (--model)")
-    for name, model in (
-        ("cnn", models.OmniglotCNN),
-        ("cnn4", models.CNN4),
-        ("fc", models.OmniglotFC),
-        ("mlp", models.MLP),
-    ):
-        _say(f"  {name:10s} {(inspect.getdoc(model) or '').splitlines()[0]}")
+    learners = kind_of(get_type_hints(Experiment)["learner"])[1]
+    tables = {
+        "benchmarks (--benchmark)": {name: getattr(data, name.title()) for name in data.list_tasksets()},
+        "learners (--learner)": {name: getattr(algorithms, name.replace("-", "_")) for name in learners},
+        "models (--model)": {
+            "cnn": models.OmniglotCNN,
+            "cnn4": models.CNN4,
+            "fc": models.OmniglotFC,
+            "mlp": models.MLP,
+        },
+    }
+    for title, things in tables.items():
+        _say(title)
+        for name, thing in things.items():
+            _say(f"  {name:10s} {(inspect.getdoc(thing) or '').splitlines()[0]}")
 
 
 def _say(text: str) -> None:
@@ -85,18 +149,19 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    commands = {"train": _train, "evaluate": _evaluate, "list": _list}
+    for name in ("absl", "asyncio"):  # what orbax says of a damaged checkpoint; our error says it in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    options = vars(_parser().parse_args(arguments))
+    run = options.pop("run")
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            commands, prog="jaxmeta", description="Meta-learning for JAX.", args=arguments
-        )
+        run(**options)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"jaxmeta: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("jaxmeta: stopped; run the same command again to go on from the last checkpoint\n")
+        sys.stderr.write("jaxmeta: stopped; run the same command again to go on from where it was\n")
         return 130
     return 0
 

@@ -18,7 +18,7 @@ class Checkpoints:
     Args:
         folder: made if it does not exist, unless `read_only`.
         keep: how many of the newest to keep.
-        read_only: change nothing.
+        read_only: make nothing and clean nothing up; for `restore` only.
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2, read_only: bool = False):
@@ -27,7 +27,6 @@ class Checkpoints:
             enable_async_checkpointing=False,
             create=not read_only,
             cleanup_tmp_directories=not read_only,  # what a kill in the middle of a save left
-            read_only=read_only,
         )
         self._folder = Path(folder).absolute()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
@@ -77,12 +76,18 @@ class Checkpoints:
             ) from error
         wanted = _by_path(like)
         _check_same(wanted, {name: saved[name] for name in wanted if name in saved} if part else saved, where)
-        leaves = [_like(leaf, saved[name]) for name, leaf in zip(wanted, jax.tree.leaves(like), strict=True)]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+        restored = {name: _like(leaf, saved[name]) if name in saved else leaf for name, leaf in _paths(like).items()}
+        return jax.tree.unflatten(jax.tree.structure(like), restored.values())
+
+
+def _paths(tree: PyTree) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def _by_path(tree: PyTree) -> dict[str, np.ndarray]:
-    return {jax.tree_util.keystr(path): np.asarray(_data(leaf)) for path, leaf in jax.tree.leaves_with_path(tree)}
+    """What is saved: no empty arrays, which orbax refuses."""
+    arrays = {name: np.asarray(_data(leaf)) for name, leaf in _paths(tree).items()}
+    return {name: array for name, array in arrays.items() if array.size}
 
 
 def _data(leaf: Any) -> Any:
@@ -96,7 +101,7 @@ def _like(leaf: Any, saved: np.ndarray) -> jax.Array:
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _check_same(wanted: dict[str, np.ndarray], saved: dict[str, Any], where: Path) -> None:

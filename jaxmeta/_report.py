@@ -1,33 +1,102 @@
-"""What a run leaves for people to read: the numbers, the learning curve and a page that shows both."""
+"""What a run's folder says to people: what was run, what came out, and a page and a plot that show both."""
 
 import dataclasses
 import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxmeta._train import write_atomically
+import jax
+
+from jaxmeta._log import write_atomically
+from jaxmeta._step import Summary
 
 if TYPE_CHECKING:
-    from jaxmeta._experiment import Result
+    from jaxmeta._experiment import Experiment, Result
+
+_FILES = ("checkpoints", "metrics.jsonl", "result.json", "curve.png", "report.md")
+
+
+def read_experiment(folder: Path) -> "Experiment | None":
+    """The experiment that `claim` wrote into the folder; `None` if it wrote nothing."""
+    from jaxmeta._experiment import Experiment
+
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        return Experiment(**json.loads(path.read_text())["experiment"]).resolve()
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} does not describe a run of this version of jaxmeta ({error})") from error
+
+
+def claim(folder: Path, experiment: "Experiment") -> None:
+    """Writes what is being run into the folder, or checks that it is what was run there before."""
+    found = read_experiment(folder)
+    if found is not None:
+        old, new = dataclasses.asdict(found), dataclasses.asdict(experiment)
+        different = [f"{name} was {old[name]!r}, now {new[name]!r}" for name in new if old[name] != new[name]]
+        if different:
+            raise ValueError(f"folder {folder} holds another run ({'; '.join(different)}); choose another folder")
+        return
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"folder must be a folder, but {folder} is a file")
+    foreign = [name for name in _FILES if (folder / name).exists()]
+    if foreign:
+        raise ValueError(f"folder {folder} holds {foreign[0]} of something else; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    device = jax.devices()[0]
+    config = {
+        "experiment": dataclasses.asdict(experiment),
+        "versions": {name: version(name) for name in ("jaxmeta", "jax", "jaxlib", "flax", "optax", "numpy")},
+        "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}, {os.cpu_count()} host cores)",
+        "python": platform.python_version(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def show(name: str, summary: Summary) -> str:
+    """One metric over test tasks, accuracy in percent."""
+    if name == "accuracy":
+        return f"{100 * summary.mean:.2f} ± {100 * summary.interval:.2f} %"
+    return str(summary)
+
+
+def headline(result: "Result") -> str:
+    """The test result in one line."""
+    this, metric = result.experiment, result.experiment.monitor
+    ways = "" if this.regressing else f"{this.ways}-way "
+    summary = result.test[metric]
+    what = f"{ways}{this.shots}-shot test {metric} {show(metric, summary)}"
+    return f"{what} ({summary.num_tasks} tasks, 95 % interval)"
 
 
 def write_report(result: "Result") -> None:
     """Writes `result.json`, `curve.png` and `report.md` into the run's folder."""
     config = json.loads((result.folder / "config.json").read_text())
-    seconds = result.trained.history[-1]["seconds"]
+    history = result.trained.history
+    seconds = history[-1]["seconds"] if history else float("nan")
     record = {
         "test": {name: summary._asdict() for name, summary in result.test.items()},
         "best_step": result.trained.step,
         "train_seconds": seconds,
     }
-    write_atomically(result.folder / "result.json", json.dumps(record, indent=2) + "\n")
     _plot_curve(result)
+    write_atomically(result.folder / "report.md", "\n".join(_page(result, config, seconds)) + "\n")
+    write_atomically(result.folder / "result.json", json.dumps(record, indent=2) + "\n")
 
+
+def _page(result: "Result", config: dict[str, Any], seconds: float) -> list[str]:
     this = result.experiment
-    lines = [f"# {this.learner} on {this.benchmark}", ""]
-    lines += [f"**{headline(result)}**", ""]
+    lines = [f"# {this.learner} on {this.benchmark}", "", f"**{headline(result)}**", ""]
     lines += ["| test metric | mean ± 95 % interval | median | finite | tasks |", "| --- | --- | --- | --- | --- |"]
     lines += [
-        f"| {name} | {s} | {s.median:.4f} | {100 * s.finite:.1f} % | {s.num_tasks} |" for name, s in result.test.items()
+        f"| {name} | {show(name, s)} | {s.median:.4f} | {100 * s.finite:.1f} % | {s.num_tasks} |"
+        for name, s in result.test.items()
     ]
     lines += ["", "![learning curve](curve.png)", ""]
     lines += [
@@ -40,22 +109,15 @@ def write_report(result: "Result") -> None:
             "Batch norm uses the statistics of the batch at hand, at test too: the numbers are *transductive*.",
             "",
         ]
-    lines += ["| setting | value |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in dataclasses.asdict(this).items() if value is not None]
-    lines += [f"| {name} | {config[name]} |" for name in ("device", "python", "started")]
-    lines += [f"| {name} | {number} |" for name, number in config["versions"].items()]
-    write_atomically(result.folder / "report.md", "\n".join(lines) + "\n")
-
-
-def headline(result: "Result") -> str:
-    """The test result in one line."""
-    this = result.experiment
-    if not this.regressing:
-        accuracy = result.test["accuracy"]
-        what = f"test accuracy {100 * accuracy.mean:.2f} ± {100 * accuracy.interval:.2f} %"
-        return f"{this.ways}-way {this.shots}-shot {what} ({accuracy.num_tasks} tasks, 95 % interval)"
-    loss = result.test["loss"]
-    return f"{this.shots}-shot test loss {loss} ({loss.num_tasks} tasks, 95 % interval)"
+    unused = ("ways", "norm", "hidden") if this.regressing else ()
+    settings = {k: v for k, v in dataclasses.asdict(this).items() if v is not None and k not in unused}
+    settings |= {name: config[name] for name in ("device", "python", "started")} | config["versions"]
+    return [
+        *lines,
+        "| setting | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in settings.items()),
+    ]
 
 
 def _plot_curve(result: "Result") -> None:
@@ -79,4 +141,6 @@ def _plot_curve(result: "Result") -> None:
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(result.folder / "curve.png", dpi=150)
+    temporary = result.folder / "curve.png.tmp"
+    figure.savefig(temporary, dpi=150, format="png")
+    os.replace(temporary, result.folder / "curve.png")

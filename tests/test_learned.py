@@ -5,6 +5,7 @@ import pytest
 
 import jaxmeta
 from jaxmeta import Learned, combine, optim, partition
+from jaxmeta.testing import check_learner
 
 PARAMS = {"body": jnp.ones((2, 3)), "head": jnp.ones(3)}
 RATE = optim.scale_by_learned_rate(0.1)
@@ -71,3 +72,14 @@ def test_outer_optimizer_updates_the_learned_part():
     new, _, _ = step(meta, optimizer.init(meta), jaxmeta.data.Sinusoid(), jax.random.key(0))
     before, after = (jax.tree.leaves(m.learned)[0] for m in (meta, new))
     assert not jnp.allclose(before, after)
+
+
+def test_weakly_typed_learned_values_do_not_retrace_the_step():
+    def init(params):
+        return Learned(jax.tree.map(lambda p: jnp.full(p.shape, 0.01), params))
+
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda u, rate: -rate * u, updates, state.value), state
+
+    learner = jaxmeta.maml(jaxmeta.regression(lambda w, x: x * w), optax.GradientTransformation(init, update))
+    check_learner(learner, jnp.array([[1.0]]), jaxmeta.data.Sinusoid())

@@ -18,32 +18,49 @@ MSE = jaxmeta.regression(MLP.apply)
 SINUSOID = data.Sinusoid(shots=5, queries=5)
 LEARNED_CHAIN = optax.chain(optax.clip_by_global_norm(1.0), optim.scale_by_learned_rate(0.02), optax.trace(0.5))
 
+
+def context_mlp(params, x):
+    """The network with the context beside each input."""
+    context = jnp.broadcast_to(params.context, (x.shape[0], params.context.shape[0]))
+    return MLP.apply(params.params, jnp.concatenate([x, context], axis=1))
+
+
 # name: (learner, whether its meta-gradient is the derivative of the loss that it reports)
 LEARNERS = {
-    "maml": (jaxmeta.maml(MSE, optax.sgd(0.02)), True),
-    "maml-3-steps": (jaxmeta.maml(MSE, optax.sgd(0.02), steps=3, test_steps=5), True),
-    "maml-mixed": (jaxmeta.maml(MSE, optax.sgd(0.02), steps=3, meta_gradient=jaxmeta.mixed()), True),
-    "maml-mixed-remat": (jaxmeta.maml(MSE, optax.sgd(0.02), steps=3, meta_gradient=jaxmeta.mixed(remat=True)), True),
-    "maml-remat": (jaxmeta.maml(MSE, optax.sgd(0.02), steps=3, meta_gradient=jaxmeta.reverse(remat=True)), True),
+    "maml": (jaxmeta.maml(MSE, optax.sgd(0.02), steps=3, test_steps=5), True),
     "maml-adam": (jaxmeta.maml(MSE, optax.adam(0.01, eps_root=1e-8), steps=2), True),
-    "maml-learned-chain": (jaxmeta.maml(MSE, LEARNED_CHAIN, steps=3), True),
+    "maml-learned-chain": (jaxmeta.maml(MSE, LEARNED_CHAIN, steps=3, meta_gradient=jaxmeta.mixed()), True),
     "fomaml": (jaxmeta.fomaml(MSE, optax.sgd(0.02), steps=2), False),
     "anil": (jaxmeta.anil(MSE, optax.sgd(0.02), steps=2), True),
-    "anil-mixed": (jaxmeta.anil(MSE, LEARNED_CHAIN, steps=2, meta_gradient=jaxmeta.mixed()), True),
     "meta-sgd": (jaxmeta.meta_sgd(MSE, 0.02, steps=2), True),
     "reptile": (jaxmeta.reptile(MSE, optax.sgd(0.02), steps=4, batch_size=2), False),
+    "meta-curvature": (jaxmeta.meta_curvature(MSE, 0.02, steps=2), True),
+    "meta-kfo": (jaxmeta.meta_kfo(MSE, 0.02, steps=2, layers=2), True),
+    "boil": (jaxmeta.boil(MSE, optax.sgd(0.02), steps=2), True),
+    "imaml": (jaxmeta.imaml(MSE, optax.sgd(0.02), steps=8), False),
+    "es-maml": (jaxmeta.maml(MSE, optax.sgd(0.02), meta_gradient=jaxmeta.evolution(8)), False),
+    "cavia": (
+        jaxmeta.cavia(
+            jaxmeta.regression(context_mlp), LEARNED_CHAIN, 2, steps=2, test_steps=4, meta_gradient=jaxmeta.mixed()
+        ),
+        True,
+    ),
 }
+
+
+def initial_params(name):
+    inputs = 3 if name.startswith("cavia") else 1
+    return MLP.init(jax.random.key(0), jnp.zeros((1, inputs)))
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_learner(name):
-    check_learner(LEARNERS[name][0], MLP.init(jax.random.key(0), SINUSOID.example), SINUSOID)
+    check_learner(LEARNERS[name][0], initial_params(name), SINUSOID)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, exact) in LEARNERS.items() if exact])
 def test_meta_gradient_equals_finite_differences(name):
-    params, task = MLP.init(jax.random.key(0), SINUSOID.example), SINUSOID(jax.random.key(1))
-    check_meta_gradient(LEARNERS[name][0], params, task)
+    check_meta_gradient(LEARNERS[name][0], initial_params(name), SINUSOID(jax.random.key(1)))
 
 
 @pytest.mark.parametrize("meta_gradient", [jaxmeta.reverse(), jaxmeta.mixed()], ids=["reverse", "mixed"])
@@ -150,6 +167,29 @@ def test_anil_adapts_the_head_only():
     assert all(bool(jnp.any(g != 0)) for g in jax.tree.leaves(grads.params)), "the body is meta-learned"
 
 
+def test_boil_adapts_the_body_only():
+    learner = jaxmeta.boil(MSE, optax.sgd(0.1), steps=3)
+    meta = learner.init(MLP.init(jax.random.key(0), SINUSOID.example))
+    adapted = learner.adapt(meta, SINUSOID(jax.random.key(1)).support, jax.random.key(0))["params"]
+    before = meta.params["params"]
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), adapted["head"], before["head"]))
+    assert not jnp.allclose(adapted["body"]["dense_0"]["kernel"], before["body"]["dense_0"]["kernel"])
+
+
+def test_cavia_adapts_the_context_only_and_starts_at_zero():
+    """Prediction p + c and target a: one step of rate r on (p + c - a)^2 from c = 0 gives c = -2 r (p - a)."""
+    loss_fn = jaxmeta.regression(lambda p, x: p.params + p.context + 0 * x)
+    learner = jaxmeta.cavia(loss_fn, optax.sgd(0.1), context_size=1)
+    batch = Batch(jnp.zeros((1,)), jnp.array([A]))
+    meta = learner.init(jnp.array([W]))
+    adapted = learner.adapt(meta, batch, jax.random.key(0))
+    assert adapted.params == meta.params
+    np.testing.assert_allclose(adapted.context, -2 * 0.1 * (W - A), rtol=1e-6)
+    _, grads = learner.grad(meta, Task(batch, batch), jax.random.key(0))
+    # The adapted error is (p - a)(1 - 2 r).
+    np.testing.assert_allclose(grads.params, 2 * (1 - 0.2) ** 2 * (W - A), rtol=1e-6)
+
+
 @pytest.mark.parametrize("meta_gradient", [jaxmeta.reverse(), jaxmeta.mixed()], ids=["reverse", "mixed"])
 def test_derivative_with_respect_to_what_the_inner_loss_closes_over(meta_gradient):
     """An L2 strength that enters only the inner loss: w - r * ((w - a) + s * w), differentiated with respect to s."""
@@ -206,7 +246,7 @@ def test_nnx_and_plain_dicts_give_what_linen_gives():
 def test_bfloat16_is_kept():
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), MLP.init(jax.random.key(0), SINUSOID.example))
     task = jax.tree.map(lambda x: x.astype(jnp.bfloat16), SINUSOID(jax.random.key(1)))
-    for learner in (LEARNERS["maml-learned-chain"][0], LEARNERS["reptile"][0], LEARNERS["maml-mixed"][0]):
+    for learner in (LEARNERS["maml-learned-chain"][0], LEARNERS["reptile"][0]):
         _, grads = learner.grad(learner.init(params), task, jax.random.key(0))
         assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}
 

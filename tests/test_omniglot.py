@@ -194,7 +194,7 @@ def test_missing_files_say_what_where_and_how(tmp_path, monkeypatch):
         "images_evaluation.zip (6.5 MB)",
         "nowhere",
         "https://",
-        "download=True",
+        "--download",
     ):
         assert part in message
     assert not (tmp_path / "nowhere").exists()

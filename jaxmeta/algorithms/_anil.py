@@ -1,14 +1,17 @@
-"""ANIL: almost no inner loop (Raghu, Raghu, Bengio & Vinyals 2020, https://arxiv.org/abs/1909.09157).
+"""MAML that adapts a part of the network.
 
-MAML whose inner loop adapts the head of the network only; the body is meta-learned and left as it is at test.
+ANIL, almost no inner loop (Raghu, Raghu, Bengio & Vinyals 2020, https://arxiv.org/abs/1909.09157), adapts the head;
+BOIL, body only in the inner loop (Oh, Yoo, Kim & Yun 2021, https://arxiv.org/abs/2008.08882), all but the head.
 """
+
+from typing import Any
 
 import jax
 import optax
 
 from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner, PyTree
-from jaxmeta.algorithms._checks import check_inner
+from jaxmeta.algorithms._common import check_inner
 from jaxmeta.algorithms._maml import maml
 
 
@@ -52,21 +55,64 @@ def anil(
         Raghu, Raghu, Bengio & Vinyals, *Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
         MAML*, ICLR 2020, https://arxiv.org/abs/1909.09157
     """
+    return maml(loss_fn, _only(inner, head, inside=True), steps, test_steps=test_steps, meta_gradient=meta_gradient)
+
+
+def boil(
+    loss_fn: LossFn,
+    inner: optax.GradientTransformation,
+    steps: int = 1,
+    *,
+    head: str = "head",
+    test_steps: int | None = None,
+    meta_gradient: MetaGradient | None = None,
+) -> MetaLearner:
+    """BOIL: MAML with an inner optimizer that leaves the head alone, the opposite of `anil`.
+
+    Args:
+        loss_fn: see `maml`.
+        inner: the body's inner optimizer; the paper's rate for 5-way CIFAR-FS is 0.5.
+        steps: inner steps in meta-training.
+        head: see `anil`.
+        test_steps: inner steps at test; `None` for the same.
+        meta_gradient: see `maml`.
+
+    Returns:
+        A `MetaLearner`; its `init` raises a `ValueError` if no parameter has `head` in its path.
+
+    Raises:
+        TypeError: if `inner` is not an optax transformation.
+        ValueError: if `steps` or `test_steps` is less than 1.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxmeta
+        >>> loss_fn = jaxmeta.regression(lambda p, x: x * p["body"] * p["head"])
+        >>> learner = boil(loss_fn, optax.sgd(0.5))
+        >>> meta = learner.init({"body": jnp.array(0.0), "head": jnp.array(1.0)})
+        >>> one = jaxmeta.Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
+        >>> jax.tree.map(float, learner.adapt(meta, one, jax.random.key(0)))
+        {'body': 1.0, 'head': 1.0}
+
+    References:
+        Oh, Yoo, Kim & Yun, *BOIL: Towards Representation Change for Few-shot Learning*, ICLR 2021,
+        https://arxiv.org/abs/2008.08882
+    """
+    return maml(loss_fn, _only(inner, head, inside=False), steps, test_steps=test_steps, meta_gradient=meta_gradient)
+
+
+def _only(inner: optax.GradientTransformation, name: str, *, inside: bool) -> optax.GradientTransformation:
+    """`inner` for the parameters that have `name` in their path (or for the others), nothing for the rest."""
     check_inner(inner)
 
-    def label(path: tuple, _: jax.Array) -> str:
-        return (
-            "head"
-            if any(str(getattr(entry, "key", getattr(entry, "name", entry))) == head for entry in path)
-            else "body"
-        )
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = (str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path)
+        return "adapted" if (name in names) == inside else "frozen"
 
     def labels(params: PyTree) -> PyTree:
         tree = jax.tree.map_with_path(label, params)
-        if "head" not in jax.tree.leaves(tree):
-            names = sorted({jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)})
-            raise ValueError(f"head must name a part of the parameters, got {head!r}; the parameters are {names}")
+        if len(set(jax.tree.leaves(tree))) < 2:
+            paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
+            raise ValueError(f"head must name a part of the parameters, got {name!r}; the parameters are {paths}")
         return tree
 
-    head_only = optax.partition({"head": inner, "body": optax.set_to_zero()}, labels)
-    return maml(loss_fn, head_only, steps, test_steps=test_steps, meta_gradient=meta_gradient)
+    return optax.partition({"adapted": inner, "frozen": optax.set_to_zero()}, labels)

@@ -3,14 +3,15 @@
 Learns initial parameters from which a few gradient steps on a task's support set give a low loss on its query set.
 """
 
+from typing import Any
+
 import jax
 import optax
 
 from jaxmeta._adapt import adapt
-from jaxmeta._learned import partition
 from jaxmeta._meta_gradient import MetaGradient, first_order, reverse
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
-from jaxmeta.algorithms._checks import check_inner, check_steps
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
+from jaxmeta.algorithms._common import by_inner_loop, check_inner, learned_state
 
 
 def maml(
@@ -54,30 +55,17 @@ def maml(
         https://arxiv.org/abs/1703.03400
     """
     check_inner(inner)
-    check_steps(steps=steps, test_steps=test_steps)
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
 
     def init(params: PyTree) -> MetaParams:
-        learned, _ = partition(inner.init(params))
-        return MetaParams(params, learned)
+        return MetaParams(params, learned_state(inner, params))
 
-    def run(meta: MetaParams, support: PyTree, key: jax.Array, steps: int) -> PyTree:
+    def run(meta: MetaParams, support: Any, key: jax.Array, steps: int) -> PyTree:
         return adapt(
             loss_fn, inner, meta.params, support, key, steps=steps, learned=meta.learned, meta_gradient=meta_gradient
         )
 
-    def adapt_at_test(meta: MetaParams, support: PyTree, key: jax.Array) -> PyTree:
-        return run(meta, support, key, test_steps or steps)
-
-    def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
-        def objective(meta: MetaParams, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            adapt_key, loss_key = jax.random.split(key)
-            return loss_fn(run(meta, task.support, adapt_key, steps), task.query, loss_key)
-
-        (loss, metrics), gradient = meta_gradient.value_and_grad(objective)(meta, key)
-        return {"loss": loss, **metrics}, gradient
-
-    return MetaLearner(init, adapt_at_test, loss_fn, grad)
+    return by_inner_loop(loss_fn, init, run, steps, test_steps, meta_gradient)
 
 
 def fomaml(

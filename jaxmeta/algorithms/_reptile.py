@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._learned import partition
 from jaxmeta._meta_gradient import reverse
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
-from jaxmeta.algorithms._checks import check_inner, check_steps
+from jaxmeta.algorithms._common import check_inner, check_steps, learned_state
 
 
 def reptile(
@@ -68,8 +67,7 @@ def reptile(
         return unroll(minibatch_loss, inner, params, inner.init(params), support, xs).params
 
     def init(params: PyTree) -> MetaParams:
-        learned, _ = partition(inner.init(params))
-        if jax.tree.leaves(learned):
+        if jax.tree.leaves(learned_state(inner, params)):
             raise ValueError("inner must have no jaxmeta.Learned values: Reptile gives no gradient for them")
         return MetaParams(params)
 

@@ -1,7 +1,9 @@
-"""Learned learning rates (Li et al. 2017, Meta-SGD, https://arxiv.org/abs/1707.09835)."""
+"""Learned learning rates: per weight (Meta-SGD, Li et al. 2017), per tensor, per inner step (MAML++, Antoniou 2019).
 
-import math
-from typing import Any, NamedTuple
+https://arxiv.org/abs/1707.09835, https://arxiv.org/abs/1810.09502. The rates are multiplied with the gradient.
+"""
+
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,28 +11,39 @@ import optax
 
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.optim._checks import check_choice, check_finite, check_optional_size
 
 
 class LearnedRateState(NamedTuple):
     """State of `scale_by_learned_rate`."""
 
     rate: Learned
-    """One rate per weight: shaped like the parameters."""
+    """A tree like the parameters; per weight each leaf has the parameter's shape, per tensor it is a scalar, and with
+    `steps=K` there is a leading axis `[K]`."""
+    step: jax.Array | None = None
+    """With `steps`, the number of updates so far."""
 
 
-def scale_by_learned_rate(learning_rate: float = 0.1) -> optax.GradientTransformation:
-    """Multiplies the gradient of every weight by minus a learned rate of its own.
+def scale_by_learned_rate(
+    learning_rate: float = 0.1, *, per: Literal["weight", "tensor"] = "weight", steps: int | None = None
+) -> optax.GradientTransformation:
+    """Multiplies the gradient by minus a learned rate.
 
-    It ends a chain, as `optax.scale_by_learning_rate` does: it turns a gradient into a descent step.
+    It ends a chain, as `optax.scale_by_learning_rate` does: it turns a gradient into a descent step. Rates per weight
+    are Meta-SGD; rates per tensor and inner step are the per-layer per-step rates (LSLR) of MAML++.
 
     Args:
         learning_rate: where every rate starts, in units of step per gradient.
+        per: `"weight"` for a rate of every weight, `"tensor"` for one rate of every parameter tensor.
+        steps: with `K`, every one of the first `K` inner steps has its own rates, and later ones use the last; `None`
+            for rates that all steps share.
 
     Returns:
         A transformation whose state holds the rates as `Learned`.
 
     Raises:
-        ValueError: if `learning_rate` is not a finite number.
+        ValueError: if `learning_rate` is not a finite number, `per` is neither of its choices, or `steps` is less
+            than 1.
 
     Example:
         >>> transform = scale_by_learned_rate(0.5)
@@ -38,18 +51,34 @@ def scale_by_learned_rate(learning_rate: float = 0.1) -> optax.GradientTransform
         >>> updates, _ = transform.update(jnp.array([2.0, 4.0]), transform.init(weights))
         >>> updates.tolist()
         [-1.0, -2.0]
+        >>> scale_by_learned_rate(0.5, per="tensor", steps=3).init({"w": weights}).rate.value["w"].tolist()
+        [0.5, 0.5, 0.5]
 
     References:
         Li et al., *Meta-SGD: Learning to Learn Quickly for Few-Shot Learning*, 2017, https://arxiv.org/abs/1707.09835
+
+        Antoniou, Edwards & Storkey, *How to Train Your MAML*, ICLR 2019, https://arxiv.org/abs/1810.09502
     """
-    if not math.isfinite(learning_rate):
-        raise ValueError(f"learning_rate must be a finite number, got {learning_rate!r}")
+    check_finite(learning_rate=learning_rate)
+    check_choice("per", per, ("weight", "tensor"))
+    check_optional_size(steps=steps)
+    leading = () if steps is None else (steps,)
 
     def init(params: PyTree) -> Any:
-        return LearnedRateState(Learned(jax.tree.map(lambda p: jnp.full_like(p, learning_rate), params)))
+        def rate(param: jax.Array) -> jax.Array:
+            own = jnp.shape(param) if per == "weight" else ()
+            return jnp.full((*leading, *own), learning_rate, jnp.result_type(param))
+
+        step = None if steps is None else jnp.zeros([], jnp.int32)
+        return LearnedRateState(Learned(jax.tree.map(rate, params)), step)
 
     def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
         del params
-        return jax.tree.map(lambda u, rate: -rate * u, updates, state.rate.value), state
+        rates = state.rate.value
+        if steps is not None:
+            now = jnp.minimum(state.step, steps - 1)
+            rates = jax.tree.map(lambda rate: rate[now], rates)
+            state = state._replace(step=optax.safe_increment(state.step))
+        return jax.tree.map(lambda u, rate: -rate * u, updates, rates), state
 
     return optax.GradientTransformation(init, update)

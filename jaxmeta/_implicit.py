@@ -1,0 +1,174 @@
+"""Implicit meta-gradients: iMAML (Rajeswaran, Finn, Kakade & Levine 2019, https://arxiv.org/abs/1909.04630)."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.scipy.sparse.linalg import cg as conjugate_gradient
+
+from jaxmeta._meta_gradient import MetaGradient, Unrolled, explicit_arguments, reverse
+from jaxmeta._types import LossFn, Metrics, PyTree
+
+LinearSolver: TypeAlias = Callable[[Callable[[PyTree], PyTree], PyTree], PyTree]
+"""`(matvec, b) -> x` with `matvec(x)` near `b`, for a symmetric `matvec` on pytrees."""
+
+
+def cg(steps: int = 5, *, damping: float = 0.0) -> LinearSolver:
+    """Conjugate gradients, for `implicit`.
+
+    Args:
+        steps: iterations, each one Hessian-vector product.
+        damping: added to the diagonal of the matrix.
+
+    Returns:
+        `(matvec, b) -> x`.
+
+    Raises:
+        ValueError: if `steps` is less than 1 or `damping` is negative.
+
+    Example:
+        >>> solve = cg(2)
+        >>> solve(lambda x: 4.0 * x, jnp.array([8.0])).tolist()
+        [2.0]
+    """
+    _check(steps, damping=damping)
+
+    def solve(matvec: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
+        def damped(x: PyTree) -> PyTree:
+            return jax.tree.map(lambda y, x: y + damping * x, matvec(x), x)
+
+        return conjugate_gradient(damped, b, maxiter=steps, tol=0.0)[0]
+
+    return solve
+
+
+def neumann(steps: int = 5, rate: float = 0.1) -> LinearSolver:
+    """Truncated Neumann series, `rate * sum_k (I - rate A)^k b`, for `implicit`.
+
+    Args:
+        steps: terms after the first, each one Hessian-vector product.
+        rate: less than 2 over the largest eigenvalue of the matrix, or the series diverges.
+
+    Returns:
+        `(matvec, b) -> x`.
+
+    Raises:
+        ValueError: if `steps` is less than 1 or `rate` is not positive.
+
+    Example:
+        >>> solve = neumann(50, rate=0.1)
+        >>> [round(x, 4) for x in solve(lambda x: 4.0 * x, jnp.array([8.0])).tolist()]
+        [2.0]
+
+    References:
+        Lorraine, Vicol & Duvenaud, *Optimizing Millions of Hyperparameters by Implicit Differentiation*, 2020,
+        https://arxiv.org/abs/1911.02590
+    """
+    _check(steps, rate=rate)
+    if rate == 0.0:
+        raise ValueError(f"rate must be positive, got {rate}")
+
+    def solve(matvec: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
+        def step(_: int, x: PyTree) -> PyTree:
+            return jax.tree.map(lambda x, b, ax: x + rate * (b - ax), x, b, matvec(x))
+
+        return jax.lax.fori_loop(0, steps, step, jax.tree.map(lambda b: rate * b, b))
+
+    return solve
+
+
+def _check(steps: int, **numbers: float) -> None:
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    for name, value in numbers.items():
+        if not 0.0 <= value < math.inf:
+            raise ValueError(f"{name} must be a finite number that is not negative, got {value}")
+
+
+def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> MetaGradient:
+    """Implicit differentiation: the meta-gradient from the inner loop's end alone, whatever the way there.
+
+    The inner loop minimises `loss + proximal / 2 * |params - initial|^2`. At its minimum the implicit function theorem
+    gives the derivative with respect to the initial parameters, `proximal * (H + proximal I)^-1` for the support loss's
+    Hessian `H`, and to anything else in the loss, at the price of one linear solve. Memory does not grow with the
+    number of inner steps. The learned part of an inner optimizer has no gradient: the minimum does not depend on it.
+
+    Args:
+        solver: of the linear system; `cg(5)` if `None`.
+        proximal: strength of the pull to the initial parameters, the paper's `lambda`; positive.
+
+    Returns:
+        A `MetaGradient`, exact up to how well the inner loop and the solver converge. The loss should not depend on
+        its key: the last step's is used for the derivative.
+
+    Raises:
+        ValueError: if `proximal` is not a positive number.
+
+    Example:
+        >>> import jaxmeta
+        >>> loss_fn = jaxmeta.regression(lambda w, x: x * w)
+        >>> learner = jaxmeta.maml(loss_fn, optax.sgd(0.1), steps=16, meta_gradient=implicit(cg(5), proximal=2.0))
+
+    References:
+        Rajeswaran, Finn, Kakade & Levine, *Meta-Learning with Implicit Gradients*, 2019,
+        https://arxiv.org/abs/1909.04630
+    """
+    if not 0.0 < proximal < math.inf:
+        raise ValueError(f"proximal must be a positive number, got {proximal}")
+    linear_solve = cg() if solver is None else solver
+    run = reverse().unroll
+
+    def unroll(
+        loss_fn: LossFn,
+        inner: optax.GradientTransformation,
+        params: PyTree,
+        state: optax.OptState,
+        batch: Any,
+        xs: PyTree,
+    ) -> Unrolled:
+        def proximal_loss(initial: PyTree, current: PyTree, batch: Any, x: Any) -> tuple[jax.Array, Metrics]:
+            loss, metrics = loss_fn(current, batch, x)
+            distance = optax.tree.norm(jax.tree.map(jnp.subtract, current, initial), squared=True)
+            return loss + 0.5 * proximal * distance, metrics
+
+        start = jax.lax.stop_gradient(params)
+        end = run(partial(proximal_loss, start), inner, start, jax.lax.stop_gradient(state), batch, xs)
+        end = jax.lax.stop_gradient(end)
+        last = jax.tree.map(lambda x: x[-1], xs)
+        loss, rest = explicit_arguments(partial(proximal_loss, params), end.params, batch, last)
+        return end._replace(params=_stationary_point(loss, linear_solve, end.params, rest))
+
+    return MetaGradient(unroll, partial(jax.value_and_grad, has_aux=True))
+
+
+def _stationary_point(
+    loss: Callable[..., jax.Array], linear_solve: LinearSolver, point: PyTree, rest: tuple[jax.Array, ...]
+) -> PyTree:
+    """Returns `point`, differentiable in `rest` as the minimum of `loss(., *rest)` that it is."""
+
+    def gradient(point: PyTree, rest: tuple[jax.Array, ...]) -> PyTree:
+        return jax.grad(loss)(point, *rest)
+
+    @jax.custom_vjp
+    def minimum(point: PyTree, rest: tuple[jax.Array, ...]) -> PyTree:
+        return point
+
+    def forward(point: PyTree, rest: tuple[jax.Array, ...]) -> tuple[PyTree, Any]:
+        return point, (point, rest)
+
+    def backward(residuals: Any, cotangent: PyTree) -> tuple[None, tuple[Any, ...]]:
+        point, rest = residuals
+
+        def hessian_product(x: PyTree) -> PyTree:
+            return jax.jvp(lambda p: gradient(p, rest), (point,), (x,))[1]
+
+        solution = linear_solve(hessian_product, cotangent)
+        _, pull_back = jax.vjp(lambda r: gradient(point, r), rest)
+        return None, pull_back(jax.tree.map(jnp.negative, solution))[0]
+
+    minimum.defvjp(forward, backward)
+    return minimum(point, rest)

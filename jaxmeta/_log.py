@@ -1,0 +1,152 @@
+"""What a training run keeps while it runs: its records and its checkpoints, in memory and, given a folder, on disk."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import optax
+
+from jaxmeta._types import MetaParams
+
+_SAVE_SECONDS = 60.0  # what a kill can cost at most, however far apart validations are
+
+
+class State(NamedTuple):
+    """All that a checkpoint holds."""
+
+    meta: MetaParams
+    opt_state: optax.OptState
+    best: MetaParams
+    best_score: Any
+    best_step: Any
+    settings: dict[str, Any]
+    """What decides the numbers and does not show in the shapes above."""
+
+
+class Log:
+    """A run's records and checkpoints. With a folder that holds some already, `start` and `state` are where they end.
+
+    Args:
+        folder: made if it does not exist; `None` keeps nothing on disk.
+        state: where a new run starts.
+
+    Raises:
+        ValueError: if the folder holds a run of another configuration; it is left as it was.
+        NotADirectoryError: if the folder is a file.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None, state: State):
+        self.start, self.state = 0, state
+        self.history: list[dict[str, float]] = []
+        self._checkpoints = self._file = None
+        self._saved = time.monotonic()
+        if folder is None:
+            return
+        from jaxmeta._checkpoint import Checkpoints  # orbax takes seconds to import
+
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"folder must be a folder, but {folder} is a file")
+        path = folder / "metrics.jsonl"
+        records = _records(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._checkpoints = Checkpoints(folder / "checkpoints")
+        if self._checkpoints.latest is not None:
+            self.start, self.state = self._checkpoints.latest, self._checkpoints.restore(state)
+            _check_settings(folder, self.state.settings, state.settings)
+        self.history = [record for record in records if record["step"] <= self.start]
+        write_atomically(path, "".join(json.dumps(record) + "\n" for record in self.history))
+        self._file = path.open("a")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._checkpoints is not None:
+            self._checkpoints.__exit__(None, None, None)
+
+    @property
+    def due(self) -> bool:
+        """Whether the last checkpoint is long ago."""
+        return time.monotonic() - self._saved > _SAVE_SECONDS
+
+    def write(self, record: dict[str, float]) -> None:
+        """Adds a record."""
+        self.history.append(record)
+        if self._file is not None:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+
+    def save(self, step: int, state: State) -> None:
+        """Saves the state after update `step`, unless there is nothing new in it."""
+        if self._checkpoints is not None and step > self.start:
+            self._checkpoints.save(step, state)
+            self._saved = time.monotonic()
+
+
+def best_meta(folder: str | os.PathLike[str], meta: MetaParams) -> MetaParams:
+    """The best meta-parameters that a run of `train` has saved so far.
+
+    Args:
+        folder: the run's folder.
+        meta: meta-parameters of the same structure, e.g. from `learner.init`.
+
+    Returns:
+        The meta-parameters.
+
+    Raises:
+        FileNotFoundError: if `folder` has no checkpoint.
+        ValueError: if the checkpoint is of another configuration, or damaged.
+    """
+    from jaxmeta._checkpoint import Checkpoints
+
+    class Part(NamedTuple):
+        best: MetaParams
+
+    path = Path(folder) / "checkpoints"
+    if not path.is_dir():
+        raise FileNotFoundError(f"no checkpoint in {path}")
+    with Checkpoints(path, read_only=True) as checkpoints:
+        return checkpoints.restore(Part(meta), part=True).best
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file so that it is either the old one or the new one, never half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _records(path: Path) -> list[dict[str, float]]:
+    """The finished lines of a metrics file; a kill can cut the last one."""
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text().split("\n")
+    try:
+        records = [json.loads(line) for line in lines]
+        if not all(record["step"] >= 0 for record in records):
+            raise ValueError("a negative step")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} does not hold the metrics of a run; choose another folder") from error
+    return records
+
+
+def _check_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    different = [
+        "key" if np.size(value) > 1 else f"{name} ({int(old[name])}, now {int(value)})"
+        for name, value in new.items()
+        if not np.array_equal(old[name], value)
+    ]
+    if different:
+        raise ValueError(f"folder {folder} holds a run with another {', '.join(different)}; choose another folder")
+
+
+def settings(key: jax.Array, **numbers: int) -> dict[str, Any]:
+    """What `Log` compares between a run and its continuation."""
+    return {"key": jax.random.key_data(key), **{name: np.int32(value) for name, value in numbers.items()}}

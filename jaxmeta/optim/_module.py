@@ -1,0 +1,100 @@
+"""Gradients transformed by neural networks: any Flax module, one per tensor (`ModuleTransform` of learn2learn)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxmeta._learned import Learned
+from jaxmeta._types import PyTree
+
+
+class ModuleState(NamedTuple):
+    """State of `scale_by_module`."""
+
+    variables: Learned
+    """A tree like the parameters with the variables of a module in place of each."""
+
+
+def scale_by_module(
+    make_module: Callable[[tuple[int, ...]], nn.Module], key: jax.Array
+) -> optax.GradientTransformation:
+    """Maps the gradient of each parameter tensor to its update by a Flax Linen module of its own.
+
+    The transformation starts as whatever the modules start as: give them an initialiser that makes them the identity,
+    or have them return `gradient + network(gradient)` with the last kernel at zero. Another choice for some tensors
+    is `optax.partition` with labels by path (second example).
+
+    Args:
+        make_module: makes the module for a tensor, given its shape. Called with the gradient, the module returns an
+            array of the same shape. It may flatten the gradient, or treat its entries as a batch.
+        key: for the modules' initial parameters, folded with the index of each tensor. They get the dtype of the
+            tensor.
+
+    Returns:
+        A transformation whose state holds the modules' parameters as `Learned`.
+
+    Raises:
+        TypeError: if `make_module` is not callable, or (from `init`) does not return a Linen module.
+        ValueError: from `init`, if a module changes the shape of the gradient or has variables other than parameters.
+
+    Example:
+        >>> class Scale(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, gradient):
+        ...         return self.param("scale", nn.initializers.ones, gradient.shape) * gradient
+        >>> inner = optax.chain(scale_by_module(lambda shape: Scale(), jax.random.key(0)), optax.sgd(0.5))
+        >>> params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+        >>> inner.update(params, inner.init(params))[0]["bias"].tolist()
+        [-0.5, -0.5]
+
+        A network on flat gradients for the biases, nothing learned for the rest:
+
+        >>> def by_path(params):
+        ...     name = lambda path, _: "bias" if path[-1].key == "bias" else "rest"
+        ...     return jax.tree.map_with_path(name, params)
+        >>> dense = scale_by_module(lambda shape: nn.Dense(shape[-1]), jax.random.key(0))
+        >>> inner = optax.partition({"bias": dense, "rest": optax.identity()}, by_path)
+        >>> inner.update(params, inner.init(params))[0]["kernel"].tolist()
+        [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
+    """
+    if isinstance(make_module, nn.Module) or not callable(make_module):
+        raise TypeError(f"make_module must be a function of a shape, got {make_module!r}")
+
+    def init(params: PyTree) -> Any:
+        leaves, structure = jax.tree.flatten(params)
+        variables = [_init(make_module, jax.random.fold_in(key, i), leaf) for i, leaf in enumerate(leaves)]
+        return ModuleState(Learned(structure.unflatten(variables)))
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+        del params
+
+        def apply(grad: jax.Array, variables: PyTree) -> jax.Array:
+            out: Any = make_module(grad.shape).apply(variables, grad)
+            return out.astype(grad.dtype)
+
+        return jax.tree.map(apply, updates, state.variables.value), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _init(make_module: Callable[[tuple[int, ...]], nn.Module], key: jax.Array, param: jax.Array) -> PyTree:
+    shape, dtype = jnp.shape(param), jnp.result_type(param)
+    module = make_module(shape)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"make_module must return a flax.linen.Module, got {module!r} for shape {shape}")
+    out, variables = module.init_with_output(key, jnp.zeros(shape, dtype))
+    if jnp.shape(out) != shape:
+        raise ValueError(
+            f"make_module must return a module that keeps the shape of the gradient: {type(module).__name__} maps "
+            f"{shape} to {jnp.shape(out)}"
+        )
+    if set(variables) - {"params"}:
+        raise ValueError(
+            f"make_module must return a module with parameters only: {type(module).__name__} has the collections "
+            f"{', '.join(map(repr, sorted(variables)))}"
+        )
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), variables)

@@ -1,0 +1,399 @@
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+"""train: its numbers, its best meta-parameters, and what is left of a run that was cut short."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmeta
+import jaxmeta._log
+from jaxmeta import data, models
+
+MODEL = models.MLP(sizes=(8,))
+SAMPLER = data.Sinusoid(shots=3, queries=3)
+KEY = jax.random.key(0)
+CLOCK = ("seconds", "tasks_per_second")
+
+
+def run(folder=None, *, model=MODEL, inner_rate=0.01, outer=None, key=KEY, **options):
+    learner = jaxmeta.maml(jaxmeta.regression(model.apply), optax.sgd(inner_rate))
+    meta = learner.init(model.init(jax.random.key(0), SAMPLER.example))
+    defaults = {
+        "iterations": 20,
+        "num_tasks": 2,
+        "validation": SAMPLER,
+        "validation_tasks": 4,
+        "validate_every": 6,
+        "log_every": 2,
+        "monitor": "loss",
+        "progress": False,
+    }
+    return jaxmeta.train(
+        learner, outer or optax.adam(1e-2), meta, SAMPLER, key, folder=folder, **{**defaults, **options}
+    )
+
+
+def numbers(records):
+    """The records without what depends on the clock."""
+    return [{k: v for k, v in record.items() if k not in CLOCK} for record in records]
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def steps_saved(folder):
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def assert_same_run(actual, expected):
+    jax.tree.map(np.testing.assert_array_equal, actual.meta, expected.meta)  # bit for bit
+    assert actual.step == expected.step
+    assert numbers(actual.history) == numbers(expected.history)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return run()
+
+
+def test_history(uninterrupted):
+    history = uninterrupted.history
+    assert [record["step"] for record in history] == list(range(2, 21, 2))
+    assert [r["step"] for r in history if "validation/loss" in r] == [6, 12, 18, 20]  # and after the last update
+    assert all(np.isfinite(record["train/loss"]) for record in history)
+
+
+def test_updates_are_those_of_meta_step():
+    learner = jaxmeta.maml(jaxmeta.regression(MODEL.apply), optax.sgd(0.01))
+    optimizer = optax.adam(1e-2)
+    meta = learner.init(MODEL.init(jax.random.key(0), SAMPLER.example))
+    opt_state = optimizer.init(meta)
+    step = jax.jit(jaxmeta.meta_step(learner, optimizer, 2))
+    train_key, _ = jax.random.split(KEY)
+    last = {}
+    for i in range(5):
+        meta, opt_state, last = step(meta, opt_state, SAMPLER, jax.random.fold_in(train_key, i))
+    trained = run(iterations=5, validation=None, log_every=1, validate_every=1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), trained.meta, meta)
+    assert trained.history[-1]["train/loss"] == pytest.approx(float(last["loss"]), rel=1e-4)
+    assert trained.step == 5
+
+
+def test_a_folder_changes_no_number(tmp_path, uninterrupted):
+    assert_same_run(run(tmp_path / "a" / "b"), uninterrupted)
+    assert numbers(metrics(tmp_path / "a" / "b")) == numbers(uninterrupted.history)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, uninterrupted, monkeypatch):
+    first = run(tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr(jaxmeta._log.Log, "write", lambda *_: pytest.fail("an update was run"))
+    again = run(tmp_path)
+    assert_same_run(again, uninterrupted)
+    assert again.history == first.history
+    assert contents(tmp_path) == before
+
+
+def test_more_iterations_go_on(tmp_path, uninterrupted):
+    run(tmp_path, iterations=7)  # a chunk of one update; a validation that the longer run has not
+    longer = run(tmp_path)
+    assert [record["step"] for record in longer.history] == [2, 4, 6, 7, *range(8, 21, 2)]
+    assert longer.history[-1]["train/loss"] == pytest.approx(uninterrupted.history[-1]["train/loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [{"log_every": 50, "validate_every": 50}, {"validate_every": 1000}])
+def test_intervals_longer_than_the_run(sizes):
+    trained = run(iterations=5, **sizes)
+    assert trained.history[-1]["step"] == 5
+    assert "validation/loss" in trained.history[-1]
+    assert trained.step == 5
+
+
+def test_the_best_on_validation_is_returned_not_the_last(tmp_path):
+    def outer():
+        return optax.sgd(lambda count: jnp.where(count < 12, 0.01, -0.01))  # up again after update 12
+
+    trained = run(tmp_path, outer=outer(), iterations=30)
+    values = {r["step"]: r["validation/loss"] for r in trained.history if "validation/loss" in r}
+    assert trained.step == min(values, key=values.__getitem__) < 30
+    shorter = run(outer=outer(), iterations=trained.step)
+    jax.tree.map(np.testing.assert_array_equal, trained.meta, shorter.meta)
+    jax.tree.map(np.testing.assert_array_equal, jaxmeta.best_meta(tmp_path, shorter.meta), trained.meta)
+
+
+@pytest.mark.parametrize("monitor", ["loss", "score"])
+def test_the_first_of_equals_is_kept(monitor):
+    """Also if the value is no float32, and whether it is to be small or large."""
+
+    def loss_fn(params, batch, key):
+        return 0.0 * params.sum() + 0.1, {"score": jnp.float32(1 / 3)}
+
+    learner = jaxmeta.maml(loss_fn, optax.sgd(0.1))
+    options = {"iterations": 4, "num_tasks": 1, "validation": SAMPLER, "validation_tasks": 7, "progress": False}
+    trained = jaxmeta.train(
+        learner,
+        optax.sgd(0.1),
+        learner.init(jnp.ones(2)),
+        SAMPLER,
+        KEY,
+        monitor=monitor,
+        log_every=1,
+        validate_every=1,
+        **options,
+    )
+    assert trained.step == 1
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"log_every": 0}, "log_every must be at least 1"),
+        ({"validate_every": 0}, "validate_every must be at least 1"),
+        ({"num_tasks": 0}, "num_tasks must be at least 1"),
+        ({"validation_tasks": 0}, "validation_tasks must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"validate_every": 5}, r"validate_every must be a multiple of log_every \(2\), got 5"),
+        ({"monitor": "accuracy"}, r"monitor must be one of \['loss'\], got 'accuracy'"),
+    ],
+)
+def test_bad_arguments_are_named_before_anything_is_made(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_divergence_at_once():
+    with pytest.raises(FloatingPointError, match="update 1; the state after update 0 is the last"):
+        run(inner_rate=1e30)
+
+
+def test_divergence_names_the_update_and_keeps_the_last_finite_state(tmp_path):
+    outer = optax.sgd(lambda count: jnp.where(count < 8, 1e-3, 1e30))  # update 9 throws the parameters away
+    with pytest.raises(FloatingPointError, match="loss became NaN or infinite at update 10; the state after update 8"):
+        run(tmp_path, outer=outer)
+    assert steps_saved(tmp_path)[-1] == 8
+    assert [record["step"] for record in metrics(tmp_path)] == [2, 4, 6, 8]
+    good = jaxmeta.best_meta(tmp_path, run(iterations=1).meta)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
+    with pytest.raises(FloatingPointError, match="update 10"):
+        run(tmp_path, outer=outer)  # the same again
+
+
+def test_divergence_in_the_last_update_of_a_chunk_is_found_in_the_parameters():
+    outer = optax.sgd(lambda count: jnp.where(count < 3, 1e-3, jnp.inf))
+    with pytest.raises(FloatingPointError, match=r"meta\.params.* by update 4; the state after update 2"):
+        run(outer=outer)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": jax.random.key(1)}, "another key"),
+        ({"num_tasks": 3}, r"another num_tasks \(2, now 3\)"),
+        ({"log_every": 3}, r"another log_every \(2, now 3\)"),
+        ({"outer": optax.sgd(0.1)}, "of another configuration: .*opt_state.* is not expected"),
+        ({"model": models.MLP(sizes=(9,))}, r"of another configuration: .*float32\[8\], expected float32\[9\]"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path, options, message):
+    run(tmp_path, iterations=4)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, **options)
+    assert contents(tmp_path) == before
+
+
+def test_a_metrics_file_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl does not hold the metrics of a run"):
+        run(tmp_path)
+    assert contents(tmp_path) == {"metrics.jsonl": b'{"epoch": 1}\n'}
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file is a file"):
+        run(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    try:
+        (tmp_path / "locked" / "probe").mkdir()
+    except PermissionError:
+        with pytest.raises(PermissionError, match="locked"):
+            run(tmp_path / "locked")
+    else:
+        pytest.skip("this user may write anywhere")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_still_good(tmp_path, uninterrupted):
+    run(tmp_path)
+    (newest,) = (path for path in (tmp_path / "checkpoints").iterdir() if path.name == "20")
+    (newest / "default" / "_METADATA").write_bytes(b"")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"checkpoints/20 is damaged; remove that folder to go on"):
+        run(tmp_path)
+    assert contents(tmp_path) == before
+    newest.rename(tmp_path / "away")
+    assert_same_run(run(tmp_path), uninterrupted)
+
+
+def test_best_meta_needs_a_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        jaxmeta.best_meta(tmp_path, run(iterations=1).meta)
+    assert not any(tmp_path.iterdir())
+
+
+def test_checkpoints_hold_every_kind_of_leaf(tmp_path):
+    from jaxmeta._checkpoint import Checkpoints
+
+    tree = {
+        "half": jnp.ones(3, jnp.bfloat16),
+        "key": jax.random.key(3),
+        "empty": jnp.zeros((0, 4)),
+        "number": np.float32(2),
+    }
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(1, tree)
+        restored = checkpoints.restore(tree)
+    assert restored["half"].dtype == jnp.bfloat16
+    assert restored["empty"].shape == (0, 4)
+    assert jax.random.key_data(restored["key"]).tolist() == jax.random.key_data(tree["key"]).tolist()
+
+
+# What is left of a run that was cut short.
+
+
+@pytest.mark.parametrize("at", [1, 3, 4])  # records; the third is at a validation
+def test_an_interrupted_run_goes_on_from_the_last_chunk(tmp_path, uninterrupted, monkeypatch, at):
+    write = jaxmeta._log.Log.write
+
+    def interrupted(log, record):
+        write(log, record)
+        if len(log.history) > at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jaxmeta._log.Log, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    assert steps_saved(tmp_path)[-1] == 2 * at
+    assert_same_run(run(tmp_path), uninterrupted)
+    assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
+
+
+def test_a_half_written_line_is_dropped(tmp_path, uninterrupted):
+    run(tmp_path, iterations=6)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"step": 8, "train/loss": 1.0}\n{"step": 10, "tra'
+        )  # after the checkpoint: a kill came before the next
+    assert_same_run(run(tmp_path), uninterrupted)
+    assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
+
+
+def test_checkpoints_come_in_time_even_if_validation_does_not(tmp_path, monkeypatch):
+    from jaxmeta._checkpoint import Checkpoints
+
+    saved = []
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, tree: (saved.append(step), save(self, step, tree)))
+    run(tmp_path / "a", iterations=8, validate_every=100)
+    assert set(saved) == {8}
+    saved.clear()
+    monkeypatch.setattr(jaxmeta._log, "_SAVE_SECONDS", 0.0)
+    run(tmp_path / "b", iterations=8, validate_every=100)
+    assert set(saved) == {2, 4, 6, 8}
+
+
+def start(folder):
+    """The run, in a process of its own."""
+    return subprocess.Popen([sys.executable, __file__, str(folder)], stderr=subprocess.PIPE, text=True)
+
+
+def kill_when(process, ready, seconds=120.0):
+    """Kills the process as soon as `ready()`; False if it ended before."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr.read()
+            return False
+        assert time.monotonic() < end, "the run did not get that far"
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return True
+
+
+def lines(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_a_run_killed_between_and_within_checkpoints(tmp_path, uninterrupted):
+    assert kill_when(start(tmp_path), lambda: lines(tmp_path) >= 4)
+    written = tmp_path / "checkpoints"
+    known = set(steps_saved(tmp_path))
+    assert kill_when(
+        start(tmp_path),
+        lambda: any(p.name.split(".")[0] not in map(str, known) and "tmp" in p.name for p in written.iterdir()),
+    )
+    assert steps_saved(tmp_path)[-1] < 20
+    assert_same_run(run(tmp_path), uninterrupted)
+    assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
+    assert not [path.name for path in written.iterdir() if "tmp" in path.name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_a_run_killed_at_random_moments(tmp_path, uninterrupted, seed):
+    moment = random.Random(seed)
+    killed = True
+    while killed:
+        target, delay = min(lines(tmp_path) + moment.randint(0, 6), 10), moment.uniform(0, 0.2)
+
+        def ready(target=target, delay=delay):
+            return lines(tmp_path) >= target and not time.sleep(delay)
+
+        killed = kill_when(start(tmp_path), ready) and lines(tmp_path) < 10
+    assert_same_run(run(tmp_path), uninterrupted)
+    assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
+
+
+# What is seen of a run.
+
+
+def test_progress_in_a_log_file_is_lines(capsys):
+    run(progress=True)
+    text = capsys.readouterr().err
+    assert "update 20 of 20" in text
+    assert "loss" in text
+    assert "tasks/s" in text
+    assert "█" not in text
+    run(progress=False)
+    assert capsys.readouterr().err == ""
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]))
