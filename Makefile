@@ -19,7 +19,7 @@ demo: $(INSTALLED)  ## Meta-train MAML in about three minutes; DATA=<folder with
 	$(BIN)/jaxmeta train --iterations 2000 $(if $(DATA),--benchmark omniglot --root "$(DATA)" --folder runs/demo-omniglot,--folder runs/demo)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
@@ -36,7 +36,7 @@ smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/benchmarks/sampling.py --rounds 2 --output runs/smoke/sampling.json
 
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
 
 benchmarks: $(INSTALLED)
 	$(BIN)/python experiments/benchmarks/meta_step.py

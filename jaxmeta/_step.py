@@ -113,7 +113,7 @@ class Summary(NamedTuple):
     interval: float
     """Half the width of the 95 % confidence interval of the mean: 1.96 standard errors."""
     median: float
-    """Median over the tasks."""
+    """Median over the tasks, a NaN counting as infinite: it stays telling while less than half of the tasks diverge."""
     finite: float
     """Share of the tasks whose value is finite, in [0, 1]."""
     num_tasks: int
@@ -145,7 +145,7 @@ def summarize(metrics: Metrics) -> dict[str, Summary]:
             return Summary(
                 float(np.mean(array)),
                 1.96 * spread / n**0.5,
-                float(np.median(array)),
+                float(np.median(np.nan_to_num(array, nan=np.inf, posinf=np.inf, neginf=-np.inf))),
                 float(np.mean(np.isfinite(array))),
                 n,
             )

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 import jax
 import jax.numpy as jnp
 import optax

