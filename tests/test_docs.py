@@ -14,7 +14,8 @@ import jaxmeta
 import jaxmeta.testing
 from jaxmeta import __main__ as command_line
 
-PAGES = Path(__file__).parents[1] / "docs" / "pages"
+README = Path(__file__).parents[1] / "README.md"
+PAGES = README.parent / "docs" / "pages"
 BLOCK = re.compile(r"^(?:<!-- skip: (?P<skip>.+) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
 
 
@@ -29,8 +30,8 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 
 def pages_with(language: str) -> list:
-    found = [page for page in sorted(PAGES.rglob("*.md")) if blocks(page, language)]
-    return [pytest.param(page, id=page.relative_to(PAGES).as_posix()) for page in found]
+    found = [page for page in [README, *sorted(PAGES.rglob("*.md"))] if blocks(page, language)]
+    return [pytest.param(page, id=page.name) for page in found]
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
