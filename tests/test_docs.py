@@ -54,7 +54,7 @@ def test_commands_parse(page, monkeypatch):
     monkeypatch.setattr(jaxmeta.Experiment, "run", stop)
     monkeypatch.setattr("jaxmeta._experiment.evaluate_run", stop)
     for _, code in blocks(page, "bash"):
-        for line in code.splitlines():
+        for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["jaxmeta"] and "--help" not in words:
                 with contextlib.suppress(Parsed):
