@@ -77,13 +77,17 @@ def unroll(
     rest = jax.tree.map(lambda x: x[whole:], xs)
     carry, losses = jax.lax.scan(jax.checkpoint(scan), (params, state), segments)
     (params, state), last = scan(carry, rest)
-    return Unrolled(params, state, jax.numpy.concatenate([losses.reshape(-1), last]))
+    return Unrolled(params, state, jnp.concatenate([losses.reshape(-1), last]))
 
 
 def _by_autodiff(value_and_grad: ValueAndGrad, remat: bool | int = False) -> MetaGradient:
+    _check_remat(remat)
+    return MetaGradient(partial(unroll, value_and_grad, remat=remat), partial(jax.value_and_grad, has_aux=True))
+
+
+def _check_remat(remat: bool | int) -> None:
     if not isinstance(remat, bool) and remat < 1:
         raise ValueError(f"remat must be a bool or a number of steps of at least 1, got {remat}")
-    return MetaGradient(partial(unroll, value_and_grad, remat=remat), partial(jax.value_and_grad, has_aux=True))
 
 
 def reverse(*, remat: bool | int = False) -> MetaGradient:
@@ -127,7 +131,7 @@ def truncated(steps: int, *, remat: bool | int = False) -> MetaGradient:
         A `MetaGradient`: biased, memory independent of the number of earlier steps.
 
     Raises:
-        ValueError: if `steps` is negative.
+        ValueError: if `steps` is negative, or `remat` a number less than 1.
 
     References:
         Shaban, Cheng, Hatch & Boots, *Truncated Back-propagation for Bilevel Optimization*, 2019,
@@ -135,6 +139,7 @@ def truncated(steps: int, *, remat: bool | int = False) -> MetaGradient:
     """
     if steps < 0:
         raise ValueError(f"steps must not be negative, got {steps}")
+    _check_remat(remat)
 
     def run(
         loss_fn: LossFn,
@@ -148,7 +153,7 @@ def truncated(steps: int, *, remat: bool | int = False) -> MetaGradient:
         early, late = (jax.tree.map(lambda x, part=part: x[part], xs) for part in (slice(cut), slice(cut, None)))
         first = unroll(_constant_value_and_grad, loss_fn, inner, params, state, batch, early)
         last = unroll(_reverse_value_and_grad, loss_fn, inner, first.params, first.state, batch, late, remat)
-        return last._replace(losses=jax.numpy.concatenate([first.losses, last.losses]))
+        return last._replace(losses=jnp.concatenate([first.losses, last.losses]))
 
     return MetaGradient(run, partial(jax.value_and_grad, has_aux=True))
 

@@ -15,13 +15,14 @@ SOURCES = {  # dotted name: path; jaxmeta/data is a link to data/
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "jaxmeta").glob("**/*.py")) + sorted((ROOT / "jaxmeta").glob("*/*.py"))
 }
-CORE = ["_types", "_learned", "_meta_gradient", "_adapt", "_losses", "_evolution", "_implicit", "_cost"]
+CORE = ["_types", "_learned", "_meta_gradient", "_adapt", "_losses", "_evolution", "_implicit", "_cost", "_checks"]
 # What a module or package may import of jaxmeta. One that is missing here belongs to the top: it may import anything.
 ALLOWED = {
     "_types": [],
+    "_checks": [],
     "_learned": ["_types"],
     "_losses": ["_types"],
-    **{name: CORE for name in CORE[2:] if name != "_losses"},
+    **{name: CORE for name in CORE[2:] if name not in ("_losses", "_checks")},
     "_step": ["_types"],
     "_log": ["_types", "_checkpoint"],
     "_checkpoint": ["_types"],

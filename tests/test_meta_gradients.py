@@ -178,6 +178,7 @@ def test_cost_of_a_matrix_product():
     ("make", "message"),
     [
         (lambda: jaxmeta.reverse(remat=0), "remat must be a bool or a number of steps of at least 1, got 0"),
+        (lambda: jaxmeta.truncated(1, remat=0), "remat must be a bool or a number of steps of at least 1, got 0"),
         (lambda: jaxmeta.truncated(-1), "steps must not be negative, got -1"),
         (lambda: jaxmeta.implicit(proximal=0.0), "proximal must be a positive number, got 0.0"),
         (lambda: jaxmeta.cg(0), "steps must be at least 1, got 0"),

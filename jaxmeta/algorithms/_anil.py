@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import optax
 
+from jaxmeta._checks import check_transformation
 from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner, PyTree
-from jaxmeta.algorithms._common import check_inner
 from jaxmeta.algorithms._maml import maml
 
 
@@ -102,7 +102,7 @@ def boil(
 
 def _only(inner: optax.GradientTransformation, name: str, *, inside: bool) -> optax.GradientTransformation:
     """`inner` for the parameters that have `name` in their path (or for the others), nothing for the rest."""
-    check_inner(inner)
+    check_transformation(inner=inner)
 
     def label(path: tuple[Any, ...], _: Any) -> str:
         names = (str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path)

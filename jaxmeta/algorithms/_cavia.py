@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._adapt import adapt
+from jaxmeta._checks import check_size, check_transformation
 from jaxmeta._meta_gradient import MetaGradient, reverse
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree
-from jaxmeta.algorithms._common import by_inner_loop, check_inner, check_steps, learned_state
+from jaxmeta.algorithms._common import by_inner_loop, learned_state
 
 
 class Contextual(NamedTuple):
@@ -66,8 +67,8 @@ def cavia(
         Zintgraf, Shiarlis, Kurin, Hofmann & Whiteson, *Fast Context Adaptation via Meta-Learning*, ICML 2019,
         https://arxiv.org/abs/1810.03642
     """
-    check_inner(inner)
-    check_steps(context_size=context_size)
+    check_transformation(inner=inner)
+    check_size(context_size=context_size)
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
 
     def unadapted(params: PyTree) -> jax.Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_optional_size, check_size
 from jaxmeta._learned import partition
 from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
@@ -24,7 +25,8 @@ def by_inner_loop(
     meta_gradient: MetaGradient,
 ) -> MetaLearner:
     """The learner that runs an inner loop on the support set and is judged by `loss_fn` on the query set."""
-    check_steps(steps=steps, test_steps=test_steps)
+    check_size(steps=steps)
+    check_optional_size(test_steps=test_steps)
 
     def adapt_at_test(meta: MetaParams, support: Any, key: jax.Array) -> Any:
         return run(meta, support, key, test_steps or steps)
@@ -44,16 +46,3 @@ def learned_state(inner: optax.GradientTransformation, params: PyTree) -> PyTree
     """The learned part of the initial state of `inner`; with definite types, so that a jitted step traces once."""
     learned, _ = partition(inner.init(params))
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), learned)
-
-
-def check_inner(inner: Any) -> None:
-    """Raises `TypeError` unless `inner` is an optax transformation."""
-    if not isinstance(inner, optax.GradientTransformation):
-        raise TypeError(f"inner must be an optax.GradientTransformation such as optax.sgd(0.1), got {inner!r}")
-
-
-def check_steps(**steps: int | None) -> None:
-    """Raises `ValueError` unless every given number of steps is `None` or an integer of at least 1."""
-    for name, value in steps.items():
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")

@@ -9,9 +9,10 @@ import jax
 import optax
 
 from jaxmeta._adapt import adapt
+from jaxmeta._checks import check_transformation
 from jaxmeta._meta_gradient import MetaGradient, first_order, reverse
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
-from jaxmeta.algorithms._common import by_inner_loop, check_inner, learned_state
+from jaxmeta.algorithms._common import by_inner_loop, learned_state
 
 
 def maml(
@@ -54,7 +55,7 @@ def maml(
         Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, ICML 2017,
         https://arxiv.org/abs/1703.03400
     """
-    check_inner(inner)
+    check_transformation(inner=inner)
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
 
     def init(params: PyTree) -> MetaParams:

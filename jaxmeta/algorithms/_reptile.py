@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_optional_size, check_size, check_transformation
 from jaxmeta._meta_gradient import reverse
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
-from jaxmeta.algorithms._common import check_inner, check_steps, learned_state
+from jaxmeta.algorithms._common import learned_state
 
 
 def reptile(
@@ -52,8 +53,9 @@ def reptile(
     References:
         Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018, https://arxiv.org/abs/1803.02999
     """
-    check_inner(inner)
-    check_steps(steps=steps, test_steps=test_steps, batch_size=batch_size, test_batch_size=test_batch_size)
+    check_transformation(inner=inner)
+    check_size(steps=steps)
+    check_optional_size(test_steps=test_steps, batch_size=batch_size, test_batch_size=test_batch_size)
     unroll = reverse().unroll
 
     def minibatch_loss(params: PyTree, support: Any, step: Any) -> tuple[jax.Array, Metrics]:

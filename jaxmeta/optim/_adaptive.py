@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_transformation
 from jaxmeta._learned import combine, partition
 from jaxmeta._types import PyTree
-from jaxmeta.optim._checks import check_transformation
 
 
 class AdaptiveState(NamedTuple):

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_optional_size
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.optim._checks import check_optional_size
 from jaxmeta.optim._factors import identity, multiply
 
 

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_choice, check_finite, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.optim._checks import check_choice, check_finite, check_transformation
 
 
 class HypergradientState(NamedTuple):

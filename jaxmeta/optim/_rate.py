@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_choice, check_finite, check_optional_size
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.optim._checks import check_choice, check_finite, check_optional_size
 
 
 class LearnedRateState(NamedTuple):

@@ -1,4 +1,4 @@
-"""Checks of arguments that several transformations share."""
+"""Checks of arguments that algorithms, transformations and meta-gradients share."""
 
 import math
 import numbers
@@ -37,4 +37,4 @@ def check_transformation(**values: Any) -> None:
     """Raises TypeError unless every value is an `optax.GradientTransformation`."""
     for name, value in values.items():
         if not isinstance(value, optax.GradientTransformation):
-            raise TypeError(f"{name} must be an optax.GradientTransformation, got {value!r}")
+            raise TypeError(f"{name} must be an optax.GradientTransformation such as optax.sgd(0.1), got {value!r}")
