@@ -4,7 +4,7 @@ DATA ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-slow lint smoke docs benchmarks constraints clean
+.PHONY: install demo test test-torch test-slow lint smoke docs benchmarks constraints clean
 
 install: $(INSTALLED)
 
@@ -20,6 +20,10 @@ demo: $(INSTALLED)  ## Meta-train MAML in about three minutes; DATA=<folder with
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto
+
+test-torch: $(INSTALLED)  ## The checks against PyTorch, which it installs.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[torch]"
+	$(BIN)/python -m pytest -m torch
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow

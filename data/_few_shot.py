@@ -1,7 +1,7 @@
 """Few-shot classification tasks from any labelled arrays, drawn on the device."""
 
-import operator
-from typing import NamedTuple, TypeAlias
+import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ import numpy as np
 from flax import struct
 
 from jaxmeta._types import Batch, Task
-from jaxmeta.data._sampling import distinct
-
-ArrayLike: TypeAlias = np.ndarray | jax.Array
+from jaxmeta.data._checks import ArrayLike, Request, check_enough, check_inputs, check_positive
+from jaxmeta.data._placement import Placement, place
+from jaxmeta.data._sampling import draw, group
 
 
 class ExampleIndex(NamedTuple):
@@ -63,6 +63,10 @@ class FewShot:
     """Query examples per class, Q."""
     rotations: int = struct.field(pytree_node=False, default=1)
     """4 if each class turned by 90, 180 and 270 degrees counts as a class of its own, else 1."""
+    replacement: bool = struct.field(pytree_node=False, default=False)
+    """Whether the examples of a class are drawn with replacement; then a query example may be a support example too."""
+    shuffle: bool = struct.field(pytree_node=False, default=True)
+    """Whether the classes of a task come in random order; if not, in the order of the table, by turns first."""
 
     @classmethod
     def create(
@@ -74,6 +78,8 @@ class FewShot:
         shots: int = 1,
         queries: int = 15,
         rotations: int = 1,
+        replacement: bool = False,
+        device: Placement | None = None,
     ) -> "FewShot":
         """Make a sampler from examples and their labels.
 
@@ -85,6 +91,11 @@ class FewShot:
             queries: Query examples per class, Q.
             rotations: 4 to treat each class turned by 90, 180 and 270 degrees as a class of its own (Santoro et al.
                 2016): all examples of a class in a task are turned alike, on the device. 1 for none.
+            replacement: Draw the examples of a class with replacement.
+            device: Where the examples are put; JAX's default device if `None`. A `NamedSharding` of the first axis
+                divides them among the devices of a mesh, for data that one device cannot hold: XLA sends the indices
+                of a task to all devices, each looks up what it has, and the results are added. The tasks are the
+                same; but every example travels, so do this only when you must.
 
         Returns:
             The sampler.
@@ -96,18 +107,23 @@ class FewShot:
         labels = np.asarray(labels)
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"labels must be integers of shape [M], got {labels.dtype} of shape {labels.shape}")
-        inputs = _check_inputs(inputs)
+        inputs = check_inputs(inputs)
         if inputs.shape[0] != labels.shape[0]:
             raise ValueError(f"labels must match inputs: got {labels.shape[0]} labels for {inputs.shape[0]} inputs")
-        names, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-        column = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-        table = np.zeros((len(names), counts.max()), np.int32)
-        table[np.repeat(np.arange(len(names)), counts), column] = np.argsort(classes, kind="stable")
-        return cls._checked(inputs, table, counts, names, ways, shots, queries, rotations)
+        names, table, counts = group(labels)
+        request = Request(ways, (shots, queries), replacement)
+        return from_table(inputs, table, counts, names, request, rotations, device)
 
     @classmethod
     def from_classes(
-        cls, inputs: ArrayLike, *, ways: int = 5, shots: int = 1, queries: int = 15, rotations: int = 1
+        cls,
+        inputs: ArrayLike,
+        *,
+        ways: int = 5,
+        shots: int = 1,
+        queries: int = 15,
+        rotations: int = 1,
+        device: Placement | None = None,
     ) -> "FewShot":
         """Make a sampler from examples that are already grouped, the same number for each class.
 
@@ -117,6 +133,7 @@ class FewShot:
             shots: Support examples per class, K.
             queries: Query examples per class, Q.
             rotations: As in `create`.
+            device: As in `create`.
 
         Returns:
             The sampler.
@@ -133,36 +150,9 @@ class FewShot:
             raise ValueError(f"inputs must be a non-empty [classes, examples, ...], got shape {inputs.shape}")
         classes, examples = inputs.shape[:2]
         table = np.arange(classes * examples, dtype=np.int32).reshape(classes, examples)
-        flat = _check_inputs(inputs.reshape(classes * examples, *inputs.shape[2:]))
+        flat = check_inputs(inputs.reshape(classes * examples, *inputs.shape[2:]))
         counts = np.full(classes, examples)
-        return cls._checked(flat, table, counts, np.arange(classes), ways, shots, queries, rotations)
-
-    @classmethod
-    def _checked(
-        cls,
-        inputs: ArrayLike,
-        table: np.ndarray,
-        counts: np.ndarray,
-        names: np.ndarray,
-        ways: int,
-        shots: int,
-        queries: int,
-        rotations: int,
-    ) -> "FewShot":
-        if rotations not in (1, 4):
-            raise ValueError(f"rotations must be 1 or 4, got {rotations!r}")
-        if rotations > 1 and (inputs.ndim != 4 or inputs.shape[1] != inputs.shape[2]):
-            raise ValueError(f"rotations=4 needs square images [..., H, W, C], got inputs of shape {inputs.shape[1:]}")
-        ways, shots, queries = _check_sizes(ways, shots, queries, rotations, counts, names)
-        return cls(
-            inputs=jnp.asarray(inputs),
-            table=jnp.asarray(table),
-            counts=jnp.asarray(counts, jnp.int32),
-            ways=ways,
-            shots=shots,
-            queries=queries,
-            rotations=rotations,
-        )
+        return from_table(flat, table, counts, np.arange(classes), Request(ways, (shots, queries)), rotations, device)
 
     def with_sizes(self, *, ways: int | None = None, shots: int | None = None, queries: int | None = None) -> "FewShot":
         """Return a sampler over the same arrays with other task sizes, checked as in `create`.
@@ -178,16 +168,15 @@ class FewShot:
         Raises:
             ValueError: If the data has too few classes or examples.
         """
-        counts = np.asarray(jax.device_get(self.counts))
-        ways, shots, queries = _check_sizes(
-            self.ways if ways is None else ways,
-            self.shots if shots is None else shots,
-            self.queries if queries is None else queries,
-            self.rotations,
-            counts,
-            np.arange(len(counts)),
+        ways, shots, queries = check_positive(
+            ways=self.ways if ways is None else ways,
+            shots=self.shots if shots is None else shots,
+            queries=self.queries if queries is None else queries,
         )
-        return FewShot(self.inputs, self.table, self.counts, ways, shots, queries, self.rotations)
+        counts = np.asarray(jax.device_get(self.counts))
+        request = Request(ways, (shots, queries), self.replacement)
+        check_enough(request, counts, np.arange(len(counts)), self.rotations)
+        return dataclasses.replace(self, ways=ways, shots=shots, queries=queries)
 
     @property
     def num_classes(self) -> int:
@@ -197,7 +186,7 @@ class FewShot:
     @property
     def example(self) -> jax.Array:
         """One input of zeros, as the model sees it, for `model.init`: `[1, ...]`."""
-        return _to_float(jnp.zeros((1, *self.inputs.shape[1:]), self.inputs.dtype))
+        return to_float(jnp.zeros((1, *self.inputs.shape[1:]), self.inputs.dtype))
 
     def __call__(self, key: jax.Array) -> Task:
         """Draw one task.
@@ -219,12 +208,11 @@ class FewShot:
         Returns:
             The task, with an `ExampleIndex` in the place of the inputs `x`.
         """
-        size = self.shots + self.queries
-        bits = jax.random.bits(key, (self.ways, 1 + size))  # one call for the whole task
-        turns, classes = jnp.divmod(distinct(bits[:, 0], self.num_classes), self.counts.shape[0])
-        counts = self.counts.at[classes].get(mode="promise_in_bounds")
-        columns = jax.vmap(distinct)(bits[:, 1:], counts)
-        rows = self.table.at[classes[:, None], columns].get(mode="promise_in_bounds")
+        bits = jax.random.bits(key, (self.ways, 1 + self.shots + self.queries), jnp.uint32)  # one call for a task
+        classes, turns, rows = draw(bits, self.table, self.counts, self.rotations, self.replacement)
+        if not self.shuffle:
+            order = jnp.lexsort((classes, turns))
+            turns, rows = turns[order], rows[order]
 
         def part(rows: jax.Array) -> Batch:
             repeats = rows.shape[1]
@@ -242,54 +230,36 @@ class FewShot:
         Returns:
             Inputs: `[n, ...]`.
         """
-        if self.rotations == 1:
-            x = self.inputs.at[index.example].get(mode="promise_in_bounds")
-        else:
-            _, height, width, channels = self.inputs.shape
-            pixels = np.arange(height * width, dtype=np.int32).reshape(height, width)
-            turned = jnp.asarray([np.rot90(pixels, turn).ravel() for turn in range(4)])[index.turns]
-            flat = self.inputs.reshape(-1, height * width, channels)
-            x = flat.at[index.example[:, None], turned].get(mode="promise_in_bounds")
-            x = x.reshape(-1, height, width, channels)
-        return _to_float(jax.lax.optimization_barrier(x))  # fused into one loop, gather and scaling run slower on a CPU
+        x = self.inputs.at[index.example].get(mode="promise_in_bounds")
+        if self.rotations > 1:
+            turns = index.turns[:, None, None, None]
+            x = jnp.where(turns % 2 == 1, jnp.swapaxes(x, 1, 2), x)
+            x = jnp.where((turns == 1) | (turns == 2), x[:, ::-1], x)
+            x = jnp.where(turns >= 2, x[:, :, ::-1], x)
+        return to_float(jax.lax.optimization_barrier(x))  # fused into one loop, gather and scaling run slower on a CPU
 
 
-def _to_float(x: jax.Array) -> jax.Array:
+def from_table(
+    inputs: ArrayLike,
+    table: np.ndarray,
+    counts: np.ndarray,
+    names: np.ndarray,
+    request: Request,
+    rotations: int,
+    device: Placement | None,
+) -> FewShot:
+    """Make a sampler from the fields of `FewShot`, checked; `names` are what messages call the classes."""
+    if rotations not in (1, 4):
+        raise ValueError(f"rotations must be 1 or 4, got {rotations!r}")
+    if rotations > 1 and (inputs.ndim != 4 or inputs.shape[1] != inputs.shape[2]):
+        raise ValueError(f"rotations=4 needs square images [..., H, W, C], got inputs of shape {inputs.shape[1:]}")
+    shots, queries = request.sizes
+    ways, shots, queries = check_positive(ways=request.ways, shots=shots, queries=queries)
+    check_enough(request, counts, names, rotations)
+    placed, rows, sizes = place(inputs, (table, counts.astype(np.int32)), device)
+    return FewShot(placed, rows, sizes, ways, shots, queries, rotations, request.replacement)
+
+
+def to_float(x: jax.Array) -> jax.Array:
+    """Return images in uint8 as float32 in [0, 1], anything else as it is."""
     return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
-
-
-def _check_inputs(inputs: ArrayLike) -> ArrayLike:
-    inputs = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
-    if inputs.ndim < 1 or inputs.size == 0:
-        raise ValueError(f"inputs must be a non-empty [M, ...], got shape {inputs.shape}")
-    if not (jnp.issubdtype(inputs.dtype, jnp.number) or inputs.dtype == np.bool_):
-        raise ValueError(f"inputs must be numbers, got {inputs.dtype}")
-    return inputs
-
-
-def _check_sizes(
-    ways: int, shots: int, queries: int, rotations: int, counts: np.ndarray, names: np.ndarray
-) -> tuple[int, int, int]:
-    ways, shots, queries = check_positive(ways=ways, shots=shots, queries=queries)
-    classes = rotations * len(counts)
-    if ways > classes:
-        raise ValueError(f"ways must be at most the number of classes, got ways={ways} for {classes} classes")
-    smallest = int(counts.argmin())
-    if shots + queries > counts[smallest]:
-        raise ValueError(
-            f"shots + queries must be at most the size of the smallest class, got {shots} + {queries}, "
-            f"but class {names[smallest]} has {counts[smallest]} examples"
-        )
-    return ways, shots, queries
-
-
-def check_positive(**sizes: int) -> tuple[int, ...]:
-    """Return the given sizes as a tuple of `int`; raise ValueError for one that is not a positive integer."""
-    for name, size in sizes.items():
-        try:
-            positive = operator.index(size) >= 1
-        except TypeError:
-            positive = False
-        if not positive:
-            raise ValueError(f"{name} must be a positive integer, got {size!r}")
-    return tuple(operator.index(size) for size in sizes.values())

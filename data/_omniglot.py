@@ -1,23 +1,21 @@
 """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015)."""
 
-import contextlib
+import hashlib
 import json
-import os
 import random
-import tempfile
-import warnings
-import zipfile
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmeta.data._omniglot_files import ARCHIVES, DRAWINGS, advice, find_source, fingerprint, read_characters
+from jaxmeta.data._cache import cached, data_folder
+from jaxmeta.data._omniglot_files import ARCHIVES, DRAWINGS, EVALUATION, advice, find_halves
 
-_SPLITS = ("vinyals", "background", "random")
+_VERSION = 2  # change with the decoding
+SPLITS = ("vinyals", "background", "random")
 
 
 class OmniglotSplit(NamedTuple):
@@ -58,9 +56,11 @@ class Omniglot:
         """Read Omniglot from its archives or folders.
 
         Reads `images_background` and `images_evaluation`, each a `.zip` or a folder of that name, in `root` or
-        `root/omniglot`; archives are read in place and never changed. Drawings are inverted and reduced to 28x28 with a
-        Lanczos filter. The result is kept in the folder that the environment variable `JAXMETA_CACHE` names (else the
-        user's cache folder), under the fingerprint of what was read: the next time takes a fraction of a second.
+        `root/omniglot`; or, if they are not there, what TensorFlow Datasets has prepared in `root/omniglot/<version>`
+        or `root/tfds/omniglot/<version>`, without TensorFlow. Archives are read in place and never changed. Drawings
+        are inverted and reduced to 28x28 with a Lanczos filter. The result is kept in the folder that the environment
+        variable `JAXMETA_CACHE` names (else the user's cache folder), under the fingerprint of what was read: the next
+        time takes a fraction of a second.
 
         Args:
             root: Where the data is; by default the folder that the environment variable `JAXMETA_DATA` names, else the
@@ -75,30 +75,56 @@ class Omniglot:
             FileNotFoundError: If an archive is missing and `download` is false.
             ConnectionError: If a download fails.
             ValueError: If an archive or a drawing is damaged or incomplete.
+            ImportError: If a prepared TFDS directory was found, and TFDS is not installed.
         """
-        folder = Path(root or os.environ.get("JAXMETA_DATA") or _user_cache()).expanduser()
-        sources = {name: find_source(name, folder, download, progress) for name in ARCHIVES}
-        cached = _cache_path(list(sources.values()))
-        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-            return _read_cache(cached)  # absent or damaged: made again below
-        images, names = [], []
-        for name, source in sources.items():
-            part, characters = read_characters(source, progress)
-            if len(characters) != ARCHIVES[name].characters:
-                raise ValueError(
-                    f"{source} is not complete: it has {len(characters)} characters, "
-                    f"but {name} has {ARCHIVES[name].characters}. {advice()}"
-                )
-            images.append(part)
-            names += characters
-        order = sorted(range(len(names)), key=names.__getitem__)
-        background = np.arange(len(names)) < ARCHIVES["images_background"].characters
-        result = cls(np.concatenate(images)[order], tuple(names[i] for i in order), background[order])
-        try:
-            _write_cache(cached, result)
-        except OSError as error:
-            warnings.warn(f"Omniglot will be decoded again the next time: no cache at {cached} ({error})", stacklevel=2)
-        return result
+        halves = find_halves(data_folder(root), download, progress)
+
+        def make() -> dict[str, np.ndarray]:
+            images, names = [], []
+            for half, (name, archive) in zip(halves, ARCHIVES.items(), strict=True):
+                part, characters = half.read()
+                if len(characters) != archive.characters:
+                    raise ValueError(
+                        f"{half.where} is not complete: it has {len(characters)} characters, "
+                        f"but {name} has {archive.characters}. {advice()}"
+                    )
+                images.append(part)
+                names += characters
+            background = np.arange(len(names)) < ARCHIVES["images_background"].characters
+            return {"images": np.concatenate(images), "names": np.array(names), "background": background}
+
+        key = hashlib.sha256(repr((_VERSION, [half.stamp for half in halves])).encode()).hexdigest()[:16]
+        stored = cached(f"omniglot28-{key}", ["images", "names", "background"], make)
+        return cls._sorted(stored["images"], stored["names"], stored["background"])
+
+    @classmethod
+    def of(cls, images: Any, names: Sequence[str]) -> "Omniglot":
+        """Make the data set from arrays.
+
+        Args:
+            images: Drawings, ink = 255: `[1623, 20, 28, 28]` or `[1623, 20, 28, 28, 1]`, uint8.
+            names: 'Alphabet/characterNN' of each character, in any order.
+
+        Returns:
+            The data set.
+
+        Raises:
+            ValueError: If they are not of that shape and type.
+        """
+        images, names = np.asarray(images), np.asarray(names, str)
+        shape = (sum(archive.characters for archive in ARCHIVES.values()), DRAWINGS, 28, 28)
+        if images.shape not in (shape, (*shape, 1)) or images.dtype != np.uint8 or names.shape != shape[:1]:
+            raise ValueError(
+                f"images must be uint8 of shape {list(shape)} with as many names, "
+                f"got {images.dtype} of shape {images.shape} and {len(names)} names"
+            )
+        alphabets = [name.split("/")[0] for name in names.tolist()]
+        return cls._sorted(images.reshape(*shape, 1), names, ~np.isin(alphabets, EVALUATION))
+
+    @classmethod
+    def _sorted(cls, images: np.ndarray, names: np.ndarray, background: np.ndarray) -> "Omniglot":
+        order = np.argsort(names)
+        return cls(images[order], tuple(names[order].tolist()), background[order])
 
     def split(self, split: str = "vinyals", seed: int = 0) -> OmniglotSplit:
         """Divide the characters into three disjoint parts.
@@ -130,39 +156,5 @@ class Omniglot:
             part = np.full(len(order), 2)
             part[order[:1100]], part[order[1100:1200]] = 0, 1
         else:
-            raise ValueError(f"split must be one of {', '.join(map(repr, _SPLITS))}, got {split!r}")
+            raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
         return OmniglotSplit(*(np.flatnonzero(part == i) for i in range(3)))
-
-
-def _user_cache() -> Path:
-    import pooch
-
-    return Path(pooch.os_cache("jaxmeta"))
-
-
-def _cache_path(sources: list[Path]) -> Path:
-    """Return where the packed images of these sources are kept."""
-    folder = Path(os.environ.get("JAXMETA_CACHE") or _user_cache()).expanduser()
-    return folder / f"omniglot28-{fingerprint(sources)}.npz"
-
-
-def _read_cache(path: Path) -> Omniglot:
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-        images, names, background = stored["images"], stored["names"], stored["background"]
-    if images.shape != (len(names), DRAWINGS, 28, 28, 1) or images.dtype != np.uint8 or len(background) != len(names):
-        raise ValueError(f"{path} does not hold Omniglot")
-    return Omniglot(images, tuple(names.tolist()), background)
-
-
-def _write_cache(path: Path, omniglot: Omniglot) -> None:
-    """Write the packed images in one step: readers see the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            names = np.array(omniglot.names)
-            np.savez_compressed(file, images=omniglot.images, names=names, background=omniglot.background)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -1,16 +1,19 @@
 """Reading Omniglot's archives: where they are, what is in them, and how a drawing is decoded."""
 
-import contextlib
 import hashlib
 import io
 import re
-import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from jaxmeta.data._archives import Files
+from jaxmeta.data._download import Remote, fetch
+from jaxmeta.data._prepared import class_names, find_prepared, records, splits, stamp
 
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 
@@ -28,6 +31,29 @@ ARCHIVES = {
     "images_evaluation": Archive(659, "6b91aef0f799c5bb55b94e3f2daec811", 6.5),
 }
 DRAWINGS = 20
+EVALUATION = (
+    "Angelic",
+    "Atemayar_Qelisayer",
+    "Atlantean",
+    "Aurek-Besh",
+    "Avesta",
+    "Ge_ez",
+    "Glagolitic",
+    "Gurmukhi",
+    "Kannada",
+    "Keble",
+    "Malayalam",
+    "Manipuri",
+    "Mongolian",
+    "Old_Church_Slavonic_(Cyrillic)",
+    "Oriya",
+    "Sylheti",
+    "Syriac_(Serto)",
+    "Tengwar",
+    "Tibetan",
+    "ULOG",
+)
+"""The alphabets of `images_evaluation`."""
 _MAX_PNG_BYTES = 1 << 16  # upstream's largest is under 1 kB
 _MEMBER = re.compile(r"images_\w+/(?P<name>[^/]+/character\d\d)/(?P<drawing>\d{4}_\d\d)\.png")
 
@@ -49,64 +75,70 @@ def read_characters(source: Path, progress: bool = True) -> tuple[np.ndarray, li
     """
     from tqdm import tqdm
 
-    with _open(source) as members:
-        drawings: dict[str, list[str]] = {}
-        for member in sorted(members):
-            if match := _MEMBER.fullmatch(member):
-                drawings.setdefault(match["name"], []).append(member)
-        for name, found in drawings.items():
-            if len(found) != DRAWINGS:
-                raise ValueError(f"{source}: {name} has {len(found)} drawings, not {DRAWINGS}. {advice()}")
-        names = sorted(drawings)
-        images = np.zeros((len(names), DRAWINGS, 28, 28, 1), np.uint8)
-        bar = tqdm(names, desc=f"Reading {source.name}", unit="character", disable=not progress)
-        for i, name in enumerate(bar):
-            for j, member in enumerate(drawings[name]):
-                images[i, j, :, :, 0] = _decode(members.read(member), f"{source}: {member}")
+    files = Files([source], advice())
+    drawings: dict[str, list[str]] = {}
+    for member in files.names:
+        if match := _MEMBER.fullmatch(member):
+            drawings.setdefault(match["name"], []).append(member)
+    for name, found in drawings.items():
+        if len(found) != DRAWINGS:
+            raise ValueError(f"{source}: {name} has {len(found)} drawings, not {DRAWINGS}. {advice()}")
+    names = sorted(drawings)
+    places = {member: (i, j) for i, name in enumerate(names) for j, member in enumerate(drawings[name])}
+    images = np.zeros((len(names), DRAWINGS, 28, 28, 1), np.uint8)
+    bar = tqdm(total=len(places), desc=f"Reading {source.name}", unit="drawing", disable=not progress)
+    with bar:
+        for member, content in files.read(places.keys(), _MAX_PNG_BYTES):
+            images[(*places[member], ..., 0)] = _decode(content, f"{source}: {member}")
+            bar.update()
     return images, names
 
 
-class _Members:
-    """The files of an archive or a folder: iterate over their names, read their bytes."""
+def read_prepared_characters(folder: Path, split: str, progress: bool = True) -> tuple[np.ndarray, list[str]]:
+    """Read the drawings of one split of what TFDS prepared: `"train"` is the background set, `"test"` the evaluation.
 
-    def __init__(self, source: Path, archive: zipfile.ZipFile | None) -> None:
-        self._source = source
-        self._archive = archive
+    The records do not tell which drawing of a character they hold. But they are in the order of a hash of the file
+    names, so their place tells.
 
-    def __iter__(self) -> Iterator[str]:
-        if self._archive is not None:
-            return iter(self._archive.namelist())
-        paths = self._source.glob("*/character*/*.png")
-        return iter([f"{self._source.name}/{path.relative_to(self._source).as_posix()}" for path in paths])
+    Args:
+        folder: The folder with `dataset_info.json`.
+        split: The split.
+        progress: Show a progress bar.
 
-    def stamp(self, member: str) -> tuple[str, int, int]:
-        """Return what identifies a file without reading it: its name, size and checksum or time of change."""
-        if self._archive is not None:
-            info = self._archive.getinfo(member)
-            return member, info.file_size, info.CRC
-        status = (self._source.parent / member).stat()
-        return member, status.st_size, status.st_mtime_ns
+    Returns:
+        As `read_characters`.
 
-    def read(self, member: str) -> bytes:
-        """Return the first bytes of a file, at most as many as a drawing can have."""
-        try:
-            with self._archive.open(member) if self._archive else open(self._source.parent / member, "rb") as file:
-                return file.read(_MAX_PNG_BYTES)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-            raise ValueError(f"{self._source}: {member} is damaged ({error}). {advice()}") from error
+    Raises:
+        ImportError: If TFDS is not installed.
+        ValueError: If a drawing is damaged, or the records are not those of whole characters in that order.
+    """
+    if split not in splits(folder):
+        raise ValueError(f"{folder} has no split {split!r}")
+    stems = class_names(folder, "label")  # Alphabet_<character, from 0>, in the order of the published numbers
+    contents, labels = [], []
+    for example in records(folder, split, progress):
+        contents.append(example["image"])
+        labels.append(int(example["label"]))
+    keys = [(label, drawing) for label in sorted(set(labels)) for drawing in range(1, DRAWINGS + 1)]
+    hashes = {
+        key: hashlib.md5(f"{split}{stems[key[0]]}_{key[0] + 1:04}_{key[1]:02}.png".encode()).digest() for key in keys
+    }
+    keys.sort(key=hashes.__getitem__)
+    if [label for label, _ in keys] != labels:
+        raise ValueError(f"{folder}: split {split!r} has records in an order that does not tell the drawings apart")
+    names = {label: _character(stems[label]) for label in set(labels)}
+    order = sorted(names, key=names.__getitem__)
+    images = np.zeros((len(order), DRAWINGS, 28, 28, 1), np.uint8)
+    place = {label: i for i, label in enumerate(order)}
+    for (label, drawing), content in zip(keys, contents, strict=True):
+        where = f"{folder}: drawing {drawing} of {names[label]}"
+        images[place[label], drawing - 1, ..., 0] = _decode(content, where)
+    return images, [names[label] for label in order]
 
 
-@contextlib.contextmanager
-def _open(source: Path) -> Iterator[_Members]:
-    if source.is_dir():
-        yield _Members(source, None)
-        return
-    try:
-        archive = zipfile.ZipFile(source)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{source} is not a readable zip archive ({error}). {advice()}") from error
-    with archive:
-        yield _Members(source, archive)
+def _character(stem: str) -> str:
+    alphabet, _, number = stem.rpartition("_")
+    return f"{alphabet}/character{int(number) + 1:02}"
 
 
 def _decode(content: bytes, where: str) -> np.ndarray:
@@ -128,40 +160,46 @@ def advice() -> str:
     return f"It was left as it is: move it away and fetch it again from {URL} or by a download."
 
 
-def find_source(name: str, root: Path, download: bool, progress: bool) -> Path:
-    """Return the archive or folder `name` in `root` or `root/omniglot`, fetching the archive if asked to."""
+class Half(NamedTuple):
+    """One of the two sets of characters, wherever it is."""
+
+    where: Path
+    """An archive or a folder."""
+    stamp: str
+    """What identifies its content."""
+    read: Callable[[], tuple[np.ndarray, list[str]]]
+    """`read_characters` or `read_prepared_characters` of it."""
+
+
+def find_halves(root: Path, download: bool, progress: bool) -> list[Half]:
+    """Find the background and the evaluation set: archives or folders, or what TFDS prepared; or fetch the archives."""
+    found = {name: _find_source(name, root) for name in ARCHIVES}
+    prepared = None if all(found.values()) else find_prepared("omniglot", root)
+    if prepared:
+        return [
+            Half(prepared, stamp(prepared), partial(read_prepared_characters, prepared, split, progress))
+            for split in ("train", "test")
+        ]
+    sources = [path or _fetch(name, root, download, progress) for name, path in found.items()]
+    return [Half(path, Files([path], advice()).stamp(), partial(read_characters, path, progress)) for path in sources]
+
+
+def _find_source(name: str, root: Path) -> Path | None:
     for folder in (root, root / "omniglot"):
         if (archive := folder / f"{name}.zip").is_file():
             return archive
         if (folder / name).is_dir():
             return folder / name
+    return None
+
+
+def _fetch(name: str, root: Path, download: bool, progress: bool) -> Path:
+    archive = ARCHIVES[name]
     if download:
-        return _download(name, root, progress)
+        return fetch(Remote(f"{name}.zip", archive.megabytes, f"{URL}{name}.zip", f"md5:{archive.md5}"), root, progress)
     files = ", ".join(f"{key}.zip ({value.megabytes} MB)" for key, value in ARCHIVES.items())
     raise FileNotFoundError(
-        f"Omniglot: no {name}.zip and no folder {name} in {root} or {root / 'omniglot'}. Put {files} there "
-        f"from {URL}, name their folder with root (--root) or JAXMETA_DATA, or allow a download (--download)."
+        f"Omniglot: no {name}.zip, no folder {name} and nothing that TFDS prepared in {root} or {root / 'omniglot'}. "
+        f"Put {files} there from {URL}, name their folder with root (--root) or JAXMETA_DATA, "
+        "or allow a download (--download)."
     )
-
-
-def _download(name: str, root: Path, progress: bool) -> Path:
-    import pooch
-
-    url = f"{URL}{name}.zip"
-    try:
-        known_hash = f"md5:{ARCHIVES[name].md5}"
-        path = pooch.retrieve(url, known_hash, fname=f"{name}.zip", path=root, progressbar=progress)
-    except OSError as error:
-        raise ConnectionError(f"could not fetch {url} into {root}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{url} is not the published file: {error}") from error
-    return Path(path)
-
-
-def fingerprint(sources: list[Path]) -> str:
-    """Return a name for the content of archives or folders, made without reading the drawings."""
-    digest = hashlib.sha256(b"omniglot28 1")  # change with the decoding
-    for source in sources:
-        with _open(source) as members:
-            digest.update(repr([members.stamp(member) for member in sorted(members)]).encode())
-    return digest.hexdigest()[:16]

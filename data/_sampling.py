@@ -1,7 +1,64 @@
-"""Sampling without replacement on the device."""
+"""Drawing classes and examples without replacement: the same code, and the same numbers, on the device and the host."""
+
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+
+class Draw(NamedTuple):
+    """What `draw` gives; arrays of JAX or NumPy, as the words were."""
+
+    classes: Any
+    """Rows of the table, all different: `[..., ways]`."""
+    turns: Any
+    """Quarter turns of each class: `[..., ways]`."""
+    rows: Any
+    """Entries of the table, `size` of each class: `[..., ways, size]`."""
+
+
+def draw(bits: Any, table: Any, counts: Any, rotations: int = 1, replacement: bool = False) -> Draw:
+    """Turn random words into the classes and the examples of a task. Nothing is checked.
+
+    Given NumPy arrays it never calls JAX.
+
+    Args:
+        bits: Uniform random words: `[..., ways, 1 + size]`, uint32; the first of a row chooses the class.
+        table: Examples of each class, padded: `[classes, largest count]`, int32.
+        counts: Number of examples of each class: `[classes]`, int32.
+        rotations: How many times each class counts, once for each turn.
+        replacement: Whether an example may come twice.
+
+    Returns:
+        The classes, turns and examples.
+    """
+    xp = _namespace(bits)
+    turns, classes = xp.divmod(distinct(bits[..., 0], rotations * counts.shape[0]), counts.shape[0])
+    sizes = _get(counts, classes)
+    if replacement:
+        columns = _scale(bits[..., 1:], xp.expand_dims(sizes, -1).astype(xp.uint32))
+    else:
+        columns = distinct(bits[..., 1:], sizes)
+    return Draw(classes, turns, _get(table, (xp.expand_dims(classes, -1), columns)))
+
+
+def group(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Group examples by class.
+
+    Args:
+        labels: Class of each example: `[M]`.
+
+    Returns:
+        The classes, sorted: `[classes]`; their rows in order, padded: `[classes, largest count]`, int32; and how many
+        there are of each: `[classes]`.
+    """
+    names, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    column = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.zeros((len(names), counts.max()), np.int32)
+    table[np.repeat(np.arange(len(names)), counts), column] = np.argsort(classes, kind="stable")
+    return names, table, counts
 
 
 def sample_without_replacement(key: jax.Array, n: int | jax.Array, k: int) -> jax.Array:
@@ -24,35 +81,53 @@ def sample_without_replacement(key: jax.Array, n: int | jax.Array, k: int) -> ja
         >>> sorted(sample_without_replacement(jax.random.key(0), 5, 5).tolist())
         [0, 1, 2, 3, 4]
     """
-    return distinct(jax.random.bits(key, (k,)), n)
+    return distinct(jax.random.bits(key, (k,), jnp.uint32), n)
 
 
-def distinct(bits: jax.Array, n: int | jax.Array) -> jax.Array:
+def distinct(bits: Any, n: Any) -> Any:
     """Turn random words into different integers from `[0, n)`; see `sample_without_replacement`.
 
     Args:
-        bits: Uniform random words: `[k]`, uint32.
-        n: How many integers there are, at least `k`; may be a traced scalar.
+        bits: Uniform random words, of JAX or NumPy: `[..., k]`, uint32.
+        n: How many integers there are, at least `k`; a scalar or `[...]`; may be traced.
 
     Returns:
-        Distinct integers: `[k]`, int32.
+        Distinct integers: `[..., k]`, int32, of JAX or NumPy as the words were.
     """
-    step = jnp.arange(bits.shape[0], dtype=jnp.int32)
+    xp = _namespace(bits)
+    k = bits.shape[-1]
+    step = xp.arange(k, dtype=xp.int32).reshape((1,) * (bits.ndim - 1) + (k,))
+    n = xp.asarray(n, xp.int32)
+    n = xp.expand_dims(n, -1) if n.ndim else n
     # Step i swaps position i with a position drawn from [i, n). Position p then holds what position t held at step t,
     # where t is the last earlier step that drew p, and p itself if there is none. Follow that trail for all i at once.
-    drawn = step + _scale(bits, (jnp.asarray(n, jnp.int32) - step).astype(jnp.uint32))
+    drawn = step + _scale(bits, (n - step).astype(xp.uint32))
 
-    def follow(position: jax.Array, earlier: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+    def follow(position: Any, earlier: tuple[Any, Any]) -> tuple[Any, None]:
         t, drawn_at_t = earlier
-        return jnp.where((step > t) & (position == drawn_at_t), t, position), None
+        return xp.where((step > t) & (position == drawn_at_t), t, position), None
 
-    return jax.lax.scan(follow, drawn, (step[:-1], drawn[:-1]), reverse=True)[0]
+    earlier = xp.moveaxis(drawn[..., :-1], -1, 0)[..., None]
+    if xp is jnp:
+        return jax.lax.scan(follow, drawn, (xp.arange(k - 1, dtype=xp.int32), earlier), reverse=True)[0]
+    position = drawn
+    for t in reversed(range(k - 1)):
+        position, _ = follow(position, (np.int32(t), earlier[t]))
+    return position
 
 
-def _scale(bits: jax.Array, n: jax.Array) -> jax.Array:
+def _scale(bits: Any, n: Any) -> Any:
     """Map uniform 32-bit words to `[0, n)`: the upper half of the 64-bit product, from 16-bit halves."""
     bits_low, bits_high = bits & 0xFFFF, bits >> 16
     n_low, n_high = n & 0xFFFF, n >> 16
     cross = bits_high * n_low + (bits_low * n_low >> 16)
     other = bits_low * n_high + (cross & 0xFFFF)
-    return (bits_high * n_high + (cross >> 16) + (other >> 16)).astype(jnp.int32)
+    return (bits_high * n_high + (cross >> 16) + (other >> 16)).astype(_namespace(bits).int32)
+
+
+def _namespace(array: Any) -> ModuleType:
+    return np if isinstance(array, np.ndarray) else jnp
+
+
+def _get(array: Any, index: Any) -> Any:
+    return array[index] if isinstance(array, np.ndarray) else array.at[index].get(mode="promise_in_bounds")

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxmeta._types import Batch, Task
-from jaxmeta.data._few_shot import check_positive
+from jaxmeta._types import Task
+from jaxmeta.data._checks import check_positive
+from jaxmeta.data._regression import check_ranges, one_input, regression_task, uniform
 
 
 class Wave(NamedTuple):
@@ -52,14 +53,12 @@ class Sinusoid:
 
     def __post_init__(self) -> None:
         check_positive(shots=self.shots, queries=self.queries)
-        for name, bounds in (("amplitudes", self.amplitudes), ("phases", self.phases), ("inputs", self.inputs)):
-            if len(bounds) != 2 or not -math.inf < bounds[0] <= bounds[1] < math.inf:
-                raise ValueError(f"{name} must be a pair (low, high) with low <= high, got {bounds!r}")
+        check_ranges(amplitudes=self.amplitudes, phases=self.phases, inputs=self.inputs)
 
     @property
     def example(self) -> jax.Array:
         """One input of zeros, for `model.init`: `[1, 1]`."""
-        return jnp.zeros((1, 1))
+        return one_input()
 
     def __call__(self, key: jax.Array) -> Task:
         """Draw one task.
@@ -71,11 +70,8 @@ class Sinusoid:
             The task; support `x` and `y`: `[shots, 1]`; query `x` and `y`: `[queries, 1]`.
         """
         key_inputs, _ = jax.random.split(key)
-        low, high = self.inputs
-        x = jax.random.uniform(key_inputs, (self.shots + self.queries, 1), minval=low, maxval=high)
-        y = self.target(x, self.wave(key))
-        k = self.shots
-        return Task(support=Batch(x[:k], y[:k]), query=Batch(x[k:], y[k:]))
+        x = uniform(key_inputs, self.inputs, (self.shots + self.queries, 1))
+        return regression_task(x, self.target(x, self.wave(key)), self.shots)
 
     def wave(self, key: jax.Array) -> Wave:
         """Return the function behind the task that `key` gives, for plots.

@@ -13,16 +13,19 @@ from typing import Any, NoReturn, get_type_hints
 
 from jaxmeta._experiment import Experiment
 from jaxmeta._options import kind_of
+from jaxmeta._recipes import RECIPES
 
 # How `jaxmeta train --help` shows the fields of an Experiment.
 _GROUPS = {
-    "tasks": ("benchmark", "split", "ways", "shots", "train_shots", "queries", "test_queries"),
+    "tasks": ("benchmark", "split", "ways", "train_ways", "shots", "train_shots", "queries", "test_queries"),
     "model": ("model", "norm", "hidden"),
     "learner (what is not given takes the value of the learner's paper)": (
         "learner",
         "steps",
         "test_steps",
         "inner_rate",
+        "context_size",
+        "proximal",
         "inner_batch",
         "test_inner_batch",
         "meta_gradient",
@@ -127,21 +130,19 @@ def _evaluate(folder: Path, **options: Any) -> None:
 def _list() -> None:
     from jaxmeta import algorithms, data, models
 
-    learners = kind_of(get_type_hints(Experiment)["learner"])[1]
+    def first_line(thing: object) -> str:
+        return (inspect.getdoc(thing) or "").splitlines()[0]
+
+    networks = {"cnn": models.OmniglotCNN, "cnn4": models.CNN4, "fc": models.OmniglotFC, "mlp": models.MLP}
     tables = {
-        "benchmarks (--benchmark)": {name: getattr(data, name.title()) for name in data.list_tasksets()},
-        "learners (--learner)": {name: getattr(algorithms, name.replace("-", "_")) for name in learners},
-        "models (--model)": {
-            "cnn": models.OmniglotCNN,
-            "cnn4": models.CNN4,
-            "fc": models.OmniglotFC,
-            "mlp": models.MLP,
-        },
+        "benchmarks (--benchmark)": {name: data.describe_tasksets(name).about for name in data.list_tasksets()},
+        "learners (--learner)": {name: first_line(getattr(algorithms, name.replace("-", "_"))) for name in RECIPES},
+        "models (--model)": {name: first_line(network) for name, network in networks.items()},
     }
-    for title, things in tables.items():
+    for title, lines in tables.items():
         _say(title)
-        for name, thing in things.items():
-            _say(f"  {name:10s} {(inspect.getdoc(thing) or '').splitlines()[0]}")
+        for name, line in lines.items():
+            _say(f"  {name:15s} {line}")
 
 
 def _say(text: str) -> None:

@@ -6,7 +6,7 @@ import jax
 import optax
 
 from jaxmeta._learned import combine
-from jaxmeta._meta_gradient import MetaGradient, reverse
+from jaxmeta._meta_gradient import MetaGradient, Unrolled, reverse
 from jaxmeta._types import LossFn, PyTree
 
 
@@ -45,6 +45,48 @@ def adapt(
         >>> float(w)
         0.75
     """
+    xs = jax.random.split(key, steps)
+    return unroll(loss_fn, inner, params, batch, xs, learned=learned, meta_gradient=meta_gradient).params
+
+
+def unroll(
+    loss_fn: LossFn,
+    inner: optax.GradientTransformation,
+    params: PyTree,
+    batch: Any,
+    xs: PyTree,
+    *,
+    state: PyTree = None,
+    learned: PyTree = None,
+    meta_gradient: MetaGradient | None = None,
+) -> Unrolled:
+    """The inner loop in full: `adapt` with the steps' losses, the optimizer's state and something for each step.
+
+    The result is differentiable in everything that goes in. With the `state` of one call a next one goes on, so a long
+    loop can be run, and differentiated, in windows.
+
+    Args:
+        loss_fn: step `i` minimises `loss_fn(params, batch, xs[i])`, which returns `(scalar, metrics)`.
+        inner: see `adapt`.
+        params: where to start; any pytree of float arrays.
+        batch: what all steps share, `None` for nothing.
+        xs: one entry per step, leading axis `[steps]`: the steps' keys, `jax.random.split(key, steps)`, or minibatches,
+            or both in a tuple.
+        state: the optimizer's state to start with; `inner.init(params)` if `None`.
+        learned: see `adapt`; it takes the place of the learned part of `state`.
+        meta_gradient: see `adapt`.
+
+    Returns:
+        The adapted parameters, the optimizer's last state and the loss before each step.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> def loss_fn(w, batch, target):
+        ...     return 0.5 * (w - target) ** 2, {}
+        >>> end = unroll(loss_fn, optax.sgd(0.5), jnp.array(0.0), None, jnp.array([1.0, 2.0]))
+        >>> float(end.params), end.losses.tolist()
+        (1.25, [0.5, 1.125])
+    """
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
-    state = combine(learned, inner.init(params))
-    return meta_gradient.unroll(loss_fn, inner, params, state, batch, jax.random.split(key, steps)).params
+    state = combine(learned, inner.init(params) if state is None else state)
+    return meta_gradient.unroll(loss_fn, inner, params, state, batch, xs)

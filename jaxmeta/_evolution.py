@@ -40,8 +40,7 @@ def evolution(samples: int = 16, *, scale: float = 0.01, antithetic: bool = True
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    if not 0.0 < scale < math.inf:
-        raise ValueError(f"scale must be a positive number, got {scale}")
+    check_scale(scale)
 
     def value_and_grad(
         objective: Objective,
@@ -51,10 +50,10 @@ def evolution(samples: int = 16, *, scale: float = 0.01, antithetic: bool = True
             value, metrics = objective(meta, key)
 
             def moved(noise: PyTree, sign: float) -> jax.Array:
-                return objective(jax.tree.map(lambda m, n: m + sign * scale * n, meta, noise), key)[0]
+                return objective(perturbed(meta, noise, sign * scale), key)[0]
 
             def add_sample(total: PyTree, noise_key: jax.Array) -> tuple[PyTree, None]:
-                noise = _noise_like(noise_key, meta)
+                noise = noise_like(noise_key, meta)
                 if antithetic:
                     slope = (moved(noise, 1.0) - moved(noise, -1.0)) / (2 * scale)
                 else:
@@ -70,7 +69,19 @@ def evolution(samples: int = 16, *, scale: float = 0.01, antithetic: bool = True
     return MetaGradient(reverse().unroll, value_and_grad)
 
 
-def _noise_like(key: jax.Array, tree: PyTree) -> PyTree:
+def noise_like(key: jax.Array, tree: PyTree) -> PyTree:
+    """Standard normal noise of the shapes and types of `tree`."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(key, len(leaves))
     return structure.unflatten([jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])
+
+
+def perturbed(tree: PyTree, noise: PyTree, amount: float) -> PyTree:
+    """`tree + amount * noise`."""
+    return jax.tree.map(lambda x, n: x + amount * n, tree, noise)
+
+
+def check_scale(scale: float) -> None:
+    """Raises ValueError unless `scale` can be a standard deviation."""
+    if not 0.0 < scale < math.inf:
+        raise ValueError(f"scale must be a positive number, got {scale}")

@@ -3,24 +3,26 @@
 import dataclasses
 import math
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxmeta import data, models
+from jaxmeta import data
 from jaxmeta._log import best_meta
 from jaxmeta._losses import classification, regression
-from jaxmeta._meta_gradient import first_order, mixed, reverse
-from jaxmeta._options import check_options, published
+from jaxmeta._options import check_options
+from jaxmeta._recipes import RECIPES, Network, build_model, published
 from jaxmeta._step import Summary, evaluate, summarize
 from jaxmeta._train import Trained, train
-from jaxmeta._types import LossFn, MetaLearner, MetaParams
-from jaxmeta.algorithms import anil, fomaml, maml, meta_sgd, reptile
+from jaxmeta._types import MetaLearner, MetaParams, PyTree
+from jaxmeta.algorithms import Contextual
 
-_META_GRADIENTS = {"reverse": reverse, "mixed": mixed, "first-order": first_order}
 _SCHEDULES = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
     "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
@@ -37,10 +39,12 @@ class Experiment:
 
     benchmark: str = "glyphs"
     """Where the tasks come from; `jaxmeta list` shows all."""
-    learner: Literal["maml", "fomaml", "anil", "meta-sgd", "reptile"] = "maml"
-    """The meta-learning algorithm."""
+    learner: str = "maml"
+    """The meta-learning algorithm; `jaxmeta list` shows all."""
     ways: int = 5
     """Classes per task (not for regression)."""
+    train_ways: int | None = None
+    """The same in meta-training, for learners that take more there (protonet: 60 if not given)."""
     shots: int | None = None
     """Labelled examples to adapt on: per class 1 if not given, in regression per task 10."""
     train_shots: int | None = None
@@ -54,23 +58,27 @@ class Experiment:
     """How classes are divided into training, validation and test, if the benchmark offers a choice."""
     model: Literal["cnn", "cnn4", "fc", "mlp"] | None = None
     """cnn: 4 strided convolutions; cnn4: 4 convolutions with max-pooling; fc: fully connected, 256-128-64-64; mlp:
-    40-40, for regression. If not given cnn, in regression mlp."""
+    40-40 for regression, one hidden layer for text. If not given cnn for images, else mlp."""
     norm: Literal["batch", "group", "layer", "none"] = "batch"
     """Normalisation; batch uses the statistics of the batch at hand, at test too (it is transductive). Not for mlp."""
     hidden: int = 64
-    """Channels of cnn and cnn4."""
+    """Channels of cnn and cnn4; width of mlp for text."""
     steps: int | None = None
     """Inner steps in meta-training."""
     test_steps: int | None = None
     """Inner steps at validation and test."""
     inner_rate: float | None = None
     """Inner learning rate (meta-sgd: where the learned rates start)."""
+    context_size: int | None = None
+    """Context parameters per task, for cavia only."""
+    proximal: float | None = None
+    """Strength of the pull to the initial parameters, for imaml only."""
     inner_batch: int | None = None
     """Examples per inner step in meta-training, for reptile only."""
     test_inner_batch: int | None = None
     """Examples per inner step at validation and test, for reptile only."""
     meta_gradient: Literal["reverse", "mixed", "first-order"] | None = None
-    """How the meta-gradient is computed: reverse if not given. Not for fomaml and reptile, which are first-order."""
+    """How the meta-gradient is computed: reverse if not given. fomaml, imaml and reptile have their own."""
     outer_rate: float | None = None
     """Outer learning rate: of Adam, or (reptile) of plain steps towards the adapted parameters."""
     outer_schedule: Literal["constant", "linear", "cosine"] | None = None
@@ -93,7 +101,12 @@ class Experiment:
     @property
     def regressing(self) -> bool:
         """Whether the benchmark's targets are numbers, not classes."""
-        return self.benchmark == "sinusoid"
+        return self.kind == "regression"
+
+    @property
+    def kind(self) -> str:
+        """`"images"`, `"text"` or `"regression"`."""
+        return data.describe_tasksets(self.benchmark).kind
 
     @property
     def monitor(self) -> str:
@@ -107,7 +120,7 @@ class Experiment:
             ValueError: if a name is unknown, a number is out of range, or an option does not apply.
         """
         check_options(self)
-        values = published(self.learner, self.ways, self.regressing)
+        values = published(self.learner, self.ways, self.kind)
         return dataclasses.replace(self, **{k: v for k, v in values.items() if getattr(self, k) is None})
 
     def default_folder(self) -> Path:
@@ -129,47 +142,32 @@ class Experiment:
         this = self.resolve()
         sets = data.get_tasksets(
             this.benchmark,
-            None if this.regressing else this.ways,
+            None if this.regressing else this.train_ways or this.ways,
             this.train_shots or this.shots,
             this.queries,
+            test_ways=this.ways if this.train_ways else None,
             test_shots=this.shots,
             test_queries=this.test_queries,
             split=this.split,
             root=root,
             download=download or None,
         )
-        model = this._model()
-        loss_fn = regression(model.apply) if this.regressing else classification(model.apply)
-        learner = this._learner(loss_fn)
+        model = build_model(this)
+
+        def forward(params: PyTree, x: jax.Array) -> Any:
+            if isinstance(params, Contextual):
+                return model.apply(params.params, x, params.context)
+            return model.apply(params, x)
+
+        loss_fn = regression(forward) if this.regressing else classification(forward)
+        trained = RECIPES[this.learner].build(this, Network(loss_fn, partial(model.apply, method="features")))
+        learner = trained if isinstance(trained, MetaLearner) else trained(jnp.int32(0))
         schedule = _SCHEDULES[this.outer_schedule or "constant"](this.outer_rate, this.iterations)
         optimizer = optax.sgd(schedule) if this.learner == "reptile" else optax.adam(schedule)
         init_key, train_key, test_key = jax.random.split(jax.random.key(this.seed), 3)
-        meta = learner.init(model.init(init_key, sets.train.example))
-        return Parts(model, learner, optimizer, sets, meta, train_key, test_key)
-
-    def _model(self) -> nn.Module:
-        if self.model == "mlp":
-            return models.MLP()
-        if self.model == "fc":
-            return models.OmniglotFC(ways=self.ways, norm=self.norm)
-        network = models.CNN4 if self.model == "cnn4" else models.OmniglotCNN
-        return network(ways=self.ways, hidden=self.hidden, norm=self.norm)
-
-    def _learner(self, loss_fn: LossFn) -> MetaLearner:
-        steps, test_steps, rate = self.steps or 1, self.test_steps, self.inner_rate or 0.0
-        meta_gradient = _META_GRADIENTS[self.meta_gradient or "reverse"]()
-        match self.learner:
-            case "maml":
-                return maml(loss_fn, optax.sgd(rate), steps, test_steps=test_steps, meta_gradient=meta_gradient)
-            case "fomaml":
-                return fomaml(loss_fn, optax.sgd(rate), steps, test_steps=test_steps)
-            case "anil":
-                return anil(loss_fn, optax.sgd(rate), steps, test_steps=test_steps, meta_gradient=meta_gradient)
-            case "meta-sgd":
-                return meta_sgd(loss_fn, rate, steps, test_steps=test_steps, meta_gradient=meta_gradient)
-            case "reptile":
-                sizes = {"batch_size": self.inner_batch, "test_batch_size": self.test_inner_batch}
-                return reptile(loss_fn, optax.adam(rate, b1=0.0), steps, test_steps=test_steps, **sizes)
+        context = [] if this.context_size is None else [jnp.zeros(this.context_size)]
+        meta = learner.init(model.init(init_key, sets.train.example, *context))
+        return Parts(model, learner, trained, optimizer, sets, meta, train_key, test_key)
 
     def run(
         self,
@@ -213,7 +211,7 @@ class Experiment:
         claim(folder, resolved)
         validate_every = min(resolved.validate_every, resolved.iterations)
         trained = train(
-            parts.learner,
+            parts.trained,
             parts.optimizer,
             parts.meta,
             parts.tasksets.train,
@@ -240,6 +238,8 @@ class Parts(NamedTuple):
 
     model: nn.Module
     learner: MetaLearner
+    trained: MetaLearner | Callable[[jax.Array], MetaLearner]
+    """The learner that `train` takes: one that may change in training."""
     optimizer: optax.GradientTransformation
     tasksets: data.TaskSets
     meta: MetaParams

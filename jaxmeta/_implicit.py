@@ -139,16 +139,59 @@ def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> Me
         end = run(partial(proximal_loss, start), inner, start, jax.lax.stop_gradient(state), batch, xs)
         end = jax.lax.stop_gradient(end)
         last = jax.tree.map(lambda x: x[-1], xs)
-        loss, rest = explicit_arguments(partial(proximal_loss, params), end.params, batch, last)
-        return end._replace(params=_stationary_point(loss, linear_solve, end.params, rest))
+        from_params = partial(proximal_loss, params)
+        return end._replace(params=_stationary_point(from_params, linear_solve, end.params, batch, last))
 
     return MetaGradient(unroll, partial(jax.value_and_grad, has_aux=True))
 
 
-def _stationary_point(
-    loss: Callable[..., jax.Array], linear_solve: LinearSolver, point: PyTree, rest: tuple[jax.Array, ...]
-) -> PyTree:
-    """Returns `point`, differentiable in `rest` as the minimum of `loss(., *rest)` that it is."""
+def implicit_argmin(
+    loss: Callable[..., jax.Array], minimise: Callable[..., PyTree], solver: LinearSolver
+) -> Callable[..., PyTree]:
+    """Makes any solver of a minimisation problem differentiable, by the implicit function theorem.
+
+    `minimise` is run as it is and never differentiated: it may be a `while_loop`, plain NumPy (outside of `jax.jit`) or
+    another library. At a minimum `x` of `loss(x, *args)` the gradient is zero and stays zero when `args` move, hence
+    `dx/dargs = -H^-1 (d/dargs) grad loss` with the Hessian `H`: a derivative costs one linear solve.
+
+    Args:
+        loss: `(x, *args) -> scalar`, twice differentiable, with an invertible Hessian at the minimum. What it closes
+            over is differentiated too.
+        minimise: `(*args) -> x`, the minimum, any pytree; what the result is to be differentiated in must come to it
+            through `args`.
+        solver: of the linear system, which is symmetric: `cg(n)` is exact for `n` unknowns or more, but for rounding.
+
+    Returns:
+        `(*args) -> x`, differentiable any number of times in reverse mode, and as exact as `minimise` and `solver`.
+
+    Raises:
+        TypeError: if an argument is not callable.
+
+    Example:
+        >>> def loss(w, target, strength):
+        ...     return jnp.sum((w - target) ** 2) + strength * jnp.sum(w**2)
+        >>> solution = implicit_argmin(loss, lambda target, strength: target / (1 + strength), cg(2))
+        >>> jax.grad(lambda strength: solution(jnp.array([4.0, 8.0]), strength).sum())(1.0).tolist()
+        -3.0
+
+    References:
+        Bengio, *Gradient-Based Optimization of Hyperparameters*, Neural Computation, 2000,
+        https://doi.org/10.1162/089976600300015187
+    """
+    for name, value in (("loss", loss), ("minimise", minimise), ("solver", solver)):
+        if not callable(value):
+            raise TypeError(f"{name} must be a function, got {value!r}")
+
+    def solution(*args: Any) -> PyTree:
+        point = jax.lax.stop_gradient(minimise(*jax.lax.stop_gradient(args)))
+        return _stationary_point(lambda point, args, _: (loss(point, *args), {}), solver, point, args, ())
+
+    return solution
+
+
+def _stationary_point(loss_fn: LossFn, linear_solve: LinearSolver, point: PyTree, batch: Any, x: Any) -> PyTree:
+    """Returns `point`, differentiable in all else as the minimum of `loss_fn(., batch, x)` that it is."""
+    loss, rest = explicit_arguments(loss_fn, point, batch, x)
 
     def gradient(point: PyTree, rest: tuple[jax.Array, ...]) -> PyTree:
         return jax.grad(loss)(point, *rest)
@@ -158,6 +201,7 @@ def _stationary_point(
         return point
 
     def forward(point: PyTree, rest: tuple[jax.Array, ...]) -> tuple[PyTree, Any]:
+        point = minimum(point, rest)  # so that a second derivative sees how the minimum moves
         return point, (point, rest)
 
     def backward(residuals: Any, cotangent: PyTree) -> tuple[None, tuple[Any, ...]]:

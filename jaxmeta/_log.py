@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
-import optax
 
-from jaxmeta._types import MetaParams
+from jaxmeta._files import write_atomically
+from jaxmeta._types import MetaParams, PyTree
 
 _SAVE_SECONDS = 60.0  # what a kill can cost at most, however far apart validations are
 
@@ -18,9 +18,10 @@ _SAVE_SECONDS = 60.0  # what a kill can cost at most, however far apart validati
 class State(NamedTuple):
     """All that a checkpoint holds."""
 
-    meta: MetaParams
-    opt_state: optax.OptState
-    best: MetaParams
+    state: PyTree
+    """What an update changes."""
+    best: PyTree
+    """What is worth keeping of the state that did best so far."""
     best_score: Any
     best_step: Any
     settings: dict[str, Any]
@@ -114,13 +115,6 @@ def best_meta(folder: str | os.PathLike[str], meta: MetaParams) -> MetaParams:
         raise FileNotFoundError(f"no checkpoint in {path}")
     with Checkpoints(path, read_only=True) as checkpoints:
         return checkpoints.restore(Part(meta), part=True).best
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file so that it is either the old one or the new one, never half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def _records(path: Path) -> list[dict[str, float]]:

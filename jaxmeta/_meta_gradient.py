@@ -42,7 +42,7 @@ class MetaGradient(NamedTuple):
 ValueAndGrad = Callable[[LossFn], Callable[[PyTree, Any, Any], tuple[jax.Array, PyTree]]]
 
 
-def unroll(
+def _unroll(
     value_and_grad: ValueAndGrad,
     loss_fn: LossFn,
     inner: optax.GradientTransformation,
@@ -82,7 +82,7 @@ def unroll(
 
 def _by_autodiff(value_and_grad: ValueAndGrad, remat: bool | int = False) -> MetaGradient:
     _check_remat(remat)
-    return MetaGradient(partial(unroll, value_and_grad, remat=remat), partial(jax.value_and_grad, has_aux=True))
+    return MetaGradient(partial(_unroll, value_and_grad, remat=remat), partial(jax.value_and_grad, has_aux=True))
 
 
 def _check_remat(remat: bool | int) -> None:
@@ -151,8 +151,8 @@ def truncated(steps: int, *, remat: bool | int = False) -> MetaGradient:
     ) -> Unrolled:
         cut = max(0, jax.tree.leaves(xs)[0].shape[0] - steps)
         early, late = (jax.tree.map(lambda x, part=part: x[part], xs) for part in (slice(cut), slice(cut, None)))
-        first = unroll(_constant_value_and_grad, loss_fn, inner, params, state, batch, early)
-        last = unroll(_reverse_value_and_grad, loss_fn, inner, first.params, first.state, batch, late, remat)
+        first = _unroll(_constant_value_and_grad, loss_fn, inner, params, state, batch, early)
+        last = _unroll(_reverse_value_and_grad, loss_fn, inner, first.params, first.state, batch, late, remat)
         return last._replace(losses=jnp.concatenate([first.losses, last.losses]))
 
     return MetaGradient(run, partial(jax.value_and_grad, has_aux=True))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxmeta._log import write_atomically
+from jaxmeta._files import write_atomically
 from jaxmeta._step import Summary
 
 if TYPE_CHECKING:

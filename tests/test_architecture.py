@@ -15,7 +15,18 @@ SOURCES = {  # dotted name: path; jaxmeta/data is a link to data/
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "jaxmeta").glob("**/*.py")) + sorted((ROOT / "jaxmeta").glob("*/*.py"))
 }
-CORE = ["_types", "_learned", "_meta_gradient", "_adapt", "_losses", "_evolution", "_implicit", "_cost", "_checks"]
+CORE = [
+    "_types",
+    "_learned",
+    "_meta_gradient",
+    "_adapt",
+    "_losses",
+    "_evolution",
+    "_implicit",
+    "_cost",
+    "_checks",
+    "_dice",
+]
 # What a module or package may import of jaxmeta. One that is missing here belongs to the top: it may import anything.
 ALLOWED = {
     "_types": [],
@@ -23,10 +34,16 @@ ALLOWED = {
     "_learned": ["_types"],
     "_losses": ["_types"],
     **{name: CORE for name in CORE[2:] if name not in ("_losses", "_checks")},
+    "_unrolled": CORE,
+    "_optimizer_training": [*CORE, "_unrolled"],
+    "_files": [],
+    "_save": ["_types", "_files"],
     "_step": ["_types"],
-    "_log": ["_types", "_checkpoint"],
+    "_log": ["_types", "_checkpoint", "_files"],
     "_checkpoint": ["_types"],
-    "_train": ["_types", "_step", "_log"],
+    "_loop": ["_types", "_log"],
+    "_train": ["_types", "_step", "_loop"],
+    "_pretrain": ["_types", "_checks", "_losses", "_step", "_loop", "algorithms", "models", "data"],
     "testing": ["_types", "_learned", "_step"],
     "optim": [*CORE, "optim"],
     "algorithms": [*CORE, "optim", "algorithms"],

@@ -13,6 +13,7 @@ import pytest
 import jaxmeta
 import jaxmeta.testing
 from jaxmeta import __main__ as command_line
+from jaxmeta._recipes import RECIPES
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = README.parent / "docs" / "pages"
@@ -86,3 +87,23 @@ def test_api_pages_have_every_public_name_and_no_other():
     pages = [page.read_text(encoding="utf-8") for page in (PAGES / "api").glob("*.md")]
     shown = [name for text in pages for name in re.findall(r"^::: (\S+)$", text, re.M)]
     assert sorted(shown) == sorted(public), f"missing {public - set(shown)}, unknown {set(shown) - public}"
+
+
+def rows_of_recipes(options_of):
+    """The lines of a table: a value, in brackets what it is from 20 ways on, and what only some learners have."""
+    columns = ("steps", "test_steps", "inner_rate", "outer_rate", "outer_schedule", "num_tasks")
+    for learner, recipe in RECIPES.items():
+        options, from_20_ways = options_of(recipe)
+        if options is not None:
+            shown = {k: f"{v} ({from_20_ways[k]})" if k in from_20_ways else str(v) for k, v in options.items()}
+            cells = [shown.pop(column, "") for column in columns]
+            shown.pop("meta_gradient", None)
+            others = ", ".join(f"`--{name.replace('_', '-')}` {value}" for name, value in shown.items())
+            yield f"| `{learner}` | " + " | ".join([*cells, others]).rstrip() + " |"
+
+
+def test_command_line_page_has_the_published_values():
+    page = (PAGES / "command-line.md").read_text(encoding="utf-8").splitlines()
+    images = list(rows_of_recipes(lambda recipe: (recipe.images, recipe.from_20_ways)))
+    regression = list(rows_of_recipes(lambda recipe: (recipe.regression, {})))
+    assert [line for line in page if line.startswith("| `") and line.split("`")[1] in RECIPES] == images + regression

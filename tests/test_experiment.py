@@ -15,8 +15,9 @@ import pytest
 import jaxmeta
 from jaxmeta import Experiment
 from jaxmeta.__main__ import _GROUPS, _field_docs, main
+from jaxmeta._recipes import RECIPES, SPECIFIC, learners_with
 
-LEARNERS = ("maml", "fomaml", "anil", "meta-sgd", "reptile")
+LEARNERS = tuple(RECIPES)
 TINY = {
     "ways": 2,
     "hidden": 4,
@@ -103,10 +104,37 @@ def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
 
 @pytest.mark.parametrize("learner", LEARNERS)
 @pytest.mark.parametrize("benchmark", ["glyphs", "sinusoid"])
-def test_every_learner_runs_from_the_command_line(learner, benchmark, tmp_path, capsys):
+def test_every_learner_fits_every_benchmark(learner, benchmark):
+    if benchmark == "sinusoid" and RECIPES[learner].regression is None:
+        with pytest.raises(ValueError, match=f"learner must be one for regression .*, got '{learner}'"):
+            Experiment(benchmark, learner).build()
+        return
+    parts = Experiment(benchmark, learner).build()
+    task = jax.eval_shape(parts.tasksets.train, parts.train_key)
+    metrics, grads = jax.eval_shape(parts.learner.grad, parts.meta, task, parts.train_key)
+    assert ("accuracy" in metrics) == (benchmark == "glyphs")
+    assert jax.tree.map(np.shape, grads) == jax.tree.map(np.shape, parts.meta)
+
+
+@pytest.mark.parametrize("model", ["cnn", "cnn4", "fc"])
+def test_every_model_takes_a_context(model):
+    parts = Experiment(learner="cavia", model=model, hidden=4, context_size=3).build()
+    assert any(3 in np.shape(p) or 3 + 784 in np.shape(p) for p in jax.tree.leaves(parts.meta.params))
+    _, grads = jax.eval_shape(
+        parts.learner.grad, parts.meta, jax.eval_shape(parts.tasksets.train, parts.train_key), parts.train_key
+    )
+    assert jax.tree.structure(grads) == jax.tree.structure(parts.meta)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "learner"),
+    [*(("glyphs", learner) for learner in LEARNERS), ("sinusoid", "maml"), ("sinusoid", "cavia")],
+)
+def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys):
     fast = benchmark == "glyphs" and learner != "maml"  # that one is compiled already
     model = {"model": "fc", "norm": "none"} if fast else {}
-    arguments = command("train", benchmark=benchmark, learner=learner, folder=tmp_path / "run", **TINY, **model)
+    options = {k: v for k, v in TINY.items() if k not in SPECIFIC or learner in learners_with(k)}
+    arguments = command("train", benchmark=benchmark, learner=learner, folder=tmp_path / "run", **options, **model)
     assert main(arguments) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert f"{learner} on {benchmark}" in out
@@ -143,6 +171,10 @@ PUBLISHED = [  # as the papers and their code have it
     ("fomaml", 20, MAML_20),
     ("anil", 20, MAML_20),
     ("meta-sgd", 5, {"steps": 1, "num_tasks": 32, "outer_rate": 1e-3}),
+    ("meta-curvature", 20, {"steps": 1, "inner_rate": 0.4}),
+    ("maml-plus-plus", 20, {"steps": 5, "test_steps": 5, "inner_rate": 0.1, "outer_schedule": "cosine"}),
+    ("protonet", 20, {"train_ways": 60, "queries": 5, "outer_rate": 1e-3}),
+    ("imaml", 20, {"steps": 25, "inner_rate": 0.1, "proximal": 2.0, "outer_rate": 1e-3}),
     ("reptile", 5, {**REPTILE, "steps": 5, "inner_rate": 1e-3, "inner_batch": 10, "test_inner_batch": 5}),
     ("reptile", 20, {**REPTILE, "steps": 10, "inner_rate": 5e-4, "inner_batch": 20, "test_inner_batch": 10}),
 ]
@@ -152,8 +184,8 @@ PUBLISHED = [  # as the papers and their code have it
 def test_what_is_left_open_takes_the_published_value(learner, ways, expected):
     resolved = dataclasses.asdict(Experiment(learner=learner, ways=ways).resolve())
     assert resolved | expected == resolved
-    given = Experiment(learner=learner, ways=ways, steps=7, num_tasks=9).resolve()
-    assert (given.steps, given.num_tasks) == (7, 9)
+    given = Experiment(learner=learner, ways=ways, outer_rate=0.7, num_tasks=9).resolve()
+    assert (given.outer_rate, given.num_tasks) == (0.7, 9)
     assert given.resolve() == given
 
 
@@ -187,8 +219,8 @@ def refused(arguments, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"benchmark": "imagenet"}, "benchmark must be one of glyphs, omniglot, sinusoid; got 'imagenet'"),
-        ({"learner": "mamal"}, "invalid choice: 'mamal' (choose from"),
+        ({"benchmark": "imagenet"}, "benchmark must be one of banking77, cifar-fs"),
+        ({"learner": "mamal"}, "learner must be one of maml, fomaml"),
         ({"ways": "many"}, "argument --ways: invalid int value: 'many'"),
         ({"wasy": 5}, "unrecognized arguments: --wasy 5"),
         ({"ways": 0}, "ways must be an integer of at least 1, got 0"),
@@ -202,6 +234,10 @@ def refused(arguments, capsys):
         ({"benchmark": "sinusoid", "model": "fc"}, "model must be mlp for sinusoid, got 'fc'"),
         ({"inner-batch": 5}, "inner_batch does not apply to maml, only to reptile"),
         ({"learner": "fomaml", "meta-gradient": "mixed"}, "meta_gradient does not apply to fomaml"),
+        ({"context-size": 5}, "context_size does not apply to maml, only to cavia"),
+        ({"proximal": 5}, "proximal does not apply to maml, only to imaml"),
+        ({"learner": "protonet", "steps": 5}, "steps does not apply to protonet, only to maml, fomaml"),
+        ({"train-ways": 5}, "train_ways does not apply to maml, only to protonet"),
         ({"split": "vinyals"}, "split does not apply to 'glyphs'"),
     ],
 )

@@ -1,6 +1,8 @@
 # pyright: reportArgumentType=false
 """One table of learners; every row passes `check_learner`, and each has closed forms of its own below."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,10 @@ from jaxmeta import Batch, MetaParams, Task, data, models, optim
 from jaxmeta.testing import check_learner, check_meta_gradient, check_transform
 
 MLP = models.MLP(sizes=(8,), activation=nn.tanh)
+WARPED = MLP.clone(warp=True)
 MSE = jaxmeta.regression(MLP.apply)
+FEATURES = partial(MLP.apply, method="features")
+HEAD_MSE = jaxmeta.regression(partial(MLP.apply, method=lambda module, features: module.head(features)))
 SINUSOID = data.Sinusoid(shots=5, queries=5)
 LEARNED_CHAIN = optax.chain(optax.clip_by_global_norm(1.0), optim.scale_by_learned_rate(0.02), optax.trace(0.5))
 
@@ -36,9 +41,13 @@ LEARNERS = {
     "reptile": (jaxmeta.reptile(MSE, optax.sgd(0.02), steps=4, batch_size=2), False),
     "meta-curvature": (jaxmeta.meta_curvature(MSE, 0.02, steps=2), True),
     "meta-kfo": (jaxmeta.meta_kfo(MSE, 0.02, steps=2, layers=2), True),
+    "maml++": (jaxmeta.maml_plus_plus(MSE, 0.02, steps=3, step_weights=[0.2, 0.0, 0.8], test_steps=5), True),
+    "tnet": (jaxmeta.tnet(jaxmeta.regression(WARPED.apply), optax.sgd(0.02), steps=2), True),
     "boil": (jaxmeta.boil(MSE, optax.sgd(0.02), steps=2), True),
     "imaml": (jaxmeta.imaml(MSE, optax.sgd(0.02), steps=8), False),
     "es-maml": (jaxmeta.maml(MSE, optax.sgd(0.02), meta_gradient=jaxmeta.evolution(8)), False),
+    "oml": (jaxmeta.oml(FEATURES, HEAD_MSE, optax.sgd(0.02)), True),
+    "oml-learned": (jaxmeta.oml(FEATURES, HEAD_MSE, LEARNED_CHAIN, meta_gradient=jaxmeta.mixed()), True),
     "cavia": (
         jaxmeta.cavia(
             jaxmeta.regression(context_mlp), LEARNED_CHAIN, 2, steps=2, test_steps=4, meta_gradient=jaxmeta.mixed()
@@ -50,7 +59,8 @@ LEARNERS = {
 
 def initial_params(name):
     inputs = 3 if name.startswith("cavia") else 1
-    return MLP.init(jax.random.key(0), jnp.zeros((1, inputs)))
+    model = WARPED if name == "tnet" else MLP
+    return model.init(jax.random.key(0), jnp.zeros((1, inputs)))
 
 
 @pytest.mark.parametrize("name", LEARNERS)

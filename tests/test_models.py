@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from jaxmeta import models
-from jaxmeta.models._cnn import _max_pool
+from jaxmeta.models._cnn import max_pool
 
 
 def count(params):
@@ -169,6 +169,12 @@ SMALL = [
     models.OmniglotFC(ways=3, sizes=(16, 8)),
     models.OmniglotFC(ways=3, sizes=(16, 8), norm="none"),
     models.MLP(sizes=(8, 8), out=3),
+    models.CNN4(ways=3, hidden=8, blocks=2, warp=True),
+    models.MLP(sizes=(8, 8), out=3, warp=True),
+    models.ResNet12(ways=3, sizes=(8, 16)),
+    models.WRN28(ways=3, widen=1, blocks=1, norm="group"),
+    models.R2D2CNN(ways=3, sizes=(8, 8)),
+    models.ViT(ways=3, patch=3, hidden=8, depth=1, heads=2),
 ]
 
 
@@ -254,9 +260,35 @@ def test_batch_norm_is_transductive_and_group_norm_is_not():
         assert np.allclose(y[:2], first, atol=1e-5) is same
 
 
+@pytest.mark.parametrize(
+    ("model", "warps"),
+    [
+        (models.OmniglotCNN(ways=3, hidden=8, layers=2), 2),
+        (models.CNN4(ways=3, hidden=8, blocks=3), 3),
+        (models.OmniglotFC(ways=3, sizes=(5, 4)), 2),
+        (models.MLP(sizes=(5,), out=3), 1),
+    ],
+)
+def test_warp_layers_start_as_the_identity(model, warps):
+    """A warped model has the parameters and outputs of the plain one, and a matrix per layer, which counts."""
+    x = np.float32(np.random.default_rng(0).normal(size=(6, 9, 9, 1)))
+    warped = model.clone(warp=True)
+    params, plain = warped.init(jax.random.key(0), x), model.init(jax.random.key(0), x)
+    matrices = {path: leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "warp"}
+    assert len(matrices) == warps
+    for matrix in matrices.values():
+        close(matrix, np.eye(len(matrix)))
+    others = [leaf for path, leaf in jax.tree.leaves_with_path(params) if path not in matrices]
+    close(others, jax.tree.leaves(plain), rtol=0)
+    y = apply(warped, params, x)
+    close(y, apply(model, plain, x), rtol=1e-5, atol=1e-6)
+    moved = jax.tree.map_with_path(lambda path, a: a[:, ::-1] if path in matrices else a, params)
+    assert not np.allclose(apply(warped, moved, x), y, atol=1e-3)
+
+
 def test_max_pool():
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, 3))
-    close(_max_pool(x), nn.max_pool(x, (2, 2), (2, 2)), rtol=0)
+    close(max_pool(x), nn.max_pool(x, (2, 2), (2, 2)), rtol=0)
 
 
 # Derivatives of a MAML objective, written out by hand.
@@ -298,6 +330,7 @@ SMOOTH = [
     models.OmniglotCNN(ways=3, hidden=4, layers=2, param_dtype=jnp.float64, lowering="im2col"),
     models.OmniglotCNN(ways=3, hidden=4, layers=1, norm="layer", param_dtype=jnp.float64, lowering="conv"),
     models.CNN4(ways=3, hidden=4, blocks=1, param_dtype=jnp.float64),
+    models.ViT(ways=3, patch=4, hidden=4, depth=1, heads=2, param_dtype=jnp.float64),
 ]
 
 

@@ -121,13 +121,20 @@ def test_unwritable_cache_is_not_fatal(root, tmp_path, monkeypatch):
 
 def test_other_members_are_ignored_and_nothing_is_unpacked(root, tmp_path):
     members = dict(_members("images_background"))
-    members |= {"../evil.png": b"x", "/etc/evil.png": b"x", "images_background/../../evil.png": b"x"}
     members |= {"__MACOSX/._0001_01.png": b"x", "images_background/readme.txt": b"x"}
     expected = _load(root)
     before = sorted(root.iterdir())
     _write_zip(root / "images_background.zip", members)
     _equal(_load(root), expected)
-    assert sorted(root.iterdir()) == before and not list(tmp_path.rglob("*evil*"))
+    assert sorted(root.iterdir()) == before
+
+
+@pytest.mark.parametrize("evil", ["../evil.png", "/etc/evil.png", "images_background/../../evil.png"])
+def test_members_outside_of_the_archive_are_refused(root, tmp_path, evil):
+    _write_zip(root / "images_background.zip", _members("images_background") | {evil: b"x"})
+    with pytest.raises(ValueError, match=r"images_background.zip has a file outside of itself.*evil\.png"):
+        _load(root)
+    assert not list(tmp_path.rglob("*evil*"))
 
 
 def _drop(members, part):

@@ -31,7 +31,7 @@ def cache(tmp_path_factory):
 
 
 def test_names():
-    assert list_tasksets() == ("glyphs", "omniglot", "sinusoid")
+    assert {"glyphs", "omniglot", "sinusoid", "cub200", "clinc150"} < set(list_tasksets())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_omniglot_splits_and_seed(cache):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("omniglt", {}, "name must be one of 'glyphs', 'omniglot', 'sinusoid', got 'omniglt'"),
+        ("omniglt", {}, "name must be one of"),
         ("sinusoid", {"ways": 5}, "ways does not apply to 'sinusoid', got 5; what applies: queries, shots"),
         ("sinusoid", {"root": "/data"}, "root does not apply to 'sinusoid'"),
         ("sinusoid", {"shots": 0}, "shots must be a positive integer, got 0"),

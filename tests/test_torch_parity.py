@@ -10,6 +10,7 @@ import jaxmeta
 from jaxmeta import Batch, Task, models, optim
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
 
 RATE = 0.1
 KEY = jax.random.key(0)

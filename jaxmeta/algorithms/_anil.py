@@ -4,14 +4,11 @@ ANIL, almost no inner loop (Raghu, Raghu, Bengio & Vinyals 2020, https://arxiv.o
 BOIL, body only in the inner loop (Oh, Yoo, Kim & Yun 2021, https://arxiv.org/abs/2008.08882), all but the head.
 """
 
-from typing import Any
-
-import jax
 import optax
 
-from jaxmeta._checks import check_transformation
 from jaxmeta._meta_gradient import MetaGradient
-from jaxmeta._types import LossFn, MetaLearner, PyTree
+from jaxmeta._types import LossFn, MetaLearner
+from jaxmeta.algorithms._common import part_only
 from jaxmeta.algorithms._maml import maml
 
 
@@ -55,7 +52,7 @@ def anil(
         Raghu, Raghu, Bengio & Vinyals, *Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
         MAML*, ICLR 2020, https://arxiv.org/abs/1909.09157
     """
-    return maml(loss_fn, _only(inner, head, inside=True), steps, test_steps=test_steps, meta_gradient=meta_gradient)
+    return maml(loss_fn, part_only(inner, head), steps, test_steps=test_steps, meta_gradient=meta_gradient)
 
 
 def boil(
@@ -97,22 +94,6 @@ def boil(
         Oh, Yoo, Kim & Yun, *BOIL: Towards Representation Change for Few-shot Learning*, ICLR 2021,
         https://arxiv.org/abs/2008.08882
     """
-    return maml(loss_fn, _only(inner, head, inside=False), steps, test_steps=test_steps, meta_gradient=meta_gradient)
-
-
-def _only(inner: optax.GradientTransformation, name: str, *, inside: bool) -> optax.GradientTransformation:
-    """`inner` for the parameters that have `name` in their path (or for the others), nothing for the rest."""
-    check_transformation(inner=inner)
-
-    def label(path: tuple[Any, ...], _: Any) -> str:
-        names = (str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path)
-        return "adapted" if (name in names) == inside else "frozen"
-
-    def labels(params: PyTree) -> PyTree:
-        tree = jax.tree.map_with_path(label, params)
-        if len(set(jax.tree.leaves(tree))) < 2:
-            paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
-            raise ValueError(f"head must name a part of the parameters, got {name!r}; the parameters are {paths}")
-        return tree
-
-    return optax.partition({"adapted": inner, "frozen": optax.set_to_zero()}, labels)
+    return maml(
+        loss_fn, part_only(inner, head, inside=False), steps, test_steps=test_steps, meta_gradient=meta_gradient
+    )

@@ -1,13 +1,14 @@
 """What algorithms with an inner loop share."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_optional_size, check_size
+from jaxmeta._checks import check_optional_size, check_size, check_transformation
 from jaxmeta._learned import partition
 from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
@@ -31,18 +32,49 @@ def by_inner_loop(
     def adapt_at_test(meta: MetaParams, support: Any, key: jax.Array) -> Any:
         return run(meta, support, key, test_steps or steps)
 
-    def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
-        def objective(meta: MetaParams, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            adapt_key, loss_key = jax.random.split(key)
-            return loss_fn(run(meta, task.support, adapt_key, steps), task.query, loss_key)
+    def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        adapt_key, loss_key = jax.random.split(key)
+        return loss_fn(run(meta, task.support, adapt_key, steps), task.query, loss_key)
 
-        (loss, metrics), gradient = meta_gradient.value_and_grad(objective)(meta, key)
+    return MetaLearner(init, adapt_at_test, loss_fn, grad_of(objective, meta_gradient))
+
+
+def grad_of(
+    objective: Callable[[Task, MetaParams, jax.Array], tuple[jax.Array, Metrics]], meta_gradient: MetaGradient
+) -> Callable[[MetaParams, Task, jax.Array], tuple[Metrics, MetaParams]]:
+    """`MetaLearner.grad` of an objective `(task, meta, key) -> (loss, metrics)`."""
+
+    def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
+        (loss, metrics), gradient = meta_gradient.value_and_grad(partial(objective, task))(meta, key)
         return {"loss": loss, **metrics}, gradient
 
-    return MetaLearner(init, adapt_at_test, loss_fn, grad)
+    return grad
 
 
 def learned_state(inner: optax.GradientTransformation, params: PyTree) -> PyTree:
     """The learned part of the initial state of `inner`; with definite types, so that a jitted step traces once."""
     learned, _ = partition(inner.init(params))
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), learned)
+
+
+def part_only(
+    inner: optax.GradientTransformation, name: str, *, inside: bool = True, argument: str = "head"
+) -> optax.GradientTransformation:
+    """`inner` for the parameters that have `name` in their path (or for the others), nothing for the rest.
+
+    `argument` is what an error message calls `name`.
+    """
+    check_transformation(inner=inner)
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        names = (str(getattr(entry, "key", getattr(entry, "name", entry))) for entry in path)
+        return "adapted" if (name in names) == inside else "frozen"
+
+    def labels(params: PyTree) -> PyTree:
+        tree = jax.tree.map_with_path(label, params)
+        if len(set(jax.tree.leaves(tree))) < 2:
+            paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
+            raise ValueError(f"{argument} must name a part of the parameters, got {name!r}; the parameters are {paths}")
+        return tree
+
+    return optax.partition({"adapted": inner, "frozen": optax.set_to_zero()}, labels)

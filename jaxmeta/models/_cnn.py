@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta.models._conv import Conv, Lowering
+from jaxmeta.models._conv import Conv, Lowering, Padding
 from jaxmeta.models._norm import Norm, check_norm, make_norm
+from jaxmeta.models._warp import Warp
 
-_XAVIER = nn.initializers.xavier_uniform()
+XAVIER = nn.initializers.xavier_uniform()
 
 
 class OmniglotCNN(nn.Module):
@@ -22,8 +23,11 @@ class OmniglotCNN(nn.Module):
         ways: Number of outputs.
         hidden: Channels of each layer, and length of the features.
         layers: Number of convolutions; each halves height and width.
+        padding: Of the convolutions, see `Conv`. `"SAME"`, as in MAML's code, pads an even height by a row at the end
+            only; PyTorch's `padding=1`, as in learn2learn, puts it at the start: another function, `padding=1`.
         norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
         lowering: Of the convolutions, see `Conv`.
+        warp: Put a `Warp` after each convolution, for `jaxmeta.tnet`.
         dtype: Of the computation; None takes the common type of input and parameters.
         param_dtype: Of the parameters.
 
@@ -46,29 +50,33 @@ class OmniglotCNN(nn.Module):
     ways: int = 5
     hidden: int = 64
     layers: int = 4
+    padding: Padding = "SAME"
     norm: Norm = "batch"
     lowering: Lowering = "auto"
+    warp: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        _check_sizes(ways=self.ways, hidden=self.hidden, layers=self.layers)
+        check_sizes(ways=self.ways, hidden=self.hidden, layers=self.layers)
         check_norm(self.norm)
         super().__post_init__()
 
     def setup(self) -> None:
         """Make the body and the head."""
-        self.body = _ConvBody(self.hidden, self.layers, 2, self.norm, self.lowering, self.dtype, self.param_dtype)
-        self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_XAVIER)
+        self.body = _ConvBody(
+            self.hidden, self.layers, 2, self.padding, self.norm, self.lowering, self.warp, self.dtype, self.param_dtype
+        )
+        self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=XAVIER)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits `[n, ways]` of images `x: [n, h, w, c]`."""
-        return self.head(self.features(x))
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Logits `[n, ways]` of images `x: [n, h, w, c]`, modulated by `context: [d]` if there is one."""
+        return self.head(self.features(x, context))
 
-    def features(self, x: jax.Array) -> jax.Array:
-        """Features `[n, hidden]` of images `x: [n, h, w, c]`."""
-        _check_image("OmniglotCNN", x, 2 ** (self.layers - 1))
-        return jnp.mean(self.body(x), (1, 2))
+    def features(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Features `[n, hidden]` of the same arguments."""
+        check_image("OmniglotCNN", x, 2 ** (self.layers - 1))
+        return jnp.mean(self.body(x, context), (1, 2))
 
 
 class CNN4(nn.Module):
@@ -84,8 +92,10 @@ class CNN4(nn.Module):
         hidden: Channels of each block.
         blocks: Number of blocks; each halves height and width.
         max_pool: Max-pool after each block (an odd last row or column is dropped); otherwise convolve with stride 2.
+        padding: Of the convolutions, see `OmniglotCNN`; with `max_pool` `"SAME"` and 1 are the same.
         norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
         lowering: Of the convolutions, see `Conv`.
+        warp: Put a `Warp` after each convolution, for `jaxmeta.tnet`.
         dtype: Of the computation; None takes the common type of input and parameters.
         param_dtype: Of the parameters.
 
@@ -108,76 +118,104 @@ class CNN4(nn.Module):
     hidden: int = 64
     blocks: int = 4
     max_pool: bool = True
+    padding: Padding = "SAME"
     norm: Norm = "batch"
     lowering: Lowering = "auto"
+    warp: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        _check_sizes(ways=self.ways, hidden=self.hidden, blocks=self.blocks)
+        check_sizes(ways=self.ways, hidden=self.hidden, blocks=self.blocks)
         check_norm(self.norm)
         super().__post_init__()
 
     def setup(self) -> None:
         """Make the body and the head."""
         stride = 1 if self.max_pool else 2
-        self.body = _ConvBody(self.hidden, self.blocks, stride, self.norm, self.lowering, self.dtype, self.param_dtype)
-        self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_XAVIER)
+        self.body = _ConvBody(
+            self.hidden,
+            self.blocks,
+            stride,
+            self.padding,
+            self.norm,
+            self.lowering,
+            self.warp,
+            self.dtype,
+            self.param_dtype,
+        )
+        self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=XAVIER)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits `[n, ways]` of images `x: [n, h, w, c]`."""
-        return self.head(self.features(x))
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Logits `[n, ways]` of images `x: [n, h, w, c]`, modulated by `context: [d]` if there is one."""
+        return self.head(self.features(x, context))
 
-    def features(self, x: jax.Array) -> jax.Array:
-        """Features `[n, (h / 2**blocks) * (w / 2**blocks) * hidden]` of images `x: [n, h, w, c]`."""
-        _check_image("CNN4", x, 2**self.blocks if self.max_pool else 2 ** (self.blocks - 1))
-        return self.body(x).reshape(x.shape[0], -1)
+    def features(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Features `[n, (h / 2**blocks) * (w / 2**blocks) * hidden]` of the same arguments."""
+        check_image("CNN4", x, 2**self.blocks if self.max_pool else 2 ** (self.blocks - 1))
+        return self.body(x, context).reshape(x.shape[0], -1)
 
 
 class _ConvBody(nn.Module):
-    """Blocks that each halve height and width: by the convolution's stride of 2, or by a max-pool after stride 1."""
+    """Blocks that each halve height and width: by the convolution's stride of 2, or by a max-pool after stride 1.
+
+    A context scales and shifts the channels of the last block but one (FiLM, Perez et al. 2018), as in CAVIA.
+    """
 
     hidden: int
     layers: int
     stride: int
+    padding: Padding
     norm: Norm
     lowering: Lowering
+    warp: bool
     dtype: Any
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
         for i in range(self.layers):
             conv = Conv(
                 self.hidden,
                 (3, 3),
                 strides=self.stride,
+                padding=self.padding,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
-                kernel_init=_XAVIER,
+                kernel_init=XAVIER,
                 lowering=self.lowering,
                 name=f"conv_{i}",
             )
-            x = nn.relu(make_norm(self.norm, self.param_dtype, name=f"norm_{i}")(conv(x)))
+            x = conv(x)
+            if self.warp:
+                x = Warp(self.dtype, self.param_dtype, name=f"warp_{i}")(x)
+            x = make_norm(self.norm, self.param_dtype, name=f"norm_{i}")(x)
+            if context is not None and i == max(0, self.layers - 2):
+                film = nn.Dense(2 * self.hidden, dtype=self.dtype, param_dtype=self.param_dtype, name="film")
+                scale, shift = jnp.split(jnp.expand_dims(film(context), (0, 1, 2)), 2, axis=-1)
+                x = x * (1 + scale) + shift
+            x = nn.relu(x)
             if self.stride == 1:
-                x = _max_pool(x)
+                x = max_pool(x)
         return x
 
 
-def _max_pool(x: jax.Array) -> jax.Array:
+def max_pool(x: jax.Array) -> jax.Array:
     """2x2 max-pool of `x: [n, h, w, c]` with stride 2, without `reduce_window`, whose second derivative is slow."""
     n, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2]
     return jnp.max(x.reshape(n, height // 2, 2, width // 2, 2, channels), (2, 4))
 
 
-def _check_sizes(**sizes: int) -> None:
+def check_sizes(**sizes: int) -> None:
+    """Raises ValueError unless every size is at least 1."""
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size}")
 
 
-def _check_image(model: str, x: jax.Array, smallest: int) -> None:
+def check_image(model: str, x: jax.Array, smallest: int) -> None:
+    """Raises ValueError unless `x` is a batch of images of at least `smallest` by `smallest`."""
     if x.ndim != 4:
         raise ValueError(f"{model} needs images [n, height, width, channels], got shape {x.shape}")
     if min(x.shape[1:3]) < smallest:

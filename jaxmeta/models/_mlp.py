@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta.models._norm import Norm, check_norm, make_norm
+from jaxmeta.models._warp import Warp
 
 
 class MLP(nn.Module):
@@ -21,6 +22,7 @@ class MLP(nn.Module):
         out: Number of outputs.
         activation: Applied after each hidden layer.
         kernel_init: Initialiser of all kernels.
+        warp: Put a `Warp` after each hidden linear layer, for `jaxmeta.tnet`.
         dtype: Of the computation; None takes the common type of input and parameters.
         param_dtype: Of the parameters.
 
@@ -42,6 +44,7 @@ class MLP(nn.Module):
     out: int = 1
     activation: Callable[[jax.Array], jax.Array] = nn.relu
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
+    warp: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -51,18 +54,20 @@ class MLP(nn.Module):
 
     def setup(self) -> None:
         """Make the body and the head."""
-        self.body = _DenseBody(self.sizes, "none", self.activation, self.kernel_init, self.dtype, self.param_dtype)
+        self.body = _DenseBody(
+            self.sizes, "none", 0.0, self.activation, self.kernel_init, self.warp, self.dtype, self.param_dtype
+        )
         self.head = nn.Dense(self.out, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Outputs `[..., out]` for inputs `x: [..., d]`."""
-        return self.head(self.features(x))
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Outputs `[..., out]` for inputs `x: [..., d]`, with `context: [c]` beside each input if there is one."""
+        return self.head(self.features(x, context))
 
-    def features(self, x: jax.Array) -> jax.Array:
-        """Features `[..., sizes[-1]]` of inputs `x: [..., d]`."""
+    def features(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Features `[..., sizes[-1]]` of the same arguments."""
         if x.ndim < 1:
             raise ValueError(f"MLP needs an input [..., d], got shape {x.shape}")
-        return self.body(x)
+        return self.body(_beside(x, context))
 
 
 class OmniglotFC(nn.Module):
@@ -76,7 +81,9 @@ class OmniglotFC(nn.Module):
         ways: Number of outputs.
         sizes: Width of each hidden layer.
         norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
+        epsilon: Of the norm; MAML's and learn2learn's code have 1e-3 here.
         kernel_init: Initialiser of all kernels.
+        warp: Put a `Warp` after each hidden linear layer, for `jaxmeta.tnet`.
         dtype: Of the computation; None takes the common type of input and parameters.
         param_dtype: Of the parameters.
 
@@ -99,7 +106,9 @@ class OmniglotFC(nn.Module):
     ways: int = 5
     sizes: Sequence[int] = (256, 128, 64, 64)
     norm: Norm = "batch"
+    epsilon: float = 1e-5
     kernel_init: nn.initializers.Initializer = nn.initializers.truncated_normal(0.01)
+    warp: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
@@ -110,18 +119,20 @@ class OmniglotFC(nn.Module):
 
     def setup(self) -> None:
         """Make the body and the head."""
-        self.body = _DenseBody(self.sizes, self.norm, nn.relu, self.kernel_init, self.dtype, self.param_dtype)
+        self.body = _DenseBody(
+            self.sizes, self.norm, self.epsilon, nn.relu, self.kernel_init, self.warp, self.dtype, self.param_dtype
+        )
         self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits `[n, ways]` of images `x: [n, ...]`."""
-        return self.head(self.features(x))
+    def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Logits `[n, ways]` of images `x: [n, ...]`, with `context: [c]` beside each image if there is one."""
+        return self.head(self.features(x, context))
 
-    def features(self, x: jax.Array) -> jax.Array:
-        """Features `[n, sizes[-1]]` of images `x: [n, ...]`."""
+    def features(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
+        """Features `[n, sizes[-1]]` of the same arguments."""
         if x.ndim < 2:
             raise ValueError(f"OmniglotFC needs a batch of images [n, ...], got shape {x.shape}")
-        return self.body(x.reshape(x.shape[0], -1))
+        return self.body(_beside(x.reshape(x.shape[0], -1), context))
 
 
 class _DenseBody(nn.Module):
@@ -129,8 +140,10 @@ class _DenseBody(nn.Module):
 
     widths: Sequence[int]
     norm: Norm
+    epsilon: float
     activation: Callable[[jax.Array], jax.Array]
     kernel_init: nn.initializers.Initializer
+    warp: bool
     dtype: Any
     param_dtype: Any
 
@@ -144,7 +157,10 @@ class _DenseBody(nn.Module):
                 kernel_init=self.kernel_init,
                 name=f"dense_{i}",
             )
-            x = self.activation(make_norm(self.norm, self.param_dtype, name=f"norm_{i}")(dense(x)))
+            x = dense(x)
+            if self.warp:
+                x = Warp(self.dtype, self.param_dtype, name=f"warp_{i}")(x)
+            x = self.activation(make_norm(self.norm, self.param_dtype, self.epsilon, name=f"norm_{i}")(x))
         return x
 
 
@@ -152,3 +168,10 @@ def _check_widths(**widths: Sequence[int]) -> None:
     for name, values in widths.items():
         if any(width < 1 for width in values):
             raise ValueError(f"{name} must be at least 1, got {tuple(values)}")
+
+
+def _beside(x: jax.Array, context: jax.Array | None) -> jax.Array:
+    """Each input of `x: [..., d]` with the same `context: [c]` after it, `[..., d + c]`."""
+    if context is None:
+        return x
+    return jnp.concatenate([x, jnp.broadcast_to(context, (*x.shape[:-1], context.shape[-1]))], axis=-1)

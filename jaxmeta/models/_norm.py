@@ -1,4 +1,4 @@
-"""Normalisation without running statistics: a function of input and parameters only, differentiable to any order."""
+"""Normalisation as a function of input and variables only, differentiable to any order."""
 
 import math
 from collections.abc import Callable
@@ -14,14 +14,21 @@ NORMS = ("batch", "group", "layer", "none")
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation by the statistics of the batch at hand, always: **transductive**.
+    """Batch normalisation: **transductive**, unless statistics are given.
 
-    Mean and variance of each channel are taken over the whole batch that is passed in, at training and at test time.
-    There are no running statistics, no mutable collections and no train/test switch, so predictions for one query
-    example depend on the other query examples of its task. This is what MAML's published few-shot numbers use; say
-    "transductive" beside results. For predictions that look at one example at a time choose `GroupNorm`.
+    | call | the mean and variance of each channel |
+    | --- | --- |
+    | `apply({"params": ...}, x)` | of the batch at hand, at training and at test time |
+    | `apply({"params": ..., "batch_stats": ...}, x)` | the given ones; one example does not see the others |
+    | `apply(..., x, mutable=["batch_stats"])` | of the batch at hand, and they are returned (unbiased) |
 
-    Parameters are `scale: [c]` and `bias: [c]`. A batch with one value per channel is normalised to `bias`.
+    The first is what MAML's published few-shot numbers use: predictions for one query example depend on the other query
+    examples of its task; say "transductive" beside results. The second is for a backbone that was trained on many
+    classes; `with_batch_stats` makes its statistics. They get no gradient. There is no train/test switch, and `init`
+    makes no statistics. `GroupNorm` needs none.
+
+    Parameters are `scale: [c]` and `bias: [c]`, statistics `mean: [c]` and `var: [c]`. A batch with one value per
+    channel is normalised to `bias`.
 
     Attributes:
         epsilon: Added to the variance.
@@ -33,6 +40,9 @@ class BatchNorm(nn.Module):
         >>> y, params = BatchNorm().init_with_output(jax.random.key(1), x)
         >>> print(jnp.round(jnp.abs(y.mean()), 3), jnp.round(y.std(), 3))
         0.0 1.0
+        >>> _, statistics = BatchNorm().apply(params, x, mutable=["batch_stats"])
+        >>> bool(jnp.allclose(BatchNorm().apply({**params, **statistics}, x), y, atol=1e-3))
+        True
 
     References:
         Ioffe and Szegedy, "Batch Normalization", 2015. https://arxiv.org/abs/1502.03167
@@ -47,7 +57,17 @@ class BatchNorm(nn.Module):
         if x.ndim < 2:
             raise ValueError(f"BatchNorm needs an input [..., channels] with at least two axes, got shape {x.shape}")
         scale, bias = _affine(self, x.shape[-1], self.param_dtype)
-        y = _standardize(_at_least_float32(x).reshape(-1, x.shape[-1]), (0,), self.epsilon, scale[None])
+        rows = _at_least_float32(x).reshape(-1, x.shape[-1])
+        collect = self.is_mutable_collection("batch_stats") and not self.is_initializing()
+        if collect:
+            self.put_variable("batch_stats", "mean", jnp.mean(rows, 0))
+            self.put_variable("batch_stats", "var", jnp.var(rows, 0) * (len(rows) / max(len(rows) - 1, 1)))
+        if self.has_variable("batch_stats", "mean") and not collect:
+            given = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
+            mean, variance = (jax.lax.stop_gradient(_at_least_float32(value)) for value in given)
+            y = (rows - mean[None]) * (scale * jax.lax.rsqrt(variance + self.epsilon))[None]
+        else:
+            y = _standardize(rows, (0,), self.epsilon, scale[None])
         return (y + bias[None]).astype(x.dtype).reshape(x.shape)
 
 
@@ -91,12 +111,15 @@ class GroupNorm(nn.Module):
         return (y + bias.reshape(affine)).astype(x.dtype).reshape(x.shape)
 
 
-def make_norm(norm: Norm, param_dtype: Any = jnp.float32, name: str | None = None) -> Callable[[jax.Array], jax.Array]:
+def make_norm(
+    norm: Norm, param_dtype: Any = jnp.float32, epsilon: float = 1e-5, *, name: str | None = None
+) -> Callable[[jax.Array], jax.Array]:
     """The normalisation layer called `norm`; call it inside a compact module.
 
     Args:
         norm: `"batch"`, `"group"` (8 groups), `"layer"` (one group) or `"none"`.
         param_dtype: Of the parameters.
+        epsilon: Added to the variance.
         name: Of the submodule.
 
     Returns:
@@ -107,10 +130,10 @@ def make_norm(norm: Norm, param_dtype: Any = jnp.float32, name: str | None = Non
     """
     check_norm(norm)
     if norm == "batch":
-        return BatchNorm(param_dtype=param_dtype, name=name)
+        return BatchNorm(epsilon, param_dtype, name=name)
     if norm == "none":
         return lambda x: x
-    return GroupNorm(groups=8 if norm == "group" else 1, param_dtype=param_dtype, name=name)
+    return GroupNorm(8 if norm == "group" else 1, epsilon, param_dtype, name=name)
 
 
 def check_norm(norm: str) -> None:

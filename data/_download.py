@@ -1,0 +1,85 @@
+"""Downloads: checked against a published checksum, resumed where they were cut, in place only when whole."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Remote(NamedTuple):
+    """A file as its authors publish it."""
+
+    name: str
+    """What it is called."""
+    megabytes: float
+    """Its size."""
+    url: str
+    """Where it is, or the page that leads there if there is no checksum."""
+    checksum: str | None = None
+    """`md5:...` or `sha256:...`, as published; without one it is not fetched automatically."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.megabytes:g} MB) from {self.url}"
+
+
+def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
+    """Download a file. What was fetched of it before stays in `<name>.part` and is not fetched again.
+
+    Args:
+        remote: What to fetch.
+        folder: Where to.
+        progress: Show a progress bar.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        ConnectionError: If the download fails; the same call resumes it.
+        ValueError: If the file is not the published one; then nothing of it is kept.
+    """
+    import pooch
+
+    target, partial = folder / remote.name, folder / f"{remote.name}.part"
+    if target.exists():
+        kind, _, digest = (remote.checksum or "").partition(":")
+        if pooch.file_hash(str(target), alg=kind) != digest:
+            raise ValueError(f"{target} is not the published file; it was left as it is: move it away")
+        return target
+
+    def download(url: str, output: str, _: Any) -> None:
+        _resume(url, partial, progress)
+        os.replace(partial, output)
+
+    try:
+        path = pooch.retrieve(remote.url, remote.checksum, fname=remote.name, path=folder, downloader=download)
+    except OSError as error:
+        raise ConnectionError(f"could not fetch {remote.url} into {folder}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{remote.url} is not the published file: {error}") from error
+    return Path(path)
+
+
+def _resume(url: str, partial: Path, progress: bool) -> None:
+    """Fetch what is missing of a file, and append it."""
+    import requests
+    from tqdm import tqdm
+
+    have = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
+    with requests.get(url, headers=headers, stream=True, timeout=60) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # it is all there; the checksum decides
+        response.raise_for_status()
+        if response.status_code != requests.codes.partial_content:
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        bar = tqdm(
+            total=total, initial=have, desc=f"Fetching {partial.stem}", unit="B", unit_scale=True, disable=not progress
+        )
+        with bar, open(partial, "ab" if have else "wb") as file:
+            for chunk in response.iter_content(1 << 18):
+                file.write(chunk)
+                bar.update(len(chunk))
+            size = file.tell()
+    if total is not None and size != total:
+        raise ConnectionError(f"the connection ended after {size} of {total} bytes")

@@ -1,0 +1,113 @@
+"""Finding the label of every example of a data set, without decoding the examples where that is possible."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Keys: TypeAlias = tuple[Any, Any] | None
+
+
+def as_labels(values: Any) -> np.ndarray:
+    """Return labels as an array of integers or of strings.
+
+    Args:
+        values: A sequence of integers or strings, an array or a tensor: `[M]`. Entries may be arrays or tensors of one
+            element.
+
+    Returns:
+        Labels: `[M]`.
+
+    Raises:
+        TypeError: If some label is neither an integer nor a string, or there are both.
+        ValueError: If the labels are not of shape `[M]`.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    if not hasattr(values, "dtype"):
+        values = [_scalar(value, i) for i, value in enumerate(values)]
+        kinds = {isinstance(value, str) for value in values}
+        if len(kinds) == 2:
+            raise TypeError("labels must be all integers or all strings, got both")
+    labels = np.asarray(values)
+    if labels.ndim != 1:
+        raise ValueError(f"labels must be of shape [M], got {labels.shape}")
+    if labels.size and labels.dtype.kind not in "iuU":
+        raise TypeError(f"labels must be integers or strings, got {labels.dtype}")
+    return labels
+
+
+def find_labels(dataset: Any, keys: Keys, progress: bool) -> np.ndarray:
+    """Return the label of every example of a data set.
+
+    Labels that the data set shows are taken if there are as many as examples and if the first, the middle and the last
+    of them are those of its examples; else all examples are read.
+
+    Args:
+        dataset: A data set of pairs, or of rows with `keys`.
+        keys: Where the input and the label of a row are.
+        progress: Show a progress bar.
+
+    Returns:
+        Labels: `[M]`.
+    """
+    size = len(dataset)
+    shown = _shown_labels(dataset, keys)
+    if shown is not None and len(shown) == size > 0:
+        found = as_labels(shown)
+        some = sorted({0, size // 2, size - 1})
+        if found[some].tolist() == [_scalar(split_example(dataset[i], keys, i)[1], i) for i in some]:
+            return found
+    from tqdm import tqdm
+
+    bar = tqdm(range(size), desc="Reading labels", unit="example", disable=not progress, delay=1)
+    return as_labels([split_example(dataset[i], keys, i)[1] for i in bar])
+
+
+def split_example(example: Any, keys: Keys, index: int) -> tuple[Any, Any]:
+    """Return input and label of one example of a data set; raise TypeError or ValueError if it has none."""
+    if keys is not None:
+        try:
+            return example[keys[0]], example[keys[1]]
+        except (KeyError, IndexError, TypeError) as error:
+            has = f"keys {list(example)}" if hasattr(example, "keys") else f"type {type(example).__name__}"
+            raise ValueError(f"keys={keys!r} are not in dataset[{index}], which has {has}") from error
+    if hasattr(example, "keys"):
+        raise ValueError(f"dataset[{index}] is a row; say where input and label are with keys=, one of {list(example)}")
+    if not isinstance(example, tuple | list):
+        raise TypeError(f"dataset[{index}] must be a pair (x, y), got {type(example).__name__}")
+    if len(example) != 2:
+        raise ValueError(f"dataset[{index}] has {len(example)} entries; say which to take, as in keys=(0, 1)")
+    return example[0], example[1]
+
+
+def _shown_labels(dataset: Any, keys: Keys) -> Sequence[Any] | np.ndarray | None:
+    """Return what looks like the labels of a data set, read without its examples; `None` if nothing does."""
+    if hasattr(dataset, "column_names"):  # Hugging Face
+        return dataset[keys[1]] if keys is not None and keys[1] in dataset.column_names else None
+    if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch.utils.data.Subset
+        base = _shown_labels(dataset.dataset, keys)
+        return None if base is None else as_labels(base)[np.asarray(dataset.indices)]
+    if hasattr(dataset, "datasets") and hasattr(dataset, "cumulative_sizes"):  # torch.utils.data.ConcatDataset
+        parts = [_shown_labels(part, keys) for part in dataset.datasets]
+        return None if any(part is None for part in parts) else np.concatenate([as_labels(part) for part in parts])
+    if hasattr(dataset, "tensors") and len(dataset.tensors) == 2:  # torch.utils.data.TensorDataset
+        return dataset.tensors[1]
+    if getattr(dataset, "target_transform", None) is not None:  # torchvision shows labels before their transform
+        return None
+    for name in ("targets", "labels"):
+        found = getattr(dataset, name, None)
+        if found is not None and hasattr(found, "__len__") and hasattr(found, "__getitem__"):
+            return found
+    return None
+
+
+def _scalar(value: Any, index: int) -> int | str:
+    if hasattr(value, "item") and getattr(value, "size", None) != 0:
+        try:
+            value = value.item()
+        except (ValueError, RuntimeError, TypeError) as error:
+            raise TypeError(f"label {index} must be one integer or string, got shape {value.shape}") from error
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError(f"labels must be integers or strings, got {value!r} for example {index}")
+    return value

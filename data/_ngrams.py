@@ -1,0 +1,68 @@
+"""Sentences as vectors: hashed words and pieces of words (Weinberger et al. 2009, https://arxiv.org/abs/0902.2206)."""
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from jaxmeta.data._checks import check_positive
+
+_WORD = re.compile(r"\w+")
+
+
+def hash_ngrams(sentences: Iterable[str], size: int = 2048, pieces: tuple[int, ...] = (3, 4)) -> np.ndarray:
+    """Return how often words and pieces of words are in sentences, as vectors of length 1.
+
+    A sentence is taken apart into its words in lower case, and each word, with a mark at either end, into all pieces of
+    some numbers of letters; so words that share a stem share pieces. Each different word and its pieces count once, in
+    the places that their CRC-32 gives; what falls on one place is added. There is no vocabulary and nothing is learned,
+    so the vector of a sentence depends on nothing else, and is the same on every machine.
+
+    Args:
+        sentences: The sentences, n.
+        size: Length of a vector, d.
+        pieces: Numbers of letters; `()` for words only.
+
+    Returns:
+        Features: `[n, d]`, float32; zeros for a sentence without words.
+
+    Raises:
+        TypeError: If `sentences` is one string, or not of strings.
+        ValueError: If `size` or a number of letters is not a positive integer.
+
+    Example:
+        >>> features = hash_ngrams(["Pay my bill", "pay bills", "what is the weather"])
+        >>> features.shape
+        (3, 2048)
+        >>> bool(features[0] @ features[1] > 0.5), bool(features[0] @ features[2] < 0.1)
+        (True, True)
+
+    References:
+        Weinberger et al., Feature Hashing for Large Scale Multitask Learning, 2009, https://arxiv.org/abs/0902.2206
+    """
+    (size,) = check_positive(size=size)
+    for letters in pieces:
+        check_positive(pieces=letters)
+    if isinstance(sentences, str):
+        raise TypeError("sentences must be many strings, got one")
+    sentences = list(sentences)
+    features = np.zeros((len(sentences), size), np.float32)
+    places: dict[str, np.ndarray] = {}
+    for row, sentence in zip(features, sentences, strict=True):
+        if not isinstance(sentence, str):
+            raise TypeError(f"sentences must be strings, got {sentence!r}")
+        for word in dict.fromkeys(_WORD.findall(sentence.lower())):
+            if word not in places:
+                places[word] = np.array([zlib.crc32(gram.encode()) % size for gram in _grams(word, pieces)])
+            np.add.at(row, places[word], 1)
+        row /= max(float(np.linalg.norm(row)), 1.0)
+    return features
+
+
+def _grams(word: str, pieces: tuple[int, ...]) -> Iterator[str]:
+    """Return a word and its different pieces."""
+    yield word
+    marked = f"<{word}>"
+    for letters in pieces:
+        yield from dict.fromkeys("#" + marked[i : i + letters] for i in range(len(marked) - letters + 1))

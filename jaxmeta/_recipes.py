@@ -1,0 +1,215 @@
+"""How an `Experiment` builds each learner, and what its options are if left open: the values of the learner's paper."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import optax
+from flax import linen as nn
+
+from jaxmeta import models
+from jaxmeta._implicit import cg
+from jaxmeta._meta_gradient import first_order, mixed, reverse
+from jaxmeta._types import LossFn, MetaLearner, PyTree
+from jaxmeta.algorithms import (
+    anil,
+    boil,
+    cavia,
+    fomaml,
+    imaml,
+    maml,
+    maml_plus_plus,
+    meta_curvature,
+    meta_kfo,
+    meta_sgd,
+    multi_step_weights,
+    protonet,
+    reptile,
+)
+
+if TYPE_CHECKING:
+    from jaxmeta._experiment import Experiment
+
+_META_GRADIENTS = {"reverse": reverse, "mixed": mixed, "first-order": first_order}
+
+
+class Network(NamedTuple):
+    """What a learner needs of the model."""
+
+    loss: LossFn
+    """Of its predictions."""
+    features: Callable[[PyTree, Any], Any]
+    """`(params, x) -> [n, d]`."""
+
+
+class Recipe(NamedTuple):
+    """One learner."""
+
+    build: Callable[["Experiment", Network], MetaLearner | Callable[[jax.Array], MetaLearner]]
+    """From an experiment without open options: what `train` takes."""
+    images: Mapping[str, Any]
+    """Options for few-shot classification, as the paper has them for Omniglot."""
+    from_20_ways: Mapping[str, Any] = {}
+    """What of it changes from 20 ways on."""
+    regression: Mapping[str, Any] | None = None
+    """Options for sinusoids, if it can do regression."""
+
+
+def _steps(this: "Experiment") -> dict[str, Any]:
+    return {"steps": this.steps or 1, "test_steps": this.test_steps}
+
+
+def _inner_loop(this: "Experiment") -> dict[str, Any]:
+    return {**_steps(this), "meta_gradient": _META_GRADIENTS[this.meta_gradient or "reverse"]()}
+
+
+def _rate(this: "Experiment") -> float:
+    return this.inner_rate or 0.0
+
+
+def _sgd(this: "Experiment") -> optax.GradientTransformation:
+    return optax.sgd(_rate(this))
+
+
+def _build_maml_plus_plus(this: "Experiment", network: Network) -> Callable[[jax.Array], MetaLearner]:
+    annealed, second_order_from = 0.1 * this.iterations, _FIRST_ORDER_SHARE * this.iterations
+
+    def at_update(number: jax.Array) -> MetaLearner:
+        weights = multi_step_weights(this.steps or 1, number / annealed)
+        options: dict[str, Any] = {"step_weights": weights, "second_order": number >= second_order_from}
+        return maml_plus_plus(network.loss, _rate(this), **_inner_loop(this), **options)
+
+    return at_update
+
+
+def _build_imaml(this: "Experiment", network: Network) -> MetaLearner:
+    damped = cg(5, damping=1.0)  # the paper's code: 5 iterations, damping 1
+    return imaml(network.loss, _sgd(this), **_steps(this), proximal=this.proximal or 1.0, solver=damped)
+
+
+def _build_reptile(this: "Experiment", network: Network) -> MetaLearner:
+    inner = optax.adam(_rate(this), b1=0.0)
+    batches = {"batch_size": this.inner_batch, "test_batch_size": this.test_inner_batch}
+    return reptile(network.loss, inner, this.steps or 1, test_steps=this.test_steps, **batches)
+
+
+_FIRST_ORDER_SHARE = 0.3  # of MAML++'s training, as 50 of 150 epochs in its paper
+_OUTER = {"outer_rate": 1e-3, "outer_schedule": "constant", "num_tasks": 32}
+_FOMAML = {**_OUTER, "steps": 1, "test_steps": 3, "inner_rate": 0.4}
+_MAML = {**_FOMAML, "meta_gradient": "reverse"}
+_MAML_20 = {"steps": 5, "test_steps": 5, "inner_rate": 0.1, "num_tasks": 16}
+_META_SGD = {**_MAML, "inner_rate": 0.1, "test_steps": 1}
+_META_CURVATURE = {**_MAML, "test_steps": 1}
+_MAML_PLUS_PLUS = {**_MAML, "steps": 5, "test_steps": 5, "inner_rate": 0.1, "outer_schedule": "cosine", "num_tasks": 8}
+_BOIL = {**_MAML, "inner_rate": 0.5, "test_steps": 1}
+_IMAML = {**_OUTER, "steps": 16, "test_steps": 16, "inner_rate": 0.1, "proximal": 2.0}
+_CAVIA = {**_MAML, "inner_rate": 1.0, "steps": 2, "test_steps": 2, "context_size": 100}
+_REPTILE = {
+    "steps": 5,
+    "test_steps": 50,
+    "inner_rate": 1e-3,
+    "outer_rate": 1.0,
+    "outer_schedule": "linear",
+    "num_tasks": 5,
+    "train_shots": 10,
+    "inner_batch": 10,
+    "test_inner_batch": 5,
+}
+_REPTILE_20 = {"steps": 10, "inner_rate": 5e-4, "inner_batch": 20, "test_inner_batch": 10}
+
+_PROTONET = {
+    "train_ways": 60,
+    "queries": 5,
+    "test_queries": 15,
+    "outer_rate": 1e-3,
+    "outer_schedule": "cosine",
+    "num_tasks": 1,
+}
+
+# Sinusoids: the rate is that of MAML's code; its text says 0.01, with which many a test task diverges.
+_FOMAML_SINUSOID = {**_FOMAML, "inner_rate": 1e-3, "test_steps": 10, "num_tasks": 25}
+_MAML_SINUSOID = {**_FOMAML_SINUSOID, "meta_gradient": "reverse"}
+_MAML_PLUS_PLUS_SINUSOID = {**_MAML_SINUSOID, "steps": 5, "inner_rate": 0.01, "outer_schedule": "cosine"}
+_CAVIA_SINUSOID = {**_MAML_SINUSOID, "inner_rate": 1.0, "test_steps": 1, "context_size": 5}
+# Ours, as the papers have no such row.
+_IMAML_SINUSOID = {**_IMAML, "inner_rate": 0.01, "num_tasks": 25}
+_REPTILE_SINUSOID = {
+    "steps": 10,
+    "test_steps": 10,
+    "inner_rate": 1e-2,
+    "outer_rate": 1.0,
+    "outer_schedule": "linear",
+    "num_tasks": 5,
+}
+
+RECIPES: dict[str, Recipe] = {
+    "maml": Recipe(lambda this, net: maml(net.loss, _sgd(this), **_inner_loop(this)), _MAML, _MAML_20, _MAML_SINUSOID),
+    "fomaml": Recipe(
+        lambda this, net: fomaml(net.loss, _sgd(this), **_steps(this)), _FOMAML, _MAML_20, _FOMAML_SINUSOID
+    ),
+    "maml-plus-plus": Recipe(_build_maml_plus_plus, _MAML_PLUS_PLUS, {}, _MAML_PLUS_PLUS_SINUSOID),
+    "anil": Recipe(lambda this, net: anil(net.loss, _sgd(this), **_inner_loop(this)), _MAML, _MAML_20, _MAML_SINUSOID),
+    "boil": Recipe(lambda this, net: boil(net.loss, _sgd(this), **_inner_loop(this)), _BOIL, {}, _MAML_SINUSOID),
+    "meta-sgd": Recipe(
+        lambda this, net: meta_sgd(net.loss, _rate(this), **_inner_loop(this)),
+        _META_SGD,
+        {"num_tasks": 16},
+        _MAML_SINUSOID,
+    ),
+    "meta-curvature": Recipe(
+        lambda this, net: meta_curvature(net.loss, _rate(this), **_inner_loop(this)),
+        _META_CURVATURE,
+        {},
+        _MAML_SINUSOID,
+    ),
+    "meta-kfo": Recipe(
+        lambda this, net: meta_kfo(net.loss, _rate(this), **_inner_loop(this)), _MAML, _MAML_20, _MAML_SINUSOID
+    ),
+    "imaml": Recipe(_build_imaml, _IMAML, {"steps": 25, "test_steps": 25}, _IMAML_SINUSOID),
+    "cavia": Recipe(
+        lambda this, net: cavia(net.loss, _sgd(this), this.context_size or 1, **_inner_loop(this)),
+        _CAVIA,
+        {},
+        _CAVIA_SINUSOID,
+    ),
+    "reptile": Recipe(_build_reptile, _REPTILE, _REPTILE_20, _REPTILE_SINUSOID),
+    "protonet": Recipe(
+        lambda this, net: protonet(net.features, this.train_ways or this.ways, test_ways=this.ways), _PROTONET
+    ),
+}
+# The options that some learners have and others not.
+SPECIFIC = (
+    "train_ways",
+    "steps",
+    "test_steps",
+    "inner_rate",
+    "meta_gradient",
+    "context_size",
+    "proximal",
+    "inner_batch",
+    "test_inner_batch",
+)
+
+
+def build_model(this: "Experiment") -> nn.Module:
+    """The network of an experiment without open options."""
+    if this.model == "mlp":
+        return models.MLP() if this.regressing else models.MLP((this.hidden,), this.ways)
+    if this.model == "fc":
+        return models.OmniglotFC(ways=this.ways, norm=this.norm)
+    network = models.CNN4 if this.model == "cnn4" else models.OmniglotCNN
+    return network(ways=this.ways, hidden=this.hidden, norm=this.norm)
+
+
+def published(learner: str, ways: int, kind: str) -> dict[str, Any]:
+    """The options that `learner` has, with the values of its paper."""
+    recipe = RECIPES[learner]
+    if kind == "regression":
+        return {"model": "mlp", "shots": 10, "queries": 10, **(recipe.regression or {})}
+    model = "cnn" if kind == "images" else "mlp"
+    return {"model": model, "shots": 1, "queries": 1, **recipe.images, **(recipe.from_20_ways if ways >= 20 else {})}
+
+
+def learners_with(option: str) -> tuple[str, ...]:
+    """The learners that an option of `SPECIFIC` applies to."""
+    return tuple(name for name, recipe in RECIPES.items() if option in recipe.images)

@@ -1,0 +1,206 @@
+"""Baseline and Baseline++ (Chen, Liu, Kira, Wang & Huang 2019, https://arxiv.org/abs/1904.04232).
+
+A new classifier is trained on the support set by gradient steps: on frozen features (a linear probe), or together with
+the network (full fine-tuning).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta._adapt import unroll
+from jaxmeta._checks import check_optional_size, check_size, check_transformation
+from jaxmeta._losses import classification
+from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
+from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_fit, call, embedding, one_hot_labels, with_head
+from jaxmeta.algorithms._heads import Head, check_positive, class_means, unit_length
+
+
+def linear_head(
+    inner: optax.GradientTransformation | None = None, steps: int = 100, *, cosine: float | None = None
+) -> Head:
+    """A linear classifier that is trained by gradient steps on the cross-entropy of the support set.
+
+    Args:
+        inner: the optimizer; `None` is SGD with rate 0.01, momentum 0.9 and weight decay 1e-3.
+        steps: steps, each on the whole support set.
+        cosine: if given, logits are this times the cosine between features and a class's weights, which start at the
+            class's mean. If not, they are linear with a bias, from zero.
+
+    Returns:
+        A `Head` without learned numbers; the derivative goes through all steps.
+
+    Raises:
+        TypeError: if `inner` is not an optax transformation.
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> head = linear_head(optax.sgd(1.0), steps=1)
+        >>> fitted = head.fit((), jnp.eye(2), jnp.eye(2))
+        >>> head.logits(fitted, jnp.eye(2)).tolist()
+        [[0.25, -0.25], [-0.25, 0.25]]
+
+    References:
+        Chen, Liu, Kira, Wang & Huang, *A Closer Look at Few-shot Classification*, ICLR 2019,
+        https://arxiv.org/abs/1904.04232
+    """
+    inner = _default_inner() if inner is None else inner
+    check_transformation(inner=inner)
+    check_size(steps=steps)
+    if cosine is not None:
+        check_positive(cosine=cosine)
+
+    def loss_fn(weights: PyTree, batch: tuple[jax.Array, jax.Array], step: Any) -> tuple[jax.Array, Metrics]:
+        features, one_hot = batch
+        return jnp.mean(optax.softmax_cross_entropy(_logits(weights, features, cosine), one_hot)), {}
+
+    def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> PyTree:
+        weights = _start(features, one_hot, cosine)
+        return unroll(loss_fn, inner, weights, (features, one_hot), jnp.arange(steps)).params
+
+    return Head(fit, lambda weights, features: _logits(weights, features, cosine))
+
+
+def baseline(
+    features_fn: FeaturesFn,
+    ways: int,
+    inner: optax.GradientTransformation | None = None,
+    steps: int = 100,
+    *,
+    test_ways: int | None = None,
+    fine_tune: bool = False,
+    train_features: TrainFeatures | None = None,
+) -> MetaLearner:
+    """Baseline: a linear classifier, trained on the support set.
+
+    The paper trains the network as a classifier of all base classes (`jaxmeta.pretrain`), and this learner only adapts.
+    Its `grad` would train in tasks, through all steps. Each step takes the whole support set, the paper's 4 examples.
+
+    Args:
+        features_fn: see `with_head`.
+        ways: classes of a task in meta-training.
+        inner: see `linear_head`.
+        steps: see `linear_head`.
+        test_ways: classes of a task at test; `None` for the same.
+        fine_tune: train the whole network with the classifier. If false, the features are frozen: a linear probe.
+        train_features: see `with_head`.
+
+    Returns:
+        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+
+    Raises:
+        TypeError: if `inner` is not an optax transformation.
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> learner = baseline(lambda w, x: x @ w, 5, optax.adam(1e-2), steps=100)
+
+    References:
+        Chen, Liu, Kira, Wang & Huang, *A Closer Look at Few-shot Classification*, ICLR 2019,
+        https://arxiv.org/abs/1904.04232
+    """
+    if fine_tune:
+        return _fine_tuned(features_fn, ways, inner, steps, test_ways, train_features, None)
+    head = linear_head(inner, steps)
+    return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)
+
+
+def baseline_plus_plus(
+    features_fn: FeaturesFn,
+    ways: int,
+    inner: optax.GradientTransformation | None = None,
+    steps: int = 100,
+    *,
+    scale: float = 2.0,
+    test_ways: int | None = None,
+    fine_tune: bool = False,
+    train_features: TrainFeatures | None = None,
+) -> MetaLearner:
+    """Baseline++: as `baseline`, with a classifier by the cosine between features and a weight vector per class.
+
+    The weights start at the classes' means, where the paper's are random.
+
+    Args:
+        features_fn: see `with_head`.
+        ways: classes of a task in meta-training.
+        inner: see `linear_head`.
+        steps: see `linear_head`.
+        scale: factor of the cosines.
+        test_ways: classes of a task at test; `None` for the same.
+        fine_tune: see `baseline`.
+        train_features: see `with_head`.
+
+    Returns:
+        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+
+    Raises:
+        TypeError: if `inner` is not an optax transformation.
+        ValueError: if a number is out of range.
+
+    Example:
+        >>> learner = baseline_plus_plus(lambda w, x: x @ w, 5, optax.adam(1e-2), steps=100)
+
+    References:
+        Chen, Liu, Kira, Wang & Huang, *A Closer Look at Few-shot Classification*, ICLR 2019,
+        https://arxiv.org/abs/1904.04232
+    """
+    check_positive(scale=scale)
+    if fine_tune:
+        return _fine_tuned(features_fn, ways, inner, steps, test_ways, train_features, scale)
+    head = linear_head(inner, steps, cosine=scale)
+    return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)
+
+
+def _default_inner() -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.01, momentum=0.9))
+
+
+def _start(features: jax.Array, one_hot: jax.Array, cosine: float | None) -> PyTree:
+    means = class_means(features, one_hot).T
+    if cosine is not None:
+        return {"kernel": means}
+    return {"kernel": jnp.zeros_like(means), "bias": jnp.zeros_like(means[0])}
+
+
+def _logits(weights: PyTree, features: jax.Array, cosine: float | None) -> jax.Array:
+    if cosine is None:
+        return features @ weights["kernel"] + weights["bias"][None]
+    return cosine * unit_length(features) @ unit_length(weights["kernel"].T).T
+
+
+def _fine_tuned(
+    features_fn: FeaturesFn,
+    ways: int,
+    inner: optax.GradientTransformation | None,
+    steps: int,
+    test_ways: int | None,
+    train_features: TrainFeatures | None,
+    cosine: float | None,
+) -> MetaLearner:
+    """The learner whose classifier and network are trained together."""
+    optimizer = _default_inner() if inner is None else inner
+    check_transformation(inner=optimizer)
+    check_size(ways=ways, steps=steps)
+    check_optional_size(test_ways=test_ways)
+    embed = embedding(features_fn, train_features)
+
+    def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
+        features = features_fn(meta.params, support.x)
+        one_hot = one_hot_labels(support.y, ways if key is not None else test_ways or ways, features.dtype)
+        keys = jnp.arange(steps) if key is None else jax.random.split(key, steps)
+
+        def loss_fn(both: tuple[PyTree, PyTree], batch: Batch, step: jax.Array) -> tuple[jax.Array, Metrics]:
+            params, weights = both
+            logits = _logits(weights, embed(params, batch.x, None if key is None else step), cosine)
+            return jnp.mean(optax.softmax_cross_entropy(logits, one_hot)), {}
+
+        start = meta.params, _start(features, one_hot, cosine)
+        return unroll(loss_fn, optimizer, start, support, keys).params
+
+    def predict(both: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
+        params, weights = both
+        return _logits(weights, embed(params, x, key), cosine)
+
+    return by_fit(MetaParams, fit, predict, classification(call))

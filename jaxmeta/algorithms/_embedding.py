@@ -1,0 +1,165 @@
+"""Learners that embed the examples of a task and fit a classifier, the head, to the features of its support set."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from jaxmeta._checks import check_optional_size, check_size
+from jaxmeta._losses import classification
+from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
+from jaxmeta.algorithms._heads import Head
+
+FeaturesFn = Callable[[PyTree, Any], jax.Array]
+"""`(params, x) -> features [n, d]`."""
+TrainFeatures = Callable[[PyTree, Any, jax.Array], jax.Array]
+"""`(params, x, key) -> features [n, d]`."""
+
+
+def with_head(
+    features_fn: FeaturesFn,
+    head: Head,
+    ways: int,
+    *,
+    test_ways: int | None = None,
+    train_features: TrainFeatures | None = None,
+    loss_fn: LossFn | None = None,
+) -> MetaLearner:
+    """A learner that fits `head` to the features of the support set, and learns the features.
+
+    Tasks have integer labels 0 to `ways - 1`, each on one support example or more; otherwise all logits are NaN.
+
+    Args:
+        features_fn: `(params, x) -> features [n, d]`; for the models of `jaxmeta.models`
+            `functools.partial(model.apply, method="features")`.
+        head: what is fitted to the features.
+        ways: classes of a task in meta-training.
+        test_ways: classes of the tasks that `MetaLearner.adapt` is given; `None` for the same.
+        train_features: `(params, x, key) -> features`, in the place of `features_fn` in meta-training: for a model with
+            dropout.
+        loss_fn: `(classifier, batch, key) -> (loss, metrics)`, where `classifier(x)` gives logits; cross-entropy and
+            accuracy if `None`.
+
+    Returns:
+        A `MetaLearner`. `adapt` returns a classifier: a `jax.tree_util.Partial`, that is a pytree of arrays that is
+        called with inputs `[m, ...]` and returns logits `[m, test_ways]`. The numbers that the head learns are in
+        `MetaParams.learned`.
+
+    Raises:
+        ValueError: if `ways` or `test_ways` is less than 1; when called, if the features are not `[n, d]`.
+
+    Example:
+        >>> import jaxmeta
+        >>> learner = with_head(lambda w, x: x @ w, jaxmeta.euclidean_head(), ways=2)
+        >>> support = Batch(jnp.array([[0.0], [2.0], [9.0]]), jnp.array([0, 0, 1]))
+        >>> classifier = learner.adapt(learner.init(jnp.eye(1)), support, jax.random.key(0))
+        >>> classifier(jnp.array([[2.0]])).tolist()
+        [[-1.0, -49.0]]
+    """
+
+    def init(params: PyTree) -> MetaParams:
+        dtype = jnp.result_type(*jax.tree.leaves(params))
+        return MetaParams(params, jax.tree.map(lambda value: jnp.asarray(value, dtype), head.learned))
+
+    def fit(meta: MetaParams, features: jax.Array, one_hot: jax.Array) -> PyTree:
+        return head.fit(meta.learned, _rows(features), one_hot)
+
+    def logits(params: PyTree, fitted: PyTree, features: jax.Array) -> jax.Array:
+        del params
+        return head.logits(fitted, _rows(features))
+
+    return by_features(features_fn, fit, logits, ways, test_ways, train_features, loss_fn, init)
+
+
+def by_features(
+    features_fn: FeaturesFn,
+    fit: Callable[[MetaParams, jax.Array, jax.Array], PyTree],
+    logits: Callable[[PyTree, PyTree, jax.Array], jax.Array],
+    ways: int,
+    test_ways: int | None,
+    train_features: TrainFeatures | None,
+    loss_fn: LossFn | None = None,
+    init: Callable[[PyTree], MetaParams] = MetaParams,
+) -> MetaLearner:
+    """`with_head` for a head with parameters: `fit(meta, features, one_hot)`, `logits(params, fitted, features)`."""
+    check_size(ways=ways)
+    check_optional_size(test_ways=test_ways)
+    embed = embedding(features_fn, train_features)
+
+    def fit_support(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
+        features = embed(meta.params, support.x, key)
+        one_hot = one_hot_labels(support.y, ways if key is not None else test_ways or ways, features.dtype)
+        return meta.params, fit(meta, features, one_hot)
+
+    def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
+        return logits(*fitted, embed(fitted[0], x, key))
+
+    return by_fit(init, fit_support, predict, classification(call) if loss_fn is None else loss_fn)
+
+
+def embedding(
+    features_fn: FeaturesFn, train_features: TrainFeatures | None
+) -> Callable[[PyTree, Any, jax.Array | None], jax.Array]:
+    """`(params, x, key) -> features`; the key is `None` outside meta-training."""
+
+    def embed(params: PyTree, x: Any, key: jax.Array | None) -> jax.Array:
+        if key is not None and train_features is not None:
+            return train_features(params, x, key)
+        return features_fn(params, x)
+
+    return embed
+
+
+def by_fit(
+    init: Callable[[PyTree], MetaParams],
+    fit: Callable[[MetaParams, Any, jax.Array | None], PyTree],
+    predict: Callable[[PyTree, Any, jax.Array | None], Any],
+    loss_fn: LossFn,
+) -> MetaLearner:
+    """The learner that is fitted to the support set by one differentiable function.
+
+    Args:
+        init: see `MetaLearner`.
+        fit: `(meta, support, key) -> fitted`; here and in `predict` the key is `None` outside meta-training.
+        predict: `(fitted, x, key) -> predictions`.
+        loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` gives predictions.
+    """
+
+    def predict_at_test(fitted: PyTree, x: Any) -> Any:
+        return predict(fitted, x, None)
+
+    def adapt(meta: MetaParams, support: Any, key: jax.Array) -> Partial:
+        del key
+        return Partial(predict_at_test, fit(meta, support, None))
+
+    def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
+        fit_key, predict_key, loss_key = jax.random.split(key, 3)
+
+        def objective(meta: MetaParams) -> tuple[jax.Array, Metrics]:
+            fitted = fit(meta, task.support, fit_key)
+            return loss_fn(lambda x: predict(fitted, x, predict_key), task.query, loss_key)
+
+        (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(meta)
+        return {"loss": loss, **metrics}, gradient
+
+    return MetaLearner(init, adapt, loss_fn, grad)
+
+
+def call(predictor: Callable[[Any], Any], x: Any) -> Any:
+    """The `apply` of a predictor that holds its own parameters, for `classification` and `regression`."""
+    return predictor(x)
+
+
+def _rows(features: jax.Array) -> jax.Array:
+    if features.ndim != 2:
+        raise ValueError(f"features_fn must return features [n, d], got shape {features.shape}")
+    return features
+
+
+def one_hot_labels(labels: jax.Array, ways: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """`[n, ways]`; all NaN if a label is out of range or a class has no example, which no shape tells."""
+    one_hot = jax.nn.one_hot(labels, ways, dtype=dtype)
+    sound = jnp.all(jnp.any(one_hot, 1)) & jnp.all(jnp.any(one_hot, 0))
+    return jnp.where(sound, one_hot, jnp.nan)

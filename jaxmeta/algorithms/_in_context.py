@@ -1,0 +1,149 @@
+"""A transformer that learns in context (Kirsch, Harrison, Sohl-Dickstein & Metz 2022, https://arxiv.org/abs/2212.04458).
+
+A black box in the line of SNAIL (Mishra et al. 2018, https://arxiv.org/abs/1707.03141): the support set is read by
+attention, and how to learn from it is whatever training finds.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxmeta._checks import check_size
+from jaxmeta._losses import classification
+from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree
+from jaxmeta.algorithms._embedding import by_fit, call
+
+
+def in_context(
+    encode: Callable[[PyTree, Any, Any], PyTree],
+    decode: Callable[[PyTree, PyTree, Any], Any],
+    loss_fn: LossFn | None = None,
+) -> MetaLearner:
+    """A learner whose adaptation is a forward pass over the support set.
+
+    Args:
+        encode: `(params, x [n, ...], y [n, ...]) -> context`, what the queries will see of a support set.
+        decode: `(params, context, x [m, ...]) -> predictions [m, ...]`. `ContextTransformer` has both.
+        loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` gives predictions; `None` takes them
+            for logits: cross-entropy and accuracy. For regression `jaxmeta.regression(lambda f, x: f(x))`.
+
+    Returns:
+        A `MetaLearner`. `adapt` returns a predictor: a `jax.tree_util.Partial` that is called with inputs `[m, ...]`.
+
+    Example:
+        >>> import functools
+        >>> from jaxmeta import models
+        >>> model = ContextTransformer(out=5, backbone=models.OmniglotCNN())
+        >>> learner = in_context(
+        ...     functools.partial(model.apply, method="encode"), functools.partial(model.apply, method="decode")
+        ... )
+
+    References:
+        Kirsch, Harrison, Sohl-Dickstein & Metz, *General-Purpose In-Context Learning by Meta-Learning Transformers*,
+        2022, https://arxiv.org/abs/2212.04458
+        Mishra, Rohaninejad, Chen & Abbeel, *A Simple Neural Attentive Meta-Learner*, ICLR 2018,
+        https://arxiv.org/abs/1707.03141
+    """
+
+    def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
+        del key
+        return meta.params, encode(meta.params, support.x, support.y)
+
+    def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> Any:
+        del key
+        return decode(*fitted, x)
+
+    return by_fit(MetaParams, fit, predict, classification(call) if loss_fn is None else loss_fn)
+
+
+class ContextTransformer(nn.Module):
+    """A transformer over labelled examples, for `in_context`.
+
+    A token is the sum of a linear map of the input and, for a support example, one of its label. All tokens attend to
+    the support tokens and to no query, so that the support set is read once, in any order, and queries do not see each
+    other. Layers normalise first.
+
+    Attributes:
+        out: number of outputs: classes, or targets.
+        width: of the tokens.
+        layers: attention layers, each with a two-layer network.
+        heads: of each attention; divides `width`.
+        backbone: a network with a `features` method for the inputs, such as the models of `jaxmeta.models`; `None`
+            takes inputs `[n, d]` as they are.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> model = ContextTransformer(out=3)
+        >>> x = jnp.zeros((4, 2))
+        >>> params = model.init(jax.random.key(0), x)
+        >>> context = model.apply(params, x, jnp.array([0, 1, 2, 0]), method="encode")
+        >>> model.apply(params, context, jnp.zeros((7, 2)), method="decode").shape
+        (7, 3)
+    """
+
+    out: int
+    width: int = 64
+    layers: int = 3
+    heads: int = 4
+    backbone: Any = None
+
+    def __post_init__(self) -> None:
+        check_size(out=self.out, width=self.width, layers=self.layers, heads=self.heads)
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Make the layers."""
+        self.input, self.label = nn.Dense(self.width), nn.Dense(self.width)
+        self.blocks = [_Block(self.heads) for _ in range(self.layers)]
+        self.norm, self.output = nn.LayerNorm(), nn.Dense(self.out)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Outputs `[n, out]` for `x: [n, ...]` from labels of zero at the same inputs; for `init`."""
+        return self.decode(self.encode(x, jnp.zeros((x.shape[0], self.out), x.dtype)), x)
+
+    def encode(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
+        """The support tokens before each layer, `layers` times `[n, width]`.
+
+        Args:
+            x: inputs `[n, ...]`.
+            y: classes `[n]`, integer, or targets `[n, out]`.
+        """
+        features = self._features(x)
+        labels = jax.nn.one_hot(y, self.out, dtype=features.dtype) if jnp.issubdtype(y.dtype, jnp.integer) else y
+        tokens = self.input(features) + self.label(labels)
+        context = []
+        for block in self.blocks:
+            context.append(tokens)
+            tokens = block(tokens, tokens)
+        return tuple(context)
+
+    def decode(self, context: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
+        """Outputs `[m, out]` for `x: [m, ...]`."""
+        tokens = self.input(self._features(x))
+        for block, support in zip(self.blocks, context, strict=True):
+            tokens = block(tokens, support)
+        return self.output(self.norm(tokens))
+
+    def _features(self, x: jax.Array) -> jax.Array:
+        return x if self.backbone is None else self.backbone.features(x)
+
+
+class _Block(nn.Module):
+    """Attention to `support: [n, width]` and a two-layer network, each added to the tokens `[m, width]`."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, support: jax.Array) -> jax.Array:
+        norm = nn.LayerNorm(name="norm")
+        attention = nn.MultiHeadDotProductAttention(self.heads, use_bias=False, name="attention")
+        tokens = tokens + attention(norm(tokens), norm(support))
+        hidden = nn.gelu(nn.Dense(2 * tokens.shape[-1], name="hidden")(nn.LayerNorm(name="hidden_norm")(tokens)))
+        return tokens + nn.Dense(tokens.shape[-1], name="out")(hidden)

@@ -1,0 +1,127 @@
+"""Relation networks (Sung, Yang, Zhang, Xiang, Torr & Hospedales 2018, https://arxiv.org/abs/1711.06025).
+
+A second network compares the features of a query with those of each class, instead of a fixed distance.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxmeta._checks import check_choice, check_size
+from jaxmeta._losses import classification
+from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
+from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, call
+
+
+def relation_network(
+    features_fn: FeaturesFn,
+    relation_fn: Callable[[PyTree, jax.Array], jax.Array],
+    ways: int,
+    *,
+    test_ways: int | None = None,
+    loss: Literal["mse", "cross-entropy"] = "mse",
+    train_features: TrainFeatures | None = None,
+) -> MetaLearner:
+    """Relation networks. A class is the sum of its support features.
+
+    Args:
+        features_fn: `(params, x) -> features [n, ..., c]`: vectors, or feature maps as in the paper.
+        relation_fn: `(params, pairs [k, ..., 2c]) -> logits [k, 1]`: how likely the class, the first half of the last
+            axis, is that of the query, the second half. `RelationNet` has both functions.
+        ways: classes of a task in meta-training.
+        test_ways: classes of a task at test; `None` for the same.
+        loss: `"mse"`: squared difference of the sigmoid and 1 for the right class, 0 for the others, the paper's;
+            `"cross-entropy"`: of the softmax over the classes.
+        train_features: see `with_head`.
+
+    Returns:
+        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+
+    Raises:
+        ValueError: if a number is out of range or there is no such loss.
+
+    Example:
+        >>> import functools
+        >>> from jaxmeta import models
+        >>> model = RelationNet(models.OmniglotCNN())
+        >>> learner = relation_network(
+        ...     functools.partial(model.apply, method="features"),
+        ...     functools.partial(model.apply, method="relation"),
+        ...     ways=5,
+        ... )
+
+    References:
+        Sung et al., *Learning to Compare: Relation Network for Few-Shot Learning*, CVPR 2018,
+        https://arxiv.org/abs/1711.06025
+    """
+    check_choice("loss", loss, ("mse", "cross-entropy"))
+
+    def fit(meta: MetaParams, features: jax.Array, one_hot: jax.Array) -> jax.Array:
+        del meta
+        return jnp.tensordot(one_hot.T, features, 1)
+
+    def logits(params: PyTree, classes: jax.Array, features: jax.Array) -> jax.Array:
+        shape = features.shape[0], *classes.shape
+        pairs = jnp.concatenate([jnp.broadcast_to(classes, shape), jnp.broadcast_to(features[:, None], shape)], -1)
+        return relation_fn(params, pairs.reshape(-1, *pairs.shape[2:])).reshape(shape[:2])
+
+    loss_fn = _squared if loss == "mse" else classification(call)
+    return by_features(features_fn, fit, logits, ways, test_ways, train_features, loss_fn)
+
+
+class RelationNet(nn.Module):
+    """A network and a relation module of two layers on pairs of its features, for `relation_network`.
+
+    Attributes:
+        backbone: a network with a `features` method that gives vectors, such as the models of `jaxmeta.models`.
+        hidden: width of the relation module.
+
+    Raises:
+        ValueError: If `hidden` is below 1.
+
+    Example:
+        >>> from jaxmeta import models
+        >>> model = RelationNet(models.MLP(sizes=(8,)))
+        >>> params = model.init(jax.random.key(0), jnp.zeros((1, 3)))
+        >>> model.apply(params, jnp.zeros((4, 16)), method="relation").shape
+        (4, 1)
+
+    References:
+        Sung et al., *Learning to Compare: Relation Network for Few-Shot Learning*, CVPR 2018,
+        https://arxiv.org/abs/1711.06025
+    """
+
+    backbone: Any
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        check_size(hidden=self.hidden)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        """Make the relation module."""
+        self.relation_net = nn.Sequential([nn.Dense(self.hidden), nn.relu, nn.Dense(1)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Logits `[n, 1]` that each of `x: [n, ...]` is of its own class; for `init`."""
+        features = self.features(x)
+        return self.relation(jnp.concatenate([features, features], 1))
+
+    def features(self, x: jax.Array) -> jax.Array:
+        """Features `[n, d]` of `x: [n, ...]`."""
+        return self.backbone.features(x)
+
+    def relation(self, pairs: jax.Array) -> jax.Array:
+        """Logits `[k, 1]` that the two halves of `pairs: [k, 2d]` are of one class."""
+        return self.relation_net(pairs)
+
+
+def _squared(classifier: Callable[[Any], jax.Array], batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+    """Mean squared error of the relation scores, and accuracy."""
+    logits = classifier(batch.x)
+    _, metrics = classification(call)(lambda _: logits, batch, key)
+    targets = jax.nn.one_hot(batch.y, logits.shape[1], dtype=logits.dtype)
+    return jnp.mean(jnp.square(jax.nn.sigmoid(logits) - targets)), metrics

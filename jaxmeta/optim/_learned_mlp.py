@@ -1,0 +1,181 @@
+"""A learned optimizer: a small MLP per parameter (Metz et al. 2019, https://arxiv.org/abs/1810.10180).
+
+One small network, shared by all parameters, maps features of each one's past gradients to its step.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta._checks import check_finite, check_size, check_transformation
+from jaxmeta._learned import Learned
+from jaxmeta._types import PyTree
+from jaxmeta.optim._networks import Weights, check_weights, column, dense, initial_dense, zero_dense
+
+_TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+_SMALL = 1e-10  # added to mean squares: a gradient below 1e-5 counts as small
+
+
+class LearnedMLPState(NamedTuple):
+    """State of `learned_mlp`."""
+
+    weights: Learned
+    """The network: a nested dict of arrays."""
+    step: jax.Array
+    """The number of updates so far."""
+    momenta: PyTree
+    """A tree like the parameters, `[momenta, ...]` for each: averages of the gradient."""
+    second_moment: PyTree
+    """A tree like the parameters: average of the squared gradient."""
+    nominal: optax.OptState
+    """State of `nominal`."""
+
+
+def learned_mlp(
+    nominal: optax.GradientTransformation,
+    *,
+    key: jax.Array | None = None,
+    weights: PyTree | None = None,
+    sizes: Sequence[int] = (16, 16),
+    momenta: Sequence[float] = (0.5, 0.9, 0.99),
+    second_moment: float = 0.99,
+    step_scale: float = 0.01,
+) -> optax.GradientTransformationExtraArgs:
+    """A known optimizer's step plus that of a small network of each parameter's features.
+
+    For each coordinate,
+
+        direction, magnitude = MLP(features)
+        step = nominal step - step_scale * direction * exp(magnitude)
+
+    Features are the gradient, the parameter and momenta of several decays, each divided by its root mean square over
+    the tensor; gradient and momenta divided by the root of the coordinate's second moment, as in Adam; the logarithm of
+    that second moment relative to its mean over the tensor; and the number of updates so far on several time scales.
+    None of them changes when the loss is multiplied by a number. The last layer starts at zero, so the whole starts as
+    `nominal`, as in Harrison et al. (2022); Metz et al. have the network alone, `nominal=optax.set_to_zero()`. It must
+    be what makes the whole step, so it ends a chain. The state holds `len(momenta) + 1` numbers per parameter.
+
+    Args:
+        nominal: an optax optimizer, such as `optax.adam(1e-3)`. Give the same one when trained weights are used.
+        key: for initial weights.
+        weights: trained weights, what another state's `weights.value` holds. Give these or `key`.
+        sizes: widths of the hidden layers.
+        momenta: decays of the averages of the gradient.
+        second_moment: decay of the average of the squared gradient.
+        step_scale: what the network's output is multiplied by.
+
+    Returns:
+        An optax optimizer whose state holds the network as `Learned`, in float32 or wider; `update` needs the
+        parameters.
+
+    Raises:
+        TypeError: if `nominal` is not an optax transformation.
+        ValueError: if there is no hidden layer, a size is less than 1, a decay is not in [0, 1), `step_scale` is not a
+            finite number, not exactly one of `key` and `weights` is given, or `weights` are of other sizes; from
+            `update`, without parameters.
+
+    Example:
+        >>> optimizer = learned_mlp(optax.sgd(0.5), key=jax.random.key(0))
+        >>> params = {"w": jnp.ones((2, 3))}
+        >>> state = optimizer.init(params)
+        >>> optimizer.update({"w": jnp.ones((2, 3))}, state, params)[0]["w"][0].tolist()
+        [-0.5, -0.5, -0.5]
+        >>> trained = learned_mlp(optax.sgd(0.5), weights=state.weights.value)
+
+    References:
+        Metz, Maheswaranathan, Nixon, Freeman & Sohl-Dickstein, *Understanding and Correcting Pathologies in the
+        Training of Learned Optimizers*, ICML 2019, https://arxiv.org/abs/1810.10180
+
+        Metz, Freeman, Harrison, Maheswaranathan & Sohl-Dickstein, *Practical Tradeoffs between Memory, Compute, and
+        Performance in Learned Optimizers*, CoLLAs 2022, https://arxiv.org/abs/2203.11860
+
+        Harrison, Metz & Sohl-Dickstein, *A Closer Look at Learned Optimization: Stability, Robustness, and Inductive
+        Biases*, NeurIPS 2022, https://arxiv.org/abs/2209.11208
+    """
+    check_transformation(nominal=nominal)
+    check_finite(step_scale=step_scale)
+    _check_network(sizes, momenta, second_moment)
+    turn = optax.with_extra_args_support(nominal)
+    decays = (*momenta, second_moment)
+
+    def initial(key: jax.Array) -> Weights:
+        keys = jax.random.split(key, len(sizes))
+        inputs = (2 * len(momenta) + 4 + len(_TIMESCALES), *sizes)
+        layers = {f"layer_{i}": initial_dense(keys[i], inputs[i], size) for i, size in enumerate(sizes)}
+        return layers | {"out": zero_dense(sizes[-1], 2)}
+
+    make_weights = check_weights(weights, key, initial)
+
+    def init(params: PyTree) -> Any:
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+        return LearnedMLPState(
+            Learned(make_weights(dtype)),
+            jnp.zeros([], jnp.int32),
+            jax.tree.map(lambda p: jnp.zeros((len(momenta), *jnp.shape(p)), dtype), params),
+            jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), dtype), params),
+            turn.init(params),
+        )
+
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any) -> tuple[PyTree, Any]:
+        if params is None:
+            raise ValueError("learned_mlp needs the parameters: call update(updates, state, params)")
+        known, nominal_state = turn.update(updates, state.nominal, params, **extra_args)
+        network = state.weights.value
+        dtype = network["out"]["bias"].dtype
+        grads = jax.tree.map(lambda g: g.astype(dtype), updates)
+        count: Any = optax.safe_increment(state.step)
+
+        rates = jnp.asarray(decays, dtype)
+        first = jax.tree.map(lambda g, m: _average(g[None], m, column(rates[:-1], m.ndim)), grads, state.momenta)
+        second = jax.tree.map(lambda g, v: _average(g * g, v, rates[-1]), grads, state.second_moment)
+        # Averages that began at zero are too small by this factor.
+        weight = 1 - rates ** count.astype(dtype)
+        time = jnp.tanh(state.step / jnp.asarray(_TIMESCALES, dtype) - 1)
+
+        def step(known: jax.Array, g: jax.Array, p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+            x = _features(g, p.astype(dtype), m / column(weight[:-1], m.ndim), v / weight[-1])
+            direction, magnitude = _network(network, x, time)
+            return (known - step_scale * direction * jnp.exp(magnitude)).astype(known.dtype)
+
+        steps = jax.tree.map(step, known, grads, params, first, second)
+        return steps, LearnedMLPState(state.weights, count, first, second, nominal_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _average(new: jax.Array, old: jax.Array, decay: jax.Array) -> jax.Array:
+    return decay * old + (1 - decay) * new
+
+
+def _features(grad: jax.Array, param: jax.Array, momenta: jax.Array, second_moment: jax.Array) -> jax.Array:
+    """Of one tensor: `[2 * momenta + 4, ...]`, finite with finite derivatives also where everything is zero."""
+    axes = tuple(range(1, momenta.ndim))
+    slopes = jnp.concatenate([grad[None], momenta])
+    plain = jnp.concatenate([slopes, param[None]])
+    plain = plain * jax.lax.rsqrt(jnp.mean(plain * plain, axes, keepdims=True) + _SMALL)
+    second_moment = second_moment[None] + _SMALL
+    log = jnp.log(second_moment / jnp.mean(second_moment, axes, keepdims=True))
+    return jnp.concatenate([plain, slopes * jax.lax.rsqrt(second_moment), 0.1 * log])
+
+
+def _network(weights: Weights, x: jax.Array, time: jax.Array) -> jax.Array:
+    """`x: [features, ...]` and `time: [scales]`, the same for all coordinates, to `[2, ...]`."""
+    kernel, bias = weights["layer_0"]["kernel"], weights["layer_0"]["bias"]
+    own, shared = kernel[: x.shape[0]], kernel[x.shape[0] :]
+    x = jax.nn.relu(dense({"kernel": own, "bias": bias + time @ shared}, x))
+    for i in range(1, len(weights) - 1):
+        x = jax.nn.relu(dense(weights[f"layer_{i}"], x))
+    return dense(weights["out"], x)
+
+
+def _check_network(sizes: Sequence[int], momenta: Sequence[float], second_moment: float) -> None:
+    if not sizes:
+        raise ValueError("sizes must have at least one hidden layer, got none")
+    check_size(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
+    for name, decay in [(f"momenta[{i}]", d) for i, d in enumerate(momenta)] + [("second_moment", second_moment)]:
+        check_finite(**{name: decay})
+        if not 0 <= decay < 1:
+            raise ValueError(f"{name} must be in [0, 1), got {decay!r}")

@@ -1,0 +1,103 @@
+# pyright: reportArgumentType=false
+"""`loop` for any update, and learners that change in training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmeta
+from jaxmeta import data, models
+
+KEY = jax.random.key(0)
+
+
+def step(state, key, drift):
+    """A random walk that counts itself: more than parameters in the state, integers too."""
+    place = state["place"] + drift + jax.random.normal(key)
+    return {"place": place, "count": state["count"] + 1}, {"loss": jnp.abs(place)}
+
+
+START = {"place": jnp.array(0.0), "count": jnp.array(0)}
+
+
+def run(folder=None, **options):
+    defaults = {"iterations": 10, "log_every": 2, "validate_every": 4, "progress": False}
+    return jaxmeta.loop(step, START, KEY, 0.5, folder=folder, **{**defaults, **options})
+
+
+def test_updates_are_those_of_the_step():
+    state = START
+    for i in range(10):
+        state, _ = step(state, jax.random.fold_in(KEY, i), 0.5)
+    done = run()
+    np.testing.assert_allclose(done.state["place"], state["place"], rtol=1e-6)
+    assert int(done.state["count"]) == done.step == 10
+    assert [record["step"] for record in done.history] == [2, 4, 6, 8, 10]
+    assert all(record["updates_per_second"] > 0 for record in done.history)
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("loss", 4), ("height", 8)])
+def test_the_best_state_is_kept(monitor, best):
+    """Validated after 4, 8 and 10 updates: a loss is minimised, anything else maximised."""
+    values = iter([1.0, 3.0, 2.0])
+    done = run(validate=lambda state: {monitor: next(values)}, monitor=monitor)
+    assert done.step == int(done.best["count"]) == best
+    assert int(done.state["count"]) == 10
+    assert [r[f"validation/{monitor}"] for r in done.history if f"validation/{monitor}" in r] == [1.0, 3.0, 2.0]
+
+
+def test_a_run_goes_on_bit_for_bit(tmp_path):
+    whole = run()
+    run(tmp_path, iterations=6)
+    again = run(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, again.state, whole.state)
+    assert [record["step"] for record in again.history] == [2, 4, 6, 8, 10]
+
+
+def test_a_state_that_is_not_finite_is_named():
+    def diverge(state, key):
+        return {**state, "place": jnp.where(state["count"] > 2, jnp.nan, 1.0), "count": state["count"] + 1}, {}
+
+    with pytest.raises(FloatingPointError, match=r"state\['place'\] became NaN or infinite by update 4"):
+        jaxmeta.loop(diverge, START, KEY, iterations=6, log_every=2, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"validate_every": 3}, r"validate_every must be a multiple of log_every \(2\), got 3"),
+        ({"validate": lambda state: {"a": 0.0}, "monitor": "b"}, r"monitor must be one of \['a'\], got 'b'"),
+    ],
+)
+def test_bad_arguments(options, message):
+    with pytest.raises(ValueError, match=message):
+        run(**options)
+
+
+def test_a_learner_that_changes_in_training():
+    """The loss counts from update 2 on: before it nothing moves, and all of it is one compiled loop."""
+    model = models.MLP(sizes=(4,))
+    mse = jaxmeta.regression(model.apply)
+    sampler = data.Sinusoid(shots=3, queries=3)
+    asked = []
+
+    def learner_at(number):
+        asked.append(number)
+
+        def loss_fn(params, batch, key):
+            return jnp.where(number < 2, 0.0, 1.0) * mse(params, batch, key)[0], {}
+
+        return jaxmeta.maml(loss_fn, optax.sgd(0.01))
+
+    meta = learner_at(jnp.int32(0)).init(model.init(KEY, sampler.example))
+    options = {"num_tasks": 2, "log_every": 1, "validate_every": 1, "progress": False}
+    still, moved = (
+        jaxmeta.train(learner_at, optax.sgd(0.1), meta, sampler, KEY, iterations=n, **options) for n in (2, 4)
+    )
+    jax.tree.map(np.testing.assert_array_equal, still.meta, meta)
+    assert not np.array_equal(moved.meta.params["params"]["head"]["kernel"], meta.params["params"]["head"]["kernel"])
+    assert [record["train/loss"] == 0 for record in moved.history] == [True, True, False, False]
+    assert len(asked) < 20  # traced, not called in every update

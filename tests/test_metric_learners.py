@@ -1,0 +1,315 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportCallIssue=false
+"""One table of learners that are fitted to the support set at once; they pass `check_learner`, and more below."""
+
+import functools
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import struct
+from jax.tree_util import Partial
+
+import jaxmeta
+from jaxmeta import Batch, MetaParams, Task, data, models
+from jaxmeta.testing import check_learner, check_meta_gradient
+
+
+@struct.dataclass
+class Clusters:
+    """Classification of points around random centres; half of the inputs are noise that has to be learned away."""
+
+    ways: int = struct.field(pytree_node=False, default=3)
+    shots: int = struct.field(pytree_node=False, default=2)
+    queries: int = struct.field(pytree_node=False, default=2)
+
+    def __call__(self, key):
+        noise = jax.random.uniform(key, (self.ways, 1 + self.shots + self.queries, 6), minval=-2.0, maxval=2.0)
+        signal = noise[:, :1, :3] + 0.3 * noise[:, 1:, :3]
+        x = jnp.concatenate([signal, noise[:, 1:, 3:]], 2)
+        y = jnp.broadcast_to(jnp.arange(self.ways)[:, None], x.shape[:2])
+        parts = [(x[:, : self.shots], y[:, : self.shots]), (x[:, self.shots :], y[:, self.shots :])]
+        return Task(*(Batch(x.reshape(-1, 6), y.reshape(-1)) for x, y in parts))
+
+
+def methods(model, *names):
+    """Functions of the parameters, one for each method of a Linen module."""
+    return [functools.partial(model.apply, method=name) for name in names]
+
+
+MODEL = models.MLP(sizes=(8,), activation=jnp.tanh)
+(FEATURES,) = methods(MODEL, "features")
+CONTEXT, RELATION = jaxmeta.FullContext(MODEL, steps=2), jaxmeta.RelationNet(MODEL, hidden=8)
+PROCESS, BLACK_BOX = jaxmeta.NeuralProcess(1, (16, 8), (16,)), jaxmeta.ContextTransformer(3, 8, 2, 2, MODEL)
+REGRESSOR = jaxmeta.ContextTransformer(1, 8, 1, 2)
+CONTEXTS = dict(zip(("support_context", "query_context"), methods(CONTEXT, "support", "query"), strict=True))
+MSE = jaxmeta.regression(lambda predictor, x: predictor(x))
+SGD = optax.sgd(0.5)
+
+TASKS, WAVES = Clusters(), data.Sinusoid(shots=5, queries=5)
+# name: (learner, model, tasks)
+LEARNERS = {
+    "protonet": (jaxmeta.protonet(FEATURES, 3), MODEL, TASKS),
+    "protonet-cosine": (jaxmeta.protonet(FEATURES, 3, distance="cosine"), MODEL, TASKS),
+    "matching-network": (jaxmeta.matching_network(FEATURES, 3), MODEL, TASKS),
+    "full-context": (jaxmeta.matching_network(methods(CONTEXT, "features")[0], 3, **CONTEXTS), CONTEXT, TASKS),
+    "relation-network": (jaxmeta.relation_network(*methods(RELATION, "features", "relation"), 3), RELATION, TASKS),
+    "r2d2": (jaxmeta.r2d2(FEATURES, 3), MODEL, TASKS),
+    "lr-d2": (jaxmeta.lr_d2(FEATURES, 3), MODEL, TASKS),
+    "metaoptnet": (jaxmeta.metaoptnet(FEATURES, 3, label_smoothing=0.1), MODEL, TASKS),
+    "simpleshot": (jaxmeta.simpleshot(FEATURES, 3, center=jnp.full(8, 0.1)), MODEL, TASKS),
+    "meta-baseline": (jaxmeta.meta_baseline(FEATURES, 3), MODEL, TASKS),
+    "baseline": (jaxmeta.baseline(FEATURES, 3, SGD, 5), MODEL, TASKS),
+    "baseline++": (jaxmeta.baseline_plus_plus(FEATURES, 3, SGD, 5), MODEL, TASKS),
+    "fine-tuning": (jaxmeta.baseline(FEATURES, 3, SGD, 3, fine_tune=True), MODEL, TASKS),
+    "neural-process": (jaxmeta.conditional_neural_process(*methods(PROCESS, "encode", "decode")), PROCESS, WAVES),
+    "in-context": (jaxmeta.in_context(*methods(BLACK_BOX, "encode", "decode")), BLACK_BOX, TASKS),
+    "in-context-regression": (jaxmeta.in_context(*methods(REGRESSOR, "encode", "decode"), MSE), REGRESSOR, WAVES),
+}
+CLASSIFIERS = [name for name, (_, _, tasks) in LEARNERS.items() if tasks is TASKS]
+
+
+def initial(name):
+    """The learner, its model's parameters, and a task."""
+    learner, model, tasks = LEARNERS[name]
+    task = tasks(jax.random.key(1))
+    return learner, model.init(jax.random.key(0), task.query.x), task
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNERS if name not in ("protonet-cosine", "simpleshot")])
+def test_learner(name):
+    """The rows that are left out are the code of other rows with other numbers."""
+    learner, params, _ = initial(name)
+    check_learner(learner, params, LEARNERS[name][2])
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"full-context"}))  # whose LSTM is a float32 one
+def test_meta_gradient_equals_finite_differences(name):
+    check_meta_gradient(*initial(name))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_order_of_examples_and_names_of_classes_do_not_matter(name):
+    learner, params, task = initial(name)
+    meta, support = learner.init(params), task.support
+
+    @jax.jit
+    def logits(support):
+        return learner.adapt(meta, support, jax.random.key(0))(task.query.x)
+
+    order, classes = jnp.array([5, 0, 3, 1, 4, 2]), jnp.array([2, 0, 1])
+    plain = logits(support)
+    assert plain.shape == (6, 3)
+    assert float(jnp.std(plain)) > 1e-3
+    if name != "full-context":  # whose LSTM reads the support set in order
+        shuffled = logits(Batch(support.x[order], support.y[order]))
+        np.testing.assert_allclose(shuffled, plain, rtol=1e-4, atol=1e-4)
+    if name != "in-context":  # which learns a vector for each label
+        renamed = logits(Batch(support.x, classes[support.y]))
+        np.testing.assert_allclose(renamed[:, classes], plain, rtol=1e-4, atol=1e-4)
+
+
+FACTORIES = {
+    "protonet": jaxmeta.protonet,
+    "matching-network": jaxmeta.matching_network,
+    "full-context": functools.partial(jaxmeta.matching_network, **CONTEXTS),
+    "relation-network": lambda features, ways, test_ways: jaxmeta.relation_network(
+        features, methods(RELATION, "relation")[0], ways, test_ways=test_ways
+    ),
+    "r2d2": jaxmeta.r2d2,
+    "lr-d2": jaxmeta.lr_d2,
+    "metaoptnet": jaxmeta.metaoptnet,
+    "simpleshot": jaxmeta.simpleshot,
+    "meta-baseline": jaxmeta.meta_baseline,
+    "baseline": jaxmeta.baseline,
+    "baseline++": jaxmeta.baseline_plus_plus,
+    "fine-tuning": functools.partial(jaxmeta.baseline, fine_tune=True),
+}
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_ways_in_training_and_at_test(name):
+    model, key = LEARNERS[name][1], jax.random.key(0)
+    four, two = Clusters(4)(key), Clusters(2)(key)
+    learner = FACTORIES[name](methods(model, "features")[0], 4, test_ways=2)
+    meta = learner.init(model.init(key, four.query.x))
+    classifier = learner.adapt(meta, two.support, key)
+    assert jax.eval_shape(classifier, two.query.x).shape == (4, 2)
+    assert jax.eval_shape(learner.grad, meta, four, key)[1] == jax.eval_shape(lambda: meta)
+
+
+@pytest.mark.parametrize("fine_tune", [False, True])
+def test_more_ways_in_training_change_nothing_at_test_and_the_other_way_round(fine_tune):
+    def make(ways, test_ways=None):
+        learner = jaxmeta.baseline(FEATURES, ways, SGD, 2, test_ways=test_ways, fine_tune=fine_tune)
+        return jax.jit(learner.grad), jax.jit(lambda meta: learner.adapt(meta, two.support, key)(two.query.x))
+
+    key = jax.random.key(0)
+    four, two = Clusters(4)(key), Clusters(2)(key)
+    meta = MetaParams(MODEL.init(key, four.query.x))
+    (grad, logits), (grad_of_4, _), (_, logits_of_2) = make(4, 2), make(4), make(2)
+    chex.assert_trees_all_equal(grad(meta, four, key), grad_of_4(meta, four, key))
+    np.testing.assert_array_equal(logits(meta), logits_of_2(meta))
+    assert np.isfinite(grad(meta, four, key)[0]["loss"])
+
+
+def identity(params, x):
+    """Features that are the inputs."""
+    return x + 0 * params
+
+
+@pytest.mark.parametrize("head", [jaxmeta.euclidean_head(), jaxmeta.ridge_head(), jaxmeta.svm_head()])
+@pytest.mark.parametrize("labels", [[0, 1, 3], [0, 1, 1], [0, 1, -1]], ids=["too large", "a class missing", "negative"])
+def test_labels_that_do_not_fit_give_nan(head, labels):
+    learner = jaxmeta.with_head(identity, head, ways=3)
+    classifier = learner.adapt(learner.init(jnp.array(0.0)), Batch(jnp.eye(3), jnp.array(labels)), jax.random.key(0))
+    assert bool(jnp.all(jnp.isnan(classifier(jnp.eye(3)))))
+
+
+def test_train_features_are_used_in_training_only():
+    learner = jaxmeta.protonet(
+        identity, 2, train_features=lambda params, x, key: x + params * jax.random.normal(key, x.shape)
+    )
+    meta, batch = learner.init(jnp.array(1.0)), Batch(jnp.eye(2), jnp.array([0, 1]))
+    losses = [float(learner.grad(meta, Task(batch, batch), jax.random.key(i))[0]["loss"]) for i in range(2)]
+    tested = float(learner.loss(learner.adapt(meta, batch, jax.random.key(0)), batch, jax.random.key(0))[0])
+    np.testing.assert_allclose(tested, np.log(1 + np.exp(-2.0)), rtol=1e-6)
+    assert len({*losses, tested}) == 3
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross-entropy"])
+def test_relation_network_on_feature_maps_by_hand(loss):
+    rng = np.random.default_rng(0)
+    x, queries, y, truth = rng.normal(size=(4, 2, 2, 3)), rng.normal(size=(5, 2, 2, 3)), [0, 1, 1, 0], [0, 1, 1, 0, 0]
+
+    def relation(params, pairs):
+        return jnp.sum(pairs[..., :3] * jnp.tanh(pairs[..., 3:]), (1, 2, 3))[:, None]
+
+    learner = jaxmeta.relation_network(identity, relation, 2, loss=loss)
+    support, query = Batch(jnp.asarray(x), jnp.array(y)), Batch(jnp.asarray(queries), jnp.array(truth))
+    classifier = learner.adapt(learner.init(jnp.array(0.0)), support, jax.random.key(0))
+    logits = np.array([[np.sum((x[k] + x[3 - k if k == 0 else 2]) * np.tanh(q)) for k in (0, 1)] for q in queries])
+    np.testing.assert_allclose(classifier(query.x), logits, rtol=1e-4)
+    value, metrics = learner.loss(classifier, query, jax.random.key(0))
+    squared = np.mean((1 / (1 + np.exp(-logits)) - np.eye(2)[truth]) ** 2)
+    entropy = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(5), truth])
+    np.testing.assert_allclose(value, squared if loss == "mse" else entropy, rtol=1e-4)
+    np.testing.assert_allclose(metrics["accuracy"], np.mean(logits.argmax(1) == truth), rtol=1e-6)
+
+
+def test_metaoptnets_label_smoothing_by_hand():
+    batch = Batch(jnp.eye(3), jnp.arange(3))
+    losses = []
+    for share in (0.0, 0.3):
+        learner = jaxmeta.metaoptnet(identity, 3, head=jaxmeta.cosine_head(2.0), label_smoothing=share)
+        classifier = learner.adapt(learner.init(jnp.array(0.0)), batch, jax.random.key(0))
+        losses.append(learner.loss(classifier, batch, jax.random.key(0))[0])
+    log_p = 2 * np.eye(3) - np.log(np.exp(2.0) + 2)
+    smoothed = 0.7 * np.eye(3) + 0.1
+    np.testing.assert_allclose(losses, [-log_p[0, 0], -np.sum(smoothed * log_p) / 3], rtol=1e-5)
+
+
+def test_neural_processs_likelihood_by_hand():
+    learner, params, task = initial("neural-process")
+    regressor = learner.adapt(learner.init(params), task.support, jax.random.key(0))
+    mean, std = map(np.asarray, regressor(task.query.x))
+    assert std.min() >= 0.1
+    error = np.asarray(task.query.y) - mean
+    expected = np.mean(0.5 * (error / std) ** 2 + np.log(std) + 0.5 * np.log(2 * np.pi))
+    loss, metrics = learner.loss(regressor, task.query, jax.random.key(0))
+    np.testing.assert_allclose([loss, metrics["mse"]], [expected, np.mean(error**2)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["neural-process", "in-context", "full-context", "metaoptnet"])
+def test_queries_do_not_see_each_other(name):
+    learner, params, task = initial(name)
+    predictor = jax.jit(learner.adapt(learner.init(params), task.support, jax.random.key(0)))
+    together, alone = predictor(task.query.x), predictor(task.query.x[:1])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[:1], b, rtol=1e-4, atol=1e-5), together, alone)
+
+
+def test_a_batch_of_classifiers_from_a_batch_of_tasks():
+    learner, params, _ = initial("metaoptnet")
+    meta, tasks = learner.init(params), jax.vmap(TASKS)(jax.random.split(jax.random.key(0), 2))
+    adapt = jax.jit(jax.vmap(lambda support: learner.adapt(meta, support, jax.random.key(0))))
+    logits = jax.jit(jax.vmap(lambda classifier, x: classifier(x)))(adapt(tasks.support), tasks.query.x)
+    for i, (support, x) in enumerate(zip(tasks.support.x, tasks.query.x, strict=True)):
+        alone = learner.adapt(meta, Batch(support, tasks.support.y[i]), jax.random.key(0))(x)
+        np.testing.assert_allclose(logits[i], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("by_gradient", [False, True])
+def test_saved_classifier_gives_identical_logits_in_a_fresh_process(tmp_path, by_gradient):
+    pytest.importorskip("flatbuffers")
+    sampler = data.Glyphs(ways=3, shots=2, queries=2, size=12)
+    model, task = models.OmniglotCNN(ways=3, hidden=4, layers=2), sampler(jax.random.key(0))
+    params = model.init(jax.random.key(1), sampler.example)
+    if by_gradient:
+        learner = jaxmeta.maml(jaxmeta.classification(model.apply), optax.sgd(0.4))
+        classifier = Partial(model.apply, learner.adapt(learner.init(params), task.support, jax.random.key(2)))
+    else:
+        learner = jaxmeta.metaoptnet(functools.partial(model.apply, method="features"), 3)
+        classifier = learner.adapt(learner.init(params), task.support, jax.random.key(2))
+    jaxmeta.save_classifier(tmp_path / "classifier", classifier, task.query.x[:1])
+    np.save(tmp_path / "x.npy", task.query.x)
+    code = (
+        "import sys, numpy as np; from jaxmeta import load_classifier; folder = sys.argv[1];"
+        "classifier, x = load_classifier(folder + '/classifier'), np.load(folder + '/x.npy');"
+        "np.save(folder + '/logits.npy', classifier(x)); np.save(folder + '/four.npy', classifier(x[:4]))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    run = jax.jit(lambda classifier, x: classifier(x))
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), run(classifier, task.query.x))
+    np.testing.assert_array_equal(np.load(tmp_path / "four.npy"), run(classifier, task.query.x[:4]))
+
+
+def test_what_is_no_classifier_is_not_saved_or_loaded(tmp_path):
+    pytest.importorskip("flatbuffers")
+    for thing in (jnp.ones(3), lambda x: x, {"w": jnp.ones(3)}):
+        with pytest.raises(TypeError, match="classifier must be a pytree of arrays that can be called"):
+            jaxmeta.save_classifier(tmp_path / "file", thing, jnp.ones((1, 2)))
+    jaxmeta.save(tmp_path / "file", {"w": jnp.ones(3)})
+    with pytest.raises(ValueError, match=r"file was not made by jaxmeta\.save_classifier"):
+        jaxmeta.load_classifier(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: jaxmeta.protonet(FEATURES, 0), ValueError, "ways must be an integer of at least 1, got 0"),
+        (lambda: jaxmeta.r2d2(FEATURES, 5, test_ways=0), ValueError, "test_ways must be an integer"),
+        (lambda: jaxmeta.protonet(FEATURES, 5, distance="l1"), ValueError, "distance must be one of 'euclidean'"),
+        (lambda: jaxmeta.relation_network(FEATURES, FEATURES, 5, loss="l1"), ValueError, "loss must be one of 'mse'"),
+        (
+            lambda: jaxmeta.metaoptnet(FEATURES, 5, label_smoothing=1.0),
+            ValueError,
+            r"label_smoothing must be in \[0, 1\)",
+        ),
+        (lambda: jaxmeta.matching_network(FEATURES, 5, query_context=FEATURES), ValueError, "must be given together"),
+        (lambda: jaxmeta.baseline(FEATURES, 5, 0.1, fine_tune=True), TypeError, "inner must be an optax"),
+        (lambda: jaxmeta.baseline(FEATURES, 5, steps=0, fine_tune=True), ValueError, "steps must be an integer"),
+        (lambda: jaxmeta.baseline_plus_plus(FEATURES, 5, scale=0.0), ValueError, "scale must be a positive number"),
+        (lambda: jaxmeta.FullContext(MODEL, steps=0), ValueError, "steps must be an integer"),
+        (lambda: jaxmeta.RelationNet(MODEL, hidden=0), ValueError, "hidden must be an integer"),
+        (lambda: jaxmeta.NeuralProcess(decoder=(0,)), ValueError, "width must be an integer"),
+        (lambda: jaxmeta.NeuralProcess(min_std=0.0), ValueError, "min_std must be a positive number"),
+        (lambda: jaxmeta.ContextTransformer(3, width=6, heads=4), ValueError, "heads must divide width, got 4 and 6"),
+        (
+            lambda: jax.eval_shape(
+                jaxmeta.protonet(lambda p, x: x[:, None], 3).grad,
+                MetaParams(()),
+                TASKS(jax.random.key(0)),
+                jax.random.key(1),
+            ),
+            ValueError,
+            r"features_fn must return features \[n, d\], got shape \(6, 1, 6\)",
+        ),
+    ],
+)
+def test_bad_arguments(make, error, message):
+    with pytest.raises(error, match=message):
+        make()

@@ -1,0 +1,82 @@
+"""Taskset and its transforms name what is wrong with what they get."""
+# pyright: reportArgumentType=false
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from jaxmeta.data import (
+    ConsecutiveLabels,
+    FilterLabels,
+    KShots,
+    LoadData,
+    Map,
+    MetaDataset,
+    NWays,
+    RandomClassRotation,
+    RemapLabels,
+    Taskset,
+)
+
+LABELS = np.repeat(3 * np.arange(6) + 10, (6, 9, 20, 7, 11, 8))
+DATA = np.arange(len(LABELS), dtype=np.float32), LABELS
+STANDARD = (LoadData(), RemapLabels(), ConsecutiveLabels())
+
+
+def subset(description):
+    return description.take(np.arange(50))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (partial(Taskset, DATA, [NWays(7), KShots(1)]), ValueError, "ways=7 for 6 classes"),
+        (partial(Taskset, DATA, [NWays(2), KShots(7)]), ValueError, "k must be at most .* 7, but class 10 has 6 exa"),
+        (partial(Taskset, DATA, [NWays(2), KShots(3, queries=4)]), ValueError, r"k \+ queries .* 3 \+ 4, but class 10"),
+        (
+            lambda: Taskset(DATA, [subset, NWays(2), KShots(7)])[0],
+            ValueError,
+            "k must be at most .* got 7, but class 10 has 6",
+        ),
+        (partial(Taskset, DATA, [FilterLabels([10, 11])]), ValueError, r"got \[11\] that are not among its 6"),
+        (partial(Taskset, DATA, [FilterLabels([])]), ValueError, "at least one class"),
+        (partial(Taskset, DATA, [FilterLabels(["10"])]), ValueError, "not among"),
+        (partial(NWays, 0), ValueError, "n must be a positive integer, got 0"),
+        (partial(KShots, 1.5), ValueError, "k must be a positive integer"),
+        (partial(KShots, 1, 0), ValueError, "queries must be a positive integer"),
+        (partial(NWays, MetaDataset(DATA)), ValueError, "n must be a positive integer"),
+        (partial(RemapLabels, MetaDataset(DATA)), TypeError, "transforms take no data set"),
+        (partial(Map, 3), TypeError, "fn must be a function"),
+        (partial(RandomClassRotation, (0, 45)), ValueError, "multiples of 90"),
+        (partial(RandomClassRotation, (90, 450)), ValueError, "different angles"),
+        (lambda: Taskset(DATA, [NWays(2), RandomClassRotation()])[0], ValueError, "must stand before NWays"),
+        (partial(Taskset, DATA, [RandomClassRotation(), RandomClassRotation()]), ValueError, "only once"),
+        (
+            lambda: Taskset((np.zeros((4, 2, 3, 1)), [0, 0, 1, 1]), [RandomClassRotation([90]), LoadData()])[0],
+            ValueError,
+            "square images",
+        ),
+        (partial(Taskset, DATA, [LoadData]), TypeError, "functions such as LoadData"),
+        (
+            lambda: Taskset(DATA, [lambda description: None])[0],
+            TypeError,
+            "must return a TaskDescription, got NoneType",
+        ),
+        (lambda: Taskset(DATA, [lambda d: d.take(d.label < 0)])[0], ValueError, "left no examples"),
+        (partial(Taskset, DATA, num_tasks=0), ValueError, "num_tasks must be a positive integer, or -1"),
+        (partial(Taskset, DATA, seed=-1), ValueError, "seed must be an integer in"),
+        (lambda: Taskset(DATA, num_tasks=3)[3], IndexError, "task 3 is out of range for 3 tasks"),
+        (lambda: Taskset(DATA)[-1], IndexError, "task -1 is out of range"),
+        (lambda: Taskset(DATA).sample(3), TypeError, "key must be one key such as jax.random.key"),
+        (lambda: Taskset(([[1], [1, 2]], [0, 1]), [LoadData()])[0], ValueError, "alike to be stacked"),
+        (
+            lambda: Taskset((["a", "b"] * 4, [0, 1] * 4), [KShots(1, 1), *STANDARD]).to_device(),
+            ValueError,
+            "be numbers",
+        ),
+    ],
+)
+def test_bad_input_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
