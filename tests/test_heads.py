@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportCallIssue=false
 """Each head against something independent: numpy by hand, the primal solution, scipy's optimizers."""
 
 import jax
