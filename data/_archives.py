@@ -46,12 +46,7 @@ class Files:
         self._parts = [_part(source) for source in sources]
 
     @cached_property
-    def names(self) -> list[str]:
-        """All names, sorted.
-
-        Raises:
-            ValueError: If an archive is damaged, a name is there twice or leads out of its archive.
-        """
+    def _places(self) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for part in self._parts:
             with self._named(part):
@@ -59,7 +54,16 @@ class Files:
                     if name in found:
                         raise ValueError(f"{part.path} has a file that is there twice: {name}. {self.advice}".strip())
                     found[name] = part.path
-        return sorted(found)
+        return found
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All names, sorted.
+
+        Raises:
+            ValueError: If an archive is damaged, a name is there twice or leads out of its archive.
+        """
+        return sorted(self._places)
 
     def stamp(self) -> str:
         """Return a name for the content, made without reading much of it."""
@@ -120,7 +124,8 @@ class Files:
 
     def where(self, name: str) -> str:
         """Return what to call a file in a message."""
-        return f"{', '.join(map(str, self.sources))}: {name}"
+        source = self._places.get(name, self.sources[0])
+        return f"{source}" if source.name == name else f"{source}: {name}"
 
     @contextlib.contextmanager
     def _named(self, part: "_Part", at: Sequence[str] = ("",)) -> Iterator[None]:

@@ -77,7 +77,7 @@ def _resume(url: str, partial: Path, progress: bool) -> None:
             total=total, initial=have, desc=f"Fetching {partial.stem}", unit="B", unit_scale=True, disable=not progress
         )
         with bar, open(partial, "ab" if have else "wb") as file:
-            for chunk in response.iter_content(1 << 18):
+            for chunk in response.iter_content(1 << 16):
                 file.write(chunk)
                 bar.update(len(chunk))
             size = file.tell()

@@ -68,7 +68,7 @@ def load_examples(
         >>> images, names = np.zeros((8, 4, 4, 3), np.uint8), ["a", "b", "c", "d"] * 2
         >>> train, validation, test = load_examples("folder", examples=(images, names), seed=1)
         >>> train.names, validation.names, test.names
-        (('a', 'd'), ('c',), ('b',))
+        (('b', 'd'), ('c',), ('a',))
     """
     source = _source(name)
     if per_class is not None:
@@ -140,8 +140,8 @@ def _read(name: str, source: Source, root: str | Path | None, request: Request, 
         return _read_folder(root, request, download)
     folder = data_folder(root)
     bases = (folder, folder / name, folder / source.kind / name)
-    for base in bases:
-        for layout in source.layouts:
+    for layout in source.layouts:
+        for base in bases:
             if paths := _paths(layout, base):
                 return _read_layout(name, layout, paths, request)
     known = source.prepared

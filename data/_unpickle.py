@@ -77,6 +77,9 @@ def _latin1(text: str, encoding: str) -> bytes:
 _ALLOWED: dict[tuple[str, str], Callable[[], Any]] = {
     ("numpy", "ndarray"): lambda: np.ndarray,
     ("numpy", "dtype"): lambda: np.dtype,
+    ("builtins", "set"): lambda: set,
+    ("__builtin__", "set"): lambda: set,
+    ("__builtin__", "bytes"): _fresh(lambda: b""),
     ("collections", "OrderedDict"): lambda: collections.OrderedDict,
     ("_codecs", "encode"): _fresh(_latin1),
     **{(module, "_reconstruct"): _fresh(_array) for module in _ARRAYS},

@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportCallIssue=false
 """Continual learning: OML (Javed & White 2019) against pre-training on long streams of new classes.
 
 A stream shows one class after the other, 15 drawings of each, one at a time, once. A linear head learns from it by one
@@ -59,6 +58,8 @@ class Args:
 
     root: Path | None = None
     """Folder with Omniglot's zips; characters of data.Glyphs if None."""
+    characters: int = 2000
+    """Training characters of data.Glyphs."""
     methods: tuple[str, ...] = ("oml", "maml-rep", "pretrained", "scratch")
     """Which representations; also anml."""
     effort: float = 1.0
@@ -91,10 +92,10 @@ class Characters(NamedTuple):
 
 
 def load(args: Args) -> Characters:
-    """Omniglot, with turned characters as further training classes, or as many drawings of data.Glyphs."""
+    """Omniglot, with turned characters as further training classes, or characters of data.Glyphs."""
     if args.root is None:
-        count = max(args.classes) * 2
-        return Characters(*map(draw, ("train", "validation", "test"), (max(4112, count), count, count)))
+        count = 2 * max(args.classes)
+        return Characters(draw("train", args.characters), draw("validation", count), draw("test", count))
     omniglot = data.Omniglot.load(args.root)
     train, validation, test = (omniglot.images[part] for part in omniglot.split("vinyals"))
     turned = np.concatenate([np.rot90(train, turns, (2, 3)) for turns in range(4)])

@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportCallIssue=false
 """Rates that learn in plain training: hypergradient descent (Baydin et al. 2018) and learned transformations.
 
 A network is trained on a supervised problem of the shape of MNIST by optimizers at fixed rates, and by

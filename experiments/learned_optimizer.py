@@ -114,9 +114,8 @@ def draw_characters() -> dict[str, data.FewShot]:
     glyphs = data.Glyphs(size=PIXELS)
     number = sum(CHARACTERS.values())
     keys = jax.random.split(jax.random.key(0), (number, DRAWINGS + 1))
-    images = jax.jit(
-        lambda: jax.lax.map(lambda x: jax.vmap(partial(glyphs.render, x[0]))(x[1]), (np.arange(number), keys))
-    )()
+    drawings = jax.vmap(glyphs.render, (None, 0))
+    images = jax.jit(lambda *xs: jax.lax.map(lambda x: drawings(*x), xs))(jnp.arange(number), keys)
     parts = np.split(np.asarray(images), np.cumsum(list(CHARACTERS.values()))[:-1])
     make = partial(data.FewShot.from_classes, ways=WAYS, shots=DRAWINGS, queries=1)
     return {name: make(part) for name, part in zip(CHARACTERS, parts, strict=True)}
@@ -266,9 +265,8 @@ def compare(
         if name in family:
             tuned[f"{name} as in the family"] = family[name]
         for row in [row for row in tuned if row not in curves]:
-            curves[row] = {
-                measure: np.asarray(run(point.rates(setting.steps), test)) for measure, point in tuned[row].items()
-            }
+            rates = {measure: point.rates(setting.steps) for measure, point in tuned[row].items()}
+            curves[row] = {measure: np.asarray(run(values, test)) for measure, values in rates.items()}
     if not family:
         curves["SGD, the start of the learned one"] = same(trainer(optax.sgd, setting)(args.nominal_rate, test))
     return curves, tuned
@@ -277,9 +275,7 @@ def compare(
 def report(curves: dict[str, Curves], tuned: dict[str, dict[str, Tuned]]) -> list[dict[str, Any]]:
     """Prints a table; returns its records."""
     ours, records = next(iter(curves.values())), []
-    print(
-        "| optimizer | rate, last / average | last step | average | learned minus this: last | average | learned wins |"
-    )
+    print("| optimizer | tuned for last / average | last step | average | difference, last | average | learned wins |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, by_measure in curves.items():
         record: dict[str, Any] = {"optimizer": name}

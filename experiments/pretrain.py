@@ -117,7 +117,7 @@ def main(args: Args) -> None:
         validation_tasks=min(100, args.test_tasks),
         folder=args.folder / f"{args.benchmark}-{batches.num_classes}-{args.iterations}-seed{args.seed}",
     )
-    jaxmeta.save(args.folder / f"{args.benchmark}-{args.iterations}-seed{args.seed}", done.variables)
+    jaxmeta.save(args.folder / f"{args.benchmark}-seed{args.seed}.msgpack", done.variables)
 
     features = partial(model.apply, method="features")
     centroid = jaxmeta.simpleshot(features, args.ways)  # pyright: ignore[reportArgumentType]

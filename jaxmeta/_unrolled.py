@@ -118,8 +118,8 @@ def persistent_evolution(window: int, *, scale: float = 0.01) -> GradientEstimat
 
     Each run is a pair of processes that go on from window to window under the two signs of the noise. Every window
     draws new noise; its loss is correlated with the sum of the noise since the reset, so that it counts for what
-    earlier windows did to it. The sum over the windows of a run is an unbiased gradient of its smoothed loss; the
-    variance grows with their number.
+    earlier windows did to it. The mean over the windows of a run is an unbiased gradient of its mean loss, smoothed by
+    the noise; the variance grows with their number.
 
     Args:
         window: steps in a window; must divide the horizon. With one window to the horizon it is plain ES.

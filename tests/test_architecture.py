@@ -49,6 +49,8 @@ ALLOWED = {
     "algorithms": [*CORE, "optim", "algorithms"],
     "models": ["models"],
     "data": ["_types", "data"],
+    "envs": ["_types", "envs"],
+    "rl": [*CORE, "_step", "_save", "algorithms", "envs", "optim", "rl"],
 }
 HEAVY = [
     "brax",
@@ -62,7 +64,16 @@ HEAVY = [
     "pooch",
     "tyro",
 ]
-PUBLIC = ["jaxmeta", "jaxmeta.algorithms", "jaxmeta.data", "jaxmeta.models", "jaxmeta.optim", "jaxmeta.testing"]
+PUBLIC = [
+    "jaxmeta",
+    "jaxmeta.algorithms",
+    "jaxmeta.data",
+    "jaxmeta.envs",
+    "jaxmeta.models",
+    "jaxmeta.optim",
+    "jaxmeta.rl",
+    "jaxmeta.testing",
+]
 
 
 def imports(path: Path) -> set[str]:

@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportCallIssue=false
 """Weights from PyTorch: the same outputs as learn2learn's and MetaOptNet's modules, rewritten by their structure."""
 
 from typing import Any

@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false, reportCallIssue=false
 """Each head against something independent: numpy by hand, the primal solution, scipy's optimizers."""
 
 import jax
@@ -169,7 +168,7 @@ def svm_problem(shots, damping=1.0):
 
 
 def reference(gram, y, c):
-    """The solution by scipy's interior-point method, then exactly: one linear system, as the active bounds are known.
+    """The solution by scipy's interior-point method, then exactly, by linear systems for the bounds that are active.
 
     Returns the dual variables, and a function that gives them for a nearby Gram matrix.
     """
@@ -186,29 +185,35 @@ def reference(gram, y, c):
         method="trust-constr",
         options={"gtol": 1e-10, "xtol": 1e-12, "barrier_tol": 1e-10},
     ).x
-    active = bound - found < 1e-3 * c
+    near = bound - found < 1e-3 * c
 
     def exactly(gram):
-        hessian, free = np.kron(gram, np.eye(ways)), ~active
-        a = np.where(active, bound, 0.0)
-        system = np.block([[hessian[np.ix_(free, free)], total[:, free].T], [total[:, free], np.zeros((n, n))]])
-        right = np.concatenate([(y.ravel() - hessian @ a)[free], -total @ a])
-        solution = np.linalg.lstsq(system, right)[0]
-        a[free] = solution[: free.sum()]
-        multipliers = y.ravel() - hessian @ a - total.T @ solution[free.sum() :]
+        hessian, active = np.kron(gram, np.eye(ways)), near
+        for _ in range(20):
+            free, a = ~active, np.where(active, bound, 0.0)
+            system = np.block([[hessian[np.ix_(free, free)], total[:, free].T], [total[:, free], np.zeros((n, n))]])
+            right = np.concatenate([(y.ravel() - hessian @ a)[free], -total @ a])
+            solution = np.linalg.solve(system, right)
+            a[free] = solution[: free.sum()]
+            multipliers = y.ravel() - hessian @ a - total.T @ solution[free.sum() :]
+            wanted = np.where(active, multipliers >= -1e-10, a > bound + 1e-10)
+            if np.array_equal(wanted, active):
+                break
+            active = wanted
         # Sufficient for the minimum: feasible, and the multipliers of the bounds not negative, zero where free.
-        assert np.all(a <= bound + 1e-10)
-        assert np.all(np.abs(total @ a) < 1e-10)
-        assert np.all(multipliers[active] >= -1e-10)
-        assert np.all(np.abs(multipliers[free]) < 1e-8)
+        assert np.all(a <= bound + 1e-9)
+        assert np.all(np.abs(total @ a) < 1e-9)
+        assert np.all(multipliers[active] >= -1e-9)
+        assert np.all(np.abs(multipliers[free]) < 1e-9)
         return a.reshape(n, ways)
 
     solution = exactly(gram)
-    np.testing.assert_allclose(solution.ravel(), found, atol=1e-3 * c)
+    np.testing.assert_allclose(solution.ravel(), found, atol=1e-2 * c)
     return solution, exactly
 
 
-@pytest.mark.parametrize(("shots", "c"), [(1, 0.1), (5, 0.1), (5, 1.0)])
+@pytest.mark.parametrize("c", [0.1, 1.0])
+@pytest.mark.parametrize("shots", [1, 5, 15])
 def test_svm_equals_scipys_solution_and_its_finite_differences_in_a_batch_of_tasks(shots, c):
     grams, y = svm_problem(shots)
     rng = np.random.default_rng(9)
@@ -219,8 +224,8 @@ def test_svm_equals_scipys_solution_and_its_finite_differences_in_a_batch_of_tas
     @jax.jit
     @jax.vmap
     def solve(gram, y, direction, cotangent):
-        duals, change = jax.jvp(lambda gram: crammer_singer(gram, y, c, 20), (gram,), (direction,))
-        _, pull_back = jax.vjp(lambda gram: crammer_singer(gram, y, c, 20), gram)
+        duals, change = jax.jvp(lambda gram: crammer_singer(gram, y, c, 30), (gram,), (direction,))
+        _, pull_back = jax.vjp(lambda gram: crammer_singer(gram, y, c, 30), gram)
         return duals, change, jnp.sum(pull_back(cotangent)[0] * direction)
 
     results = solve(grams, y, directions, cotangents)
@@ -235,13 +240,13 @@ def test_svm_equals_scipys_solution_and_its_finite_differences_in_a_batch_of_tas
         np.testing.assert_allclose(reverse, np.sum(cotangent * difference), rtol=1e-5)
 
 
-@pytest.mark.parametrize("shots", [1, 5])
-def test_ten_iterations_in_float32_are_close(shots):
+@pytest.mark.parametrize("shots", [1, 5, 15])
+def test_fifteen_iterations_in_float32_are_enough(shots):
     grams, y = svm_problem(shots)
-    single = jax.vmap(lambda gram, y: crammer_singer(gram, y, 0.1, 10))(jnp.float32(grams), jnp.float32(y))
+    single = jax.vmap(lambda gram, y: crammer_singer(gram, y, 0.1, 15))(jnp.float32(grams), jnp.float32(y))
     double = jax.vmap(lambda gram, y: crammer_singer(gram, y, 0.1, 30))(jnp.asarray(grams), jnp.asarray(y))
     assert single.dtype == jnp.float32
-    np.testing.assert_allclose(single, double, atol=5e-4)
+    np.testing.assert_allclose(single, double, atol=2e-6)
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e3])

@@ -6,15 +6,17 @@ import http.server
 import io
 import json
 import os
+import sys
 import threading
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmeta.data import Omniglot, _omniglot_files
+from jaxmeta.data import FewShot, Omniglot, _omniglot_files, get_tasksets
 
 DATA = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ALPHABETS = {"images_background": {"Ba": 3, "Ab": 2}, "images_evaluation": {"Cd": 2}}
@@ -281,6 +283,43 @@ def test_all_of_omniglot_equals_reference(omniglot):
         order = np.argsort(stored["names"])
         assert omniglot.names == tuple(stored["names"][order].tolist())
         assert np.abs(omniglot.images[..., 0].astype(int) - stored["images"][order]).max() <= 1
+
+
+def _samplers(*args, **kwargs):
+    return [sampler for sampler in get_tasksets("omniglot", *args, **kwargs) if isinstance(sampler, FewShot)]
+
+
+def test_zips_cache_and_packed_array_give_the_same_tasks(omniglot, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("JAXMETA_CACHE", str(tmp_path_factory.getbasetemp() / "omniglot"))
+    path = DATA / "omniglot" / "omniglot28_lanczos_u8.npz"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    with np.load(path) as stored:
+        packed = _samplers(examples=(stored["images"], stored["names"]))
+    draw = jax.jit(lambda sampler, key: (sampler(key), sampler.indices(key)))
+    for ours, theirs in zip(_samplers(root=DATA), packed, strict=True):
+        (task, rows), (other, other_rows) = (draw(sampler, jax.random.key(7)) for sampler in (ours, theirs))
+        jax.tree.map(np.testing.assert_array_equal, rows, other_rows)
+        # The array was made by another version of Pillow: a level of grey more or less.
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1.01 / 255), task, other)
+    background = Omniglot.of(omniglot.images, omniglot.names).background
+    np.testing.assert_array_equal(background, omniglot.background)
+
+
+def test_prepared_records_give_the_same_drawings_in_the_same_order(omniglot, tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_datasets", reason="no tensorflow-datasets (and array_record)")
+    if not (DATA / "tfds" / "omniglot").is_dir():
+        pytest.skip(f"no {DATA / 'tfds' / 'omniglot'}")
+    monkeypatch.setenv("JAXMETA_CACHE", str(tmp_path))
+    _equal(_load(DATA / "tfds"), omniglot)
+    assert "tensorflow" not in sys.modules
+
+
+def test_bad_arrays_are_named():
+    with pytest.raises(ValueError, match=r"images must be uint8 of shape \[1623, 20, 28, 28\] with as many names, got"):
+        Omniglot.of(np.zeros((1623, 20, 28, 28)), ["x"] * 1623)
+    with pytest.raises(ValueError, match="and 2 names"):
+        Omniglot.of(np.zeros((1623, 20, 28, 28), np.uint8), ["x", "y"])
 
 
 @pytest.mark.parametrize(

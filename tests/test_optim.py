@@ -61,7 +61,7 @@ TRANSFORMS = {
         optim.adaptive(optim.scale_by_learned_rate(0.1), optim.learn(optax.sgd, learning_rate=0.01)),
         -0.1,
     ),
-    "learned-lstm": (optim.learned_lstm(optax.sgd(0.1), key=KEY, hidden=3), -0.1),
+    "learned-lstm": (optim.learned_lstm(optax.sgd(0.1), key=KEY, hidden=2, layers=1), -0.1),
     "learned-mlp": (optim.learned_mlp(optax.sgd(0.1, momentum=0.9), key=KEY, sizes=(4, 4)), -0.1),
 }
 every_transform = pytest.mark.parametrize("name", TRANSFORMS)

@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportCallIssue=false
 """Supervised pre-training: minibatches of all classes, what is learned, what is returned."""
 
 from typing import Any

@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportCallIssue=false
 """Benchmarks read from files: each published layout in small, made here, and what damage to it leads to."""
 
 import collections
@@ -24,8 +23,6 @@ from jaxmeta.data import FewShot, _download, _prepared, describe_tasksets, get_t
 from jaxmeta.data._archives import Files
 from jaxmeta.data._sources import SOURCES, standard_splits
 from jaxmeta.data._unpickle import load_pickle
-
-UNFINISHED = pytest.mark.xfail(strict=False, reason="issue 4 is open: some of the readers are not done")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "splits"
 PARTS = ("train", "validation", "test")
@@ -273,7 +270,6 @@ NUMBERED = ("cifar-fs pickles", "fc100 pickles", "mini pickles", "tiered pickles
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@UNFINISHED
 def test_published_layout(layout, tmp_path):
     name, make = LAYOUTS[layout]
     make(tmp_path)
@@ -408,13 +404,12 @@ def test_folder_zip_and_tar_of_images_agree(tmp_path):
     assert sets.train(jax.random.key(0)).query.x.shape == (4, 16, 16, 3)
 
 
-@UNFINISHED
 def test_folder_in_parts_and_nested_classes(tmp_path):
     tree = own(("a/x", "b/x"), "train/") | own(("c",), "val/") | own(("d",), "test/")
-    put_tree(tmp_path, tree)
-    division = load_examples("folder", tmp_path, progress=False)
+    put_tree(tmp_path / "mine", tree)
+    division = load_examples("folder", tmp_path / "mine", progress=False)
     assert [part.names for part in division] == [("a/x", "b/x"), ("c",), ("d",)]
-    assert len(load_examples("folder", tmp_path, split="random", progress=False).train.names) == 2
+    assert len(load_examples("folder", tmp_path / "mine", split="random", progress=False).train.names) == 2
 
 
 @pytest.mark.parametrize(
@@ -425,14 +420,13 @@ def test_folder_in_parts_and_nested_classes(tmp_path):
         (own(("a", "b")), "a random split needs 3 classes or more, got 2: a, b"),
         (own() | {"eel/readme.txt": "x"}, "eel is a class without images"),
         (own(prefix="train/") | own(("x",), "val/"), "there are no classes in test"),
-        (own(prefix="train/") | own(("x",), "val/") | own(("ant",), "test/"), "class 'ant' is in train and in test"),
+        (own(prefix="train/") | own(("x",), "val/") | own(("ant",), "test/"), "class 'ant' is in test and in train"),
         (own(prefix="train/") | own(("x", "y")), "is in no folder train, validation or test, but other images are"),
-        (own() | {"ant/z.png": encode("ant")[:60]}, r"mine: mine/ant/z.png is not a readable image"),
+        (own() | {"ant/z.png": encode("ant")[:48]}, r"mine: mine/ant/z.png is not a readable image"),
         (own() | {"ant/z.png": b""}, "mine/ant/z.png is not a readable image"),
         (own() | {"ant/z.png": b"GIF89a" + bytes(50)}, "mine/ant/z.png is not a readable image"),
     ],
 )
-@UNFINISHED
 def test_bad_folder_is_named(tree, message, tmp_path):
     (tmp_path / "mine").mkdir()
     put_tree(tmp_path / "mine", tree)
@@ -524,16 +518,17 @@ def test_download_of_a_benchmark(server, tmp_path, monkeypatch):
     assert len(server.requests) == 1
 
 
-@UNFINISHED
 def test_download_goes_on_where_it_was_cut(server, tmp_path):
-    content = np.random.default_rng(0).bytes(100_000)
+    content = np.random.default_rng(0).bytes(1_000_000)
     there = remote(server, "some.bin", content)
     server.cut.add("some.bin")
     with pytest.raises(ConnectionError, match=r"could not fetch http://127.0.0.1.*some.bin"):
         _download.fetch(there, tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["some.bin.part"]
+    there_is = (tmp_path / "some.bin.part").stat().st_size
+    assert 100_000 < there_is <= 500_000
     assert _download.fetch(there, tmp_path, progress=False).read_bytes() == content
-    assert server.requests == [("some.bin", None), ("some.bin", "bytes=50000-")]
+    assert server.requests == [("some.bin", None), ("some.bin", f"bytes={there_is}-")]
     assert [path.name for path in tmp_path.iterdir()] == ["some.bin"]
 
 
@@ -673,7 +668,12 @@ def test_duplicate_paths_are_named(tmp_path):
         ("mini-imagenet", mini_images, {"train.csv": "file,class\na,b\n"}, "must have the columns filename and label"),
         ("mini-imagenet", mini_images, {"train.csv": b"\xff\xfe"}, "train.csv is not text in UTF-8"),
         ("mini-imagenet", mini_images, {"test.csv": "filename,label\nx.jpg,n01930112\n"}, "x.jpg is missing"),
-        ("mini-imagenet", mini_caches, {"mini-imagenet-cache-test.pkl": b"\x80"}, "is not a readable pickle"),
+        (
+            "mini-imagenet",
+            mini_caches,
+            {"mini-imagenet-cache-test.pkl": b"\x80"},
+            "test.pkl is not read: pickle data was truncated",
+        ),
         ("mini-imagenet", mini_caches, {"mini-imagenet-cache-test.pkl": pickle.dumps([])}, "has another content"),
         ("cifar-fs", cifar100, {"cifar-100-python/meta": pickle.dumps({})}, "is not CIFAR-100"),
         ("cifar-fs", cifar100, {"cifar-100-python/test": pickle.dumps({b"data": b"x"})}, "is not CIFAR-100"),
@@ -689,7 +689,6 @@ def test_duplicate_paths_are_named(tmp_path):
         ("tiered-imagenet", tiered, {"val_labels.pkl": pickle.dumps({})}, "val_images_png.pkl is not readable"),
     ],
 )
-@UNFINISHED
 def test_damaged_lists_and_pickles_are_named(name, make, change, message, tmp_path):
     put_tree(tmp_path, make() | change)
     if name == "quickdraw":
@@ -700,9 +699,6 @@ def test_damaged_lists_and_pickles_are_named(name, make, change, message, tmp_pa
 
 
 class Evil:
-    def __repr__(self):
-        return "Evil()"
-
     def __init__(self, *call):
         self.call = call
 
@@ -720,7 +716,7 @@ def deep(content):
         Evil(os.system, ("touch evil",)),
         Evil(eval, ("open('evil', 'w')",)),
         deep(Evil(exec, ("open('evil', 'w')",))),
-        Evil(getattr, (np, "save")),
+        Evil(getattr, ({}, "clear")),
         Evil(np.load, ("evil",)),
         Evil(open, ("evil", "w")),
         np.array([Evil(os.system, ("touch evil",))], object),
@@ -729,7 +725,6 @@ def deep(content):
     ],
     ids=str,
 )
-@UNFINISHED
 def test_pickles_that_run_code_are_refused(content, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
@@ -738,10 +733,9 @@ def test_pickles_that_run_code_are_refused(content, tmp_path, monkeypatch):
     assert not (tmp_path / "evil").exists()
 
 
-@UNFINISHED
 def test_pickles_of_arrays_and_containers_are_read():
     content = {
-        "arrays": [np.arange(12, dtype=kind).reshape(3, 4).T for kind in (np.uint8, np.int64, np.float32, bool)],
+        "arrays": [np.arange(12).astype(kind).reshape(3, 4).T for kind in (np.uint8, np.int64, np.float32, bool)],
         "numbers": (1, 2.5, None, True, np.uint8(7), np.float64(0.1)),
         "texts": ["a", b"b", {"c"}, np.array(["d", "ee"])],
         "empty": np.zeros((0, 3)),

@@ -1,5 +1,6 @@
 """get_tasksets: what each name gives, that its parts share no class, and what it refuses."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,7 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmeta.data import FewShot, Glyphs, Sinusoid, get_tasksets, list_tasksets
+from jaxmeta.data import (
+    FewShot,
+    Glyphs,
+    Harmonic,
+    Linear,
+    Sinusoid,
+    describe_tasksets,
+    get_tasksets,
+    list_tasksets,
+)
 
 DATA = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 KEY = jax.random.key(0)
@@ -31,11 +41,26 @@ def cache(tmp_path_factory):
 
 
 def test_names():
-    assert {"glyphs", "omniglot", "sinusoid", "cub200", "clinc150"} < set(list_tasksets())
+    names = list_tasksets()
+    assert names == tuple(sorted(names)) and {"glyphs", "omniglot", "sinusoid", "mini-imagenet", "folder"} <= set(names)
+    for name in names:
+        info = describe_tasksets(name)
+        assert info.about and "\n" not in info.about and len(info.about) < 110
+        assert {"shots", "queries"} <= info.arguments <= set(inspect.signature(get_tasksets).parameters)
+        assert ("ways" in info.arguments) == (info.kind != "regression")
+        assert ("split" in info.arguments) == bool(info.splits)
+    with pytest.raises(ValueError, match="name must be one of 'banking77', .* got 'imagenet'"):
+        describe_tasksets("imagenet")
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "ways", "shots", "queries"), [("glyphs", Glyphs, 5, 1, 15), ("sinusoid", Sinusoid, 1, 10, 10)]
+    ("name", "kind", "ways", "shots", "queries"),
+    [
+        ("glyphs", Glyphs, 5, 1, 15),
+        ("sinusoid", Sinusoid, 1, 10, 10),
+        ("harmonic", Harmonic, 1, 10, 10),
+        ("linear", Linear, 1, 10, 10),
+    ],
 )
 def test_sizes_and_defaults(name, kind, ways, shots, queries):
     def sizes(sampler):
@@ -82,8 +107,15 @@ def test_omniglot_splits_and_seed(cache):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("omniglt", {}, "name must be one of"),
+        ("omniglt", {}, "name must be one of .*'glyphs', .*'omniglot', .* got 'omniglt'"),
         ("sinusoid", {"ways": 5}, "ways does not apply to 'sinusoid', got 5; what applies: queries, shots"),
+        ("linear", {"test_ways": 5}, "test_ways does not apply to 'linear'"),
+        ("omniglot", {"size": 84}, "size does not apply to 'omniglot'"),
+        ("omniglot", {"examples": (0, 1), "root": "/data"}, "root and download do not apply to examples"),
+        ("folder", {"download": True}, "download does not apply to 'folder'"),
+        ("folder", {}, "'folder' needs root"),
+        ("cub200", {"per_class": 0}, "per_class must be a positive integer, got 0"),
+        ("clinc150", {"size": -1}, "size must be a positive integer, got -1"),
         ("sinusoid", {"root": "/data"}, "root does not apply to 'sinusoid'"),
         ("sinusoid", {"shots": 0}, "shots must be a positive integer, got 0"),
         ("glyphs", {"split": "vinyals"}, "split does not apply to 'glyphs'"),
@@ -103,7 +135,7 @@ def test_missing_data_is_named(tmp_path):
 
 
 def test_import_is_light():
-    heavy = ("matplotlib", "PIL", "pooch", "torch", "tensorflow_datasets")
+    heavy = ("matplotlib", "PIL", "pooch", "requests", "scipy.io", "torch", "tensorflow_datasets")
     code = f"import sys, jaxmeta.data; print([m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

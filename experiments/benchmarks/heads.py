@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportReturnType=false, reportCallIssue=false
 """Time of MetaOptNet's quadratic program against closed forms: R2-D2's ridge regression, ProtoNets' means.
 
 5-way tasks of 1, 5 and 15 shots with 15 queries per class, on features of 640 numbers (ResNet-12's); all tasks of a

@@ -28,7 +28,7 @@ def svm_head(c: float = 0.1, scale: float = 1.0, *, iterations: int = 15, dampin
     Args:
         c: weight of the margin violations; positive.
         scale: where the learned scale starts.
-        iterations: of the solver; 10 reach the precision of float32, the paper finds 3 enough for training.
+        iterations: of the solver; 15 reach the precision of float32, the paper finds 3 enough for training.
         damping: added to the diagonal of the Gram matrix, as in the authors' code: it makes the solution unique. Small
             beside the squared length of the features.
 

@@ -50,9 +50,9 @@ def _solve(gram: jax.Array, one_hot: jax.Array, c: float, iterations: int) -> _P
     def iterate(point: _Point, _: None) -> tuple[_Point, None]:
         product, gap = gram @ point.dual, jnp.mean(point.slack * point.multiplier)
         residual = one_hot - product - point.multiplier - point.equality
-        # Rounding may spoil a point that is as good as the number format allows: it stays.
+        # A point that is as good as the number format allows stays: slacks would become zero.
         exact = jnp.max(jnp.abs(residual)) <= 100 * eps * (1 + jnp.max(jnp.abs(product)))
-        done = exact & (gap <= 10 * eps * c)
+        done = exact & (gap <= eps**2 * c)
         new = _predict_and_correct(gram, point, residual, gap)
         return jax.tree.map(partial(jnp.where, done), point, new), None
 

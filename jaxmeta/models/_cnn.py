@@ -201,10 +201,20 @@ class _ConvBody(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max-pool of `x: [n, h, w, c]` with stride 2, without `reduce_window`, whose second derivative is slow."""
+    """2x2 max-pool of `x: [n, h, w, c]` with stride 2; a tie goes to the first.
+
+    Not by `reduce_window`, whose second derivative is slow, nor by `jnp.max`, whose derivative looks for the entries
+    that equal the maximum: XLA may compute those twice, with other roundings, and finds none (seen on a CPU in float64:
+    a meta-gradient that was 0.5 % off).
+    """
     n, height, width, channels = x.shape
-    x = x[:, : height // 2 * 2, : width // 2 * 2]
-    return jnp.max(x.reshape(n, height // 2, 2, width // 2, 2, channels), (2, 4))
+    x = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
+    x = _larger(x[:, :, 0], x[:, :, 1])
+    return _larger(x[:, :, :, 0], x[:, :, :, 1])
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.where(a >= b, a, b)
 
 
 def check_sizes(**sizes: int) -> None:

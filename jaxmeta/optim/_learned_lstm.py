@@ -50,7 +50,8 @@ def learned_lstm(
     The state holds `2 * layers * hidden` numbers per parameter.
 
     Args:
-        nominal: an optax optimizer, such as `optax.sgd(0.1)`. Give the same one when trained weights are used.
+        nominal: an optax optimizer, such as `optax.sgd(0.1)`. Give the same one when trained weights are used. To
+            differentiate through `optax.adam` it needs `eps_root > 0`.
         key: for initial weights.
         weights: trained weights, what another state's `weights.value` holds. Give these or `key`.
         hidden: units of a layer.

@@ -54,12 +54,14 @@ def learned_mlp(
     Features are the gradient, the parameter and momenta of several decays, each divided by its root mean square over
     the tensor; gradient and momenta divided by the root of the coordinate's second moment, as in Adam; the logarithm of
     that second moment relative to its mean over the tensor; and the number of updates so far on several time scales.
-    None of them changes when the loss is multiplied by a number. The last layer starts at zero, so the whole starts as
-    `nominal`, as in Harrison et al. (2022); Metz et al. have the network alone, `nominal=optax.set_to_zero()`. It must
-    be what makes the whole step, so it ends a chain. The state holds `len(momenta) + 1` numbers per parameter.
+    None of them changes when the loss is multiplied by a number, down to gradients of about 1e-5. The last layer starts
+    at zero, so the whole starts as `nominal`, as in Harrison et al. (2022); Metz et al. have the network alone,
+    `nominal=optax.set_to_zero()`. It must be what makes the whole step, so it ends a chain. The state holds
+    `len(momenta) + 1` numbers per parameter.
 
     Args:
-        nominal: an optax optimizer, such as `optax.adam(1e-3)`. Give the same one when trained weights are used.
+        nominal: an optax optimizer, such as `optax.sgd(0.1)`. Give the same one when trained weights are used. To
+            differentiate through `optax.adam` it needs `eps_root > 0`.
         key: for initial weights.
         weights: trained weights, what another state's `weights.value` holds. Give these or `key`.
         sizes: widths of the hidden layers.

@@ -1,0 +1,1 @@
+"""Meta-reinforcement learning: rollouts, adaptation and the outer update in one XLA program."""
