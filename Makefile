@@ -4,7 +4,7 @@ DATA ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-torch test-slow lint smoke docs benchmarks constraints clean
+.PHONY: install demo test test-docs test-torch test-slow lint smoke docs benchmarks constraints clean
 
 install: $(INSTALLED)
 
@@ -21,8 +21,11 @@ demo: $(INSTALLED)  ## Meta-train MAML in about three minutes; DATA=<folder with
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto
 
-test-torch: $(INSTALLED)  ## The checks against PyTorch, which it installs.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[torch]"
+test-docs: $(INSTALLED)  ## The examples in docstrings and on the pages.
+	$(BIN)/python -m pytest -n auto -m docs
+
+test-torch: $(INSTALLED)  ## The checks that need PyTorch or TensorFlow Datasets, which it installs.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[torch,tfds]"
 	$(BIN)/python -m pytest -m torch
 
 test-slow: $(INSTALLED)
@@ -36,6 +39,12 @@ lint: $(INSTALLED)
 smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/sinusoid.py --iterations 200 --test-tasks 20 --folder runs/smoke/sinusoid
 	$(BIN)/python experiments/omniglot.py --benchmark glyphs --iterations 2 --test-tasks 2 --ways 3 --shots 1 --folder runs/smoke/omniglot
+	$(BIN)/python experiments/learned_optimizer.py --iterations 2 --num-runs 2 --steps 20 --problems 2 --folder runs/smoke/learned_optimizer
+	$(BIN)/python experiments/continual.py --effort 0.002 --characters 40 --classes 5 --streams 5 --hidden 4 --folder runs/smoke/continual
+	$(BIN)/python experiments/hypergradient.py --steps 2 --seeds 0 --drawings 20 --large 10 --rounds 1 --folder runs/smoke/hypergradient
+	$(BIN)/python experiments/pretrain.py --iterations 2 --classes 10 --test-tasks 2 --shots 1 --folder runs/smoke/pretrain
+	$(BIN)/python experiments/benchmarks/meta_gradients.py --conv-steps 2 --hidden 4 --transformer-steps 2 --layers 2 --width 8 \
+	  --length 8 --sequences 1 --samples 2 --rounds 1 --only first_order --output runs/smoke/meta_gradients.json
 	$(BIN)/python experiments/benchmarks/meta_step.py --num-tasks 2 --rounds 1 --steps 1 --output runs/smoke/meta_step.json
 	$(BIN)/python experiments/benchmarks/sampling.py --rounds 2 --output runs/smoke/sampling.json
 
@@ -46,7 +55,7 @@ benchmarks: $(INSTALLED)
 	$(BIN)/python experiments/benchmarks/meta_step.py
 	$(BIN)/python experiments/benchmarks/sampling.py
 
-constraints: $(INSTALLED)  ## Write down what is installed.
+constraints: $(INSTALLED)  ## Write down what is installed (after `make test-torch`, so that all of it is).
 	{ echo '# Exact versions that `make` installs; made by `make constraints`.'; \
 	  $(BIN)/python -m pip freeze --exclude-editable | grep -v '^torch'; } > constraints.txt
 

@@ -89,7 +89,7 @@ def color_jitter(
         TypeError: If the images are not floats.
 
     Example:
-        >>> images = color_jitter(jax.random.key(0), jnp.full((2, 8, 8, 3), 0.5))
+        >>> images = jax.jit(color_jitter)(jax.random.key(0), jnp.full((2, 8, 8, 3), 0.5))
         >>> images.shape, bool((images[0] != images[1]).any())
         ((2, 8, 8, 3), True)
     """
@@ -159,7 +159,7 @@ def mixup(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float = 1
 
     Example:
         >>> labels = jax.nn.one_hot(jnp.array([0, 1, 1]), 2)
-        >>> images, labels = mixup(jax.random.key(0), jnp.zeros((3, 8, 8, 1)), labels)
+        >>> images, labels = jax.jit(mixup)(jax.random.key(0), jnp.zeros((3, 8, 8, 1)), labels)
         >>> images.shape, labels.shape
         ((3, 8, 8, 1), (3, 2))
 
@@ -198,7 +198,7 @@ def cutmix(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float = 
 
     Example:
         >>> labels = jax.nn.one_hot(jnp.array([0, 1, 1]), 2)
-        >>> images, labels = cutmix(jax.random.key(0), jnp.zeros((3, 8, 8, 1)), labels)
+        >>> images, labels = jax.jit(cutmix)(jax.random.key(0), jnp.zeros((3, 8, 8, 1)), labels)
         >>> images.shape, labels.shape
         ((3, 8, 8, 1), (3, 2))
 

@@ -17,13 +17,14 @@ class Augmented:
     """A sampler whose tasks are changed at random, on the device.
 
     Example:
-        >>> import jax
+        >>> import jax, numpy as np
         >>> from functools import partial
         >>> from jaxmeta import data
+        >>> images, labels = np.zeros((12, 28, 28, 1), np.uint8), np.arange(12) // 4
         >>> crop = data.Augment(partial(data.random_crop, padding=4), query=False)
-        >>> sampler = data.Augmented(data.Glyphs(ways=3), (crop,))
-        >>> sampler(jax.random.key(0)).support.x.shape
-        (3, 28, 28, 1)
+        >>> sampler = data.Augmented(data.FewShot.create(images, labels, ways=2, queries=3), (crop,))
+        >>> jax.jit(lambda sampler, key: sampler(key))(sampler, jax.random.key(0)).support.x.shape
+        (2, 28, 28, 1)
     """
 
     sampler: Any
@@ -63,7 +64,7 @@ class FixedTasks:
         >>> import jax
         >>> from jaxmeta import data
         >>> sampler = data.FixedTasks(data.Sinusoid(), jax.random.key(0), num_tasks=2)
-        >>> tasks = jax.vmap(sampler)(jax.random.split(jax.random.key(1), 100))
+        >>> tasks = jax.jit(jax.vmap(sampler))(jax.random.split(jax.random.key(1), 100))
         >>> len(set(tasks.support.y[:, 0, 0].tolist()))
         2
     """

@@ -14,7 +14,7 @@ import numpy as np
 
 def data_folder(root: str | Path | None) -> Path:
     """Return the folder to look for data in: the one given, else `JAXMETA_DATA`, else the user's cache folder."""
-    return Path(root or os.environ.get("JAXMETA_DATA") or _user_cache()).expanduser()
+    return Path(root or os.environ.get("JAXMETA_DATA") or _user_cache()).expanduser().absolute()
 
 
 def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

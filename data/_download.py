@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class Remote(NamedTuple):
@@ -38,24 +38,23 @@ def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
     """
     import pooch
 
+    kind, _, digest = (remote.checksum or "").partition(":")
     target, partial = folder / remote.name, folder / f"{remote.name}.part"
     if target.exists():
-        kind, _, digest = (remote.checksum or "").partition(":")
         if pooch.file_hash(str(target), alg=kind) != digest:
             raise ValueError(f"{target} is not the published file; it was left as it is: move it away")
         return target
-
-    def download(url: str, output: str, _: Any) -> None:
-        _resume(url, partial, progress)
-        os.replace(partial, output)
-
     try:
-        path = pooch.retrieve(remote.url, remote.checksum, fname=remote.name, path=folder, downloader=download)
+        folder.mkdir(parents=True, exist_ok=True)
+        _resume(remote.url, partial, progress)
     except OSError as error:
         raise ConnectionError(f"could not fetch {remote.url} into {folder}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{remote.url} is not the published file: {error}") from error
-    return Path(path)
+    found = pooch.file_hash(str(partial), alg=kind)
+    if found != digest:
+        partial.unlink()
+        raise ValueError(f"{remote.url} is not the published file: its {kind} is {found}, not {digest}")
+    os.replace(partial, target)
+    return target
 
 
 def _resume(url: str, partial: Path, progress: bool) -> None:

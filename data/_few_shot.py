@@ -38,12 +38,10 @@ class FewShot:
         >>> import jax, numpy as np
         >>> images = np.zeros((12, 28, 28, 1), np.uint8)
         >>> sampler = FewShot.create(images, np.arange(12) // 4, ways=2, shots=1, queries=3)
-        >>> task = jax.jit(lambda sampler, key: sampler(key))(sampler, jax.random.key(0))
-        >>> task.support.x.shape, task.query.x.shape, task.query.y.tolist()
-        ((2, 28, 28, 1), (6, 28, 28, 1), [0, 0, 0, 1, 1, 1])
-        >>> keys = jax.random.split(jax.random.key(0), 32)
-        >>> jax.vmap(sampler)(keys).support.x.shape
-        (32, 2, 28, 28, 1)
+        >>> draw = jax.jit(lambda sampler, keys: jax.vmap(sampler)(keys))
+        >>> tasks = draw(sampler, jax.random.split(jax.random.key(0), 32))
+        >>> tasks.support.x.shape, tasks.query.x.shape, tasks.query.y[0].tolist()
+        ((32, 2, 28, 28, 1), (32, 6, 28, 28, 1), [0, 0, 0, 1, 1, 1])
 
     References:
         Vinyals et al., Matching Networks for One Shot Learning, 2016, https://arxiv.org/abs/1606.04080

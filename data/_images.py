@@ -62,6 +62,26 @@ def decode_all(files: Files, pictures: Sequence[Picture], size: int, progress: b
     return images
 
 
+def resize_all(images: np.ndarray, size: int) -> np.ndarray:
+    """Scale decoded images to a square with a Lanczos filter, as `decode` does; those of that size stay as they are.
+
+    Args:
+        images: RGB images: `[M, H, W, 3]`, uint8.
+        size: Height and width to scale them to.
+
+    Returns:
+        Images: `[M, size, size, 3]`, uint8.
+    """
+    from PIL import Image
+
+    if images.shape[1:3] == (size, size):
+        return images
+    scaled = np.zeros((len(images), size, size, 3), np.uint8)
+    for image, result in zip(images, scaled, strict=True):
+        result[:] = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))
+    return scaled
+
+
 def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
     """Decode one image, and scale it to a square whatever its shape, with a Lanczos filter.
 

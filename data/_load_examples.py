@@ -68,7 +68,7 @@ def load_examples(
         >>> images, names = np.zeros((8, 4, 4, 3), np.uint8), ["a", "b", "c", "d"] * 2
         >>> train, validation, test = load_examples("folder", examples=(images, names), seed=1)
         >>> train.names, validation.names, test.names
-        (('b', 'd'), ('c',), ('a',))
+        (('a', 'd'), ('c',), ('b',))
     """
     source = _source(name)
     if per_class is not None:
@@ -87,11 +87,6 @@ def load_examples(
         return _divide(name, source, found, split, seed)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def splits_of(name: str) -> tuple[str, ...]:
-    """Return the names of the splits of a benchmark, the default first."""
-    return (*standard_splits(name), "random", "files")
 
 
 def _source(name: str) -> Source:
@@ -158,7 +153,7 @@ def _read(name: str, source: Source, root: str | Path | None, request: Request, 
 def _read_folder(root: str | Path | None, request: Request, download: bool) -> Examples:
     if root is None or download:
         raise ValueError("'folder' needs root, the folder or archive of the images, and downloads nothing")
-    path = Path(root).expanduser()
+    path = Path(root).expanduser().absolute()
     if not path.is_dir() and not (path.is_file() and is_archive(path)):
         raise FileNotFoundError(f"root must be a folder, or a zip or tar archive, got {path}")
     return _read_layout(FOLDER, Layout((), any_folders), [path], request)

@@ -35,8 +35,10 @@ def hash_ngrams(sentences: Iterable[str], size: int = 2048, pieces: tuple[int, .
         >>> features = hash_ngrams(["Pay my bill", "pay bills", "what is the weather"])
         >>> features.shape
         (3, 2048)
-        >>> (features @ features.T).round(1).tolist()
-        [[1.0, 0.7, 0.0], [0.7, 1.0, 0.0], [0.0, 0.0, 1.0]]
+        >>> print((features @ features.T).round(2))
+        [[1.   0.65 0.  ]
+         [0.65 1.   0.  ]
+         [0.   0.   1.  ]]
 
     References:
         Weinberger et al., Feature Hashing for Large Scale Multitask Learning, 2009, https://arxiv.org/abs/0902.2206

@@ -111,15 +111,15 @@ class Omniglot:
         Raises:
             ValueError: If they are not of that shape and type.
         """
-        images, names = np.asarray(images), np.asarray(names, str)
+        images, found = np.asarray(images), np.asarray(names, str)
         shape = (sum(archive.characters for archive in ARCHIVES.values()), DRAWINGS, 28, 28)
-        if images.shape not in (shape, (*shape, 1)) or images.dtype != np.uint8 or names.shape != shape[:1]:
+        if images.shape not in (shape, (*shape, 1)) or images.dtype != np.uint8 or found.shape != shape[:1]:
             raise ValueError(
                 f"images must be uint8 of shape {list(shape)} with as many names, "
-                f"got {images.dtype} of shape {images.shape} and {len(names)} names"
+                f"got {images.dtype} of shape {images.shape} and {len(found)} names"
             )
-        alphabets = [name.split("/")[0] for name in names.tolist()]
-        return cls._sorted(images.reshape(*shape, 1), names, ~np.isin(alphabets, EVALUATION))
+        alphabets = [name.split("/")[0] for name in found.tolist()]
+        return cls._sorted(images.reshape(*shape, 1), found, ~np.isin(alphabets, EVALUATION))
 
     @classmethod
     def _sorted(cls, images: np.ndarray, names: np.ndarray, background: np.ndarray) -> "Omniglot":

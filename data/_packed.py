@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmeta.data._archives import Files
 from jaxmeta.data._examples import PARTS, Examples, first_rows
-from jaxmeta.data._images import decode
+from jaxmeta.data._images import decode, resize_all
 from jaxmeta.data._readers import Reader, Request
 from jaxmeta.data._unpickle import load_pickle
 
@@ -112,7 +112,7 @@ def _parts_reader(endings: Sequence[tuple[str, ...]], part_of: Any, numbered: bo
             if twice:
                 raise ValueError(f"{files.where(path)}: class {twice[0]} is in {parts[twice[0]]} too")
             rows = first_rows(found, request.per_class)
-            inputs.append(images[rows])
+            inputs.append(resize_all(images[rows], request.size))
             names += [found[row] for row in rows]
             parts |= dict.fromkeys(found, part)
         return Examples.of(np.concatenate(inputs), names, parts)

@@ -124,7 +124,7 @@ def stamp(folder: Path) -> str:
 
 def _import() -> Any:
     try:
-        import tensorflow_datasets as tfds
+        import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             "a prepared TFDS directory is read with tensorflow-datasets and array_record (TensorFlow is not needed): "

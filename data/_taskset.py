@@ -39,7 +39,7 @@ class Taskset:
         >>> len(tasks), tasks[7].support.x.shape, tasks[7].query.y.tolist()
         (100, (5, 28, 28, 1), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4])
         >>> sampler = tasks.to_device()
-        >>> sampler(jax.random.key(0)).query.x.shape
+        >>> jax.jit(lambda sampler, key: sampler(key))(sampler, jax.random.key(0)).query.x.shape
         (15, 28, 28, 1)
 
     References:

@@ -3,7 +3,7 @@
 import collections
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -47,25 +47,50 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("the pickle refers to something outside of itself")
 
 
-def _fresh(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
-    """Hand out a new function each time: a pickle can set attributes of what it was given."""
-    return lambda: lambda *arguments: function(*arguments)
+class _Dtype:
+    """Stands for `np.dtype`, whose `__setstate__` believes a pickle that calls objects numbers, or bytes objects."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        name = code.decode() if isinstance(code, bytes) else code
+        if not isinstance(name, str) or np.dtype(name).kind not in "biufcSUO":
+            raise pickle.UnpicklingError(f"the pickle has an array of {code!r}, not of numbers or strings")
+        self.dtype = np.dtype(name)
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *fields = state[:5]
+        if any(field is not None for field in fields):
+            raise pickle.UnpicklingError("the pickle has an array with fields")
+        self.dtype = self.dtype.newbyteorder(_ORDERS[order])
 
 
-def _array(subtype: type, shape: Any, dtype: Any) -> np.ndarray:
-    if subtype is not np.ndarray:
+class _Array(np.ndarray):
+    """An array that gets its content once, of a type that is what it says."""
+
+    def __setstate__(self, state: Any) -> None:
+        version, shape, dtype, fortran, content = state
+        if self.size:  # what it held would be freed, though another array may share it
+            raise pickle.UnpicklingError("the pickle fills an array twice")
+        super().__setstate__((version, shape, _plain(dtype), fortran, content))
+
+
+def _plain(dtype: Any) -> np.dtype:
+    if not isinstance(dtype, _Dtype):
+        raise pickle.UnpicklingError(f"the pickle has an array of {dtype!r}, not of numbers or strings")
+    return dtype.dtype
+
+
+def _reconstruct(subtype: Any, *_: Any) -> np.ndarray:
+    if subtype is not _NDARRAY:
         raise pickle.UnpicklingError("the pickle makes an array of a type of its own")
-    return np.ndarray.__new__(np.ndarray, shape, np.dtype(dtype))
+    return np.ndarray.__new__(_Array, (0,), "b")
 
 
 def _from_buffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    return np.frombuffer(buffer, np.dtype(dtype)).reshape(shape, order=order)
+    return np.frombuffer(bytes(buffer), _plain(dtype)).reshape(shape, order=order)
 
 
-def _scalar(dtype: Any, content: Any = b"") -> Any:
-    if isinstance(content, str):
-        content = content.encode("latin1")
-    return np.frombuffer(content, np.dtype(dtype), 1)[0]
+def _scalar(dtype: Any, content: Any) -> Any:
+    return np.frombuffer(content.encode("latin1") if isinstance(content, str) else content, _plain(dtype), 1)[0]
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -74,15 +99,22 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _fresh(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
+    """Hand out a new function each time: a pickle can set attributes of what it was given."""
+    return lambda: lambda *arguments: function(*arguments)
+
+
+_NDARRAY = object()
+_ORDERS: dict[Any, Literal["<", ">", "|"]] = {"<": "<", ">": ">", "|": "|", b"<": "<", b">": ">", b"|": "|"}
 _ALLOWED: dict[tuple[str, str], Callable[[], Any]] = {
-    ("numpy", "ndarray"): lambda: np.ndarray,
-    ("numpy", "dtype"): lambda: np.dtype,
+    ("numpy", "ndarray"): lambda: _NDARRAY,
+    ("numpy", "dtype"): _fresh(_Dtype),
     ("builtins", "set"): lambda: set,
     ("__builtin__", "set"): lambda: set,
     ("__builtin__", "bytes"): _fresh(lambda: b""),
     ("collections", "OrderedDict"): lambda: collections.OrderedDict,
     ("_codecs", "encode"): _fresh(_latin1),
-    **{(module, "_reconstruct"): _fresh(_array) for module in _ARRAYS},
+    **{(module, "_reconstruct"): _fresh(_reconstruct) for module in _ARRAYS},
     **{(module, "scalar"): _fresh(_scalar) for module in _ARRAYS},
     **{(module, "_frombuffer"): _fresh(_from_buffer) for module in _NUMERIC},
 }

@@ -38,16 +38,20 @@ class MetaEnv(Protocol):
         action_size: numbers in an action, in [-1, 1] each; for discrete actions, how many there are.
         discrete: whether an action is an integer `[]` below `action_size`, not numbers `[action_size]`.
         horizon: steps until an episode is truncated.
+
+    Some environments have more: `floor_return(task)`, what an episode pays for nothing; `oracle_action(state)`, the
+    best action for one who knows the task; `render(states)`, a picture of an episode; `with_task(task)`, for brax's
+    wrappers.
     """
 
     @property
-    def observation_size(self) -> int: ...  # noqa: D102
+    def observation_size(self) -> int: ...
     @property
-    def action_size(self) -> int: ...  # noqa: D102
+    def action_size(self) -> int: ...
     @property
-    def discrete(self) -> bool: ...  # noqa: D102
+    def discrete(self) -> bool: ...
     @property
-    def horizon(self) -> int: ...  # noqa: D102
+    def horizon(self) -> int: ...
 
     def sample_tasks(self, key: jax.Array, n: int, *, split: str = "train") -> PyTree:
         """Draw `n` tasks, stacked on the first axis; those of split "test" are drawn apart from those of "train"."""

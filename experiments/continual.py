@@ -19,7 +19,8 @@ convolutions of 64 with layer norm on 28x28 for its six of 256 on 84x84, minutes
 split with turned characters as new training classes, and meta-gradients through whole streams of 100 steps, where the
 paper truncates them after five.
 
-Expected: OML in order far above the others in order, at 50 classes and more; shuffled they are close to each other.
+Expected on Omniglot: OML in order far above the others in order, 43 % at 50 classes against 14 % and less; shuffled 80 %
+against 69 % of pre-training.
 
     python experiments/continual.py                          # data.Glyphs; seven minutes on two CPU cores
     python experiments/continual.py --root <folder with the Omniglot zips>
@@ -160,7 +161,7 @@ def head_size(args: Args) -> int:
     return max(TRAIN_WAYS, *args.classes)
 
 
-def apply_head(model: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
+def apply_head(model: nn.Module) -> Callable[[Any, jax.Array], Any]:
     """`(params, features) -> logits`."""
     return partial(model.apply, method=lambda module, features: module.head(features))
 

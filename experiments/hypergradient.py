@@ -94,17 +94,20 @@ def hypergradient(family: str) -> Method:
 
     def make(start: Any) -> optax.GradientTransformation:
         optimizer = optim.hypergradient_descent(START[family], BETA[family], direction=directions[family])
+
         # The rate is part of the state: so `start` may be traced, and one program runs them all.
-        return optax.GradientTransformation(
-            lambda params: optimizer.init(params)._replace(rate=jaxmeta.Learned(start)), optimizer.update
-        )
+        def init(params: Any) -> Any:
+            state: Any = optimizer.init(params)
+            return state._replace(rate=jaxmeta.Learned(start))
+
+        return optax.GradientTransformation(init, optimizer.update)
 
     return Method(f"{family}-HD", family, True, RATES[family], make, lambda state, start: state.rate.value)
 
 
 def mean_rate(rates: optim.LearnedRateState) -> jax.Array:
     """The mean over everything that `scale_by_learned_rate` learns."""
-    return optax.tree.sum(rates.rate) / optax.tree.size(rates.rate)
+    return jnp.asarray(optax.tree.sum(rates.rate)) / optax.tree.size(rates.rate)
 
 
 def methods() -> list[Method]:

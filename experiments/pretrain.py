@@ -120,8 +120,8 @@ def main(args: Args) -> None:
     jaxmeta.save(args.folder / f"{args.benchmark}-seed{args.seed}.msgpack", done.variables)
 
     features = partial(model.apply, method="features")
-    centroid = jaxmeta.simpleshot(features, args.ways)  # pyright: ignore[reportArgumentType]
-    probe = jaxmeta.baseline(features, args.ways)  # pyright: ignore[reportArgumentType]
+    centroid = jaxmeta.simpleshot(features, args.ways)
+    probe = jaxmeta.baseline(features, args.ways)
     untrained = models.with_batch_stats(model, start, jax.vmap(lambda key: batches(key).x)(jax.random.split(init_key)))
     rows = {
         "not trained, nearest centroid": (centroid, untrained),

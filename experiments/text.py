@@ -1,13 +1,21 @@
 """Few-shot text: CLINC150's intents by domain (Larson et al. 2019), 10-way 5-shot, on hashed pieces of words.
 
-A sentence is a vector of 2,048 numbers (`data.hash_ngrams`): no word embedding, no pre-trained network. Learners train on
-the intents of five domains, are chosen on two others and tested on the last three, which share no intent with them; the
-domains are taken in alphabetical order. `protonet`, `r2d2` and `anil` learn 256 linear features beside the given ones,
-with half of the numbers dropped in training. They start from the baselines, which learn nothing: `centroid` (the nearest
-mean, by cosine) and `ridge` (ridge regression, strength 0.1), both on the vectors as they are.
+A sentence is a vector of 2,048 numbers (`data.hash_ngrams`): no word embedding, no pre-trained network. Learners train
+on the intents of five domains, are chosen on two others and tested on the last three, which share no intent with them;
+the domains are taken in alphabetical order. `protonet`, `r2d2` and `anil` learn 256 linear features beside the given
+ones, with half of the numbers dropped in training. They start from the baselines, which learn nothing: `centroid` (the
+nearest mean, by cosine) and `ridge` (ridge regression, strength 0.1), both on the vectors as they are.
 
-What to expect, 600 tasks, seed 0: EXPECTED
-Pre-trained sentence encoders reach about 95 % and more here; this is no race with them.
+What to expect, 600 test tasks, the same ones in each row, seed 0; under two minutes of CPU time for all:
+
+    centroid  90.41 ± 0.34 %
+    ridge     93.01 ± 0.26 %
+    protonet  91.76 ± 0.30 %
+    r2d2      93.13 ± 0.26 %
+    anil      90.88 ± 0.33 %
+
+So features learned on other domains help the mean of a class, and hardly help ridge regression. Pre-trained sentence
+encoders reach about 95 % and more here; this is no race with them.
 
     python experiments/text.py --root <folder with clinc150/data_full.json>
 """

@@ -39,6 +39,7 @@ from jaxmeta._meta_gradient import truncated as truncated
 from jaxmeta._optimizer_training import Problem as Problem
 from jaxmeta._optimizer_training import TrainingRun as TrainingRun
 from jaxmeta._optimizer_training import optimizer_training as optimizer_training
+from jaxmeta._parallel import task_mesh as task_mesh
 from jaxmeta._pretrain import Minibatches as Minibatches
 from jaxmeta._pretrain import Pretrained as Pretrained
 from jaxmeta._pretrain import pretrain as pretrain

@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     test = _command(commands, "evaluate", _evaluate, "Test the best meta-parameters of a run again.")
     test.add_argument("folder", type=Path, help="The run's folder.")
     test.add_argument("--num-tasks", type=int, metavar="N", help="Test tasks, if not as many as in the run.")
+    test.add_argument("--ways", type=int, metavar="N", help="Classes per task, if not the run's.")
     test.add_argument("--test-steps", type=int, metavar="N", help="Inner steps, if not the run's.")
     test.add_argument("--test-queries", type=int, metavar="N", help="Query examples per class, if not the run's.")
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
@@ -142,7 +143,7 @@ def _list() -> None:
     for title, lines in tables.items():
         _say(title)
         for name, line in lines.items():
-            _say(f"  {name:15s} {line}")
+            _say(f"  {name:26s} {line}")
 
 
 def _say(text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from jaxmeta._types import PyTree
 
@@ -91,8 +92,12 @@ def _by_path(tree: PyTree) -> dict[str, np.ndarray]:
 
 
 def _data(leaf: Any) -> Any:
-    """The bits of a random key; anything else as it is."""
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+    """The bits of a random key; the whole of what is divided over processes; anything else as it is."""
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return leaf
 
 
 def _like(leaf: Any, saved: np.ndarray) -> jax.Array:

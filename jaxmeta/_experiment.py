@@ -17,17 +17,11 @@ from jaxmeta import data
 from jaxmeta._log import best_meta
 from jaxmeta._losses import classification, regression
 from jaxmeta._options import check_options
-from jaxmeta._recipes import RECIPES, Network, build_model, published
+from jaxmeta._recipes import RECIPES, Network, build_model, build_optimizer, learners_with, published
 from jaxmeta._step import Summary, evaluate, summarize
 from jaxmeta._train import Trained, train
 from jaxmeta._types import MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms import Contextual
-
-_SCHEDULES = {
-    "constant": lambda rate, steps: optax.constant_schedule(rate),
-    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
-    "cosine": optax.cosine_decay_schedule,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +38,7 @@ class Experiment:
     ways: int = 5
     """Classes per task (not for regression)."""
     train_ways: int | None = None
-    """The same in meta-training, for learners that take more there (protonet: 60 if not given)."""
+    """The same in meta-training, for learners that fit a head to features, such as protonet: 60 if not given."""
     shots: int | None = None
     """Labelled examples to adapt on: per class 1 if not given, in regression per task 10."""
     train_shots: int | None = None
@@ -160,14 +154,12 @@ class Experiment:
             return model.apply(params, x)
 
         loss_fn = regression(forward) if this.regressing else classification(forward)
-        trained = RECIPES[this.learner].build(this, Network(loss_fn, partial(model.apply, method="features")))
+        trained = RECIPES[this.learner].build(this, Network(loss_fn, lambda name: partial(model.apply, method=name)))
         learner = trained if isinstance(trained, MetaLearner) else trained(jnp.int32(0))
-        schedule = _SCHEDULES[this.outer_schedule or "constant"](this.outer_rate, this.iterations)
-        optimizer = optax.sgd(schedule) if this.learner == "reptile" else optax.adam(schedule)
         init_key, train_key, test_key = jax.random.split(jax.random.key(this.seed), 3)
         context = [] if this.context_size is None else [jnp.zeros(this.context_size)]
         meta = learner.init(model.init(init_key, sets.train.example, *context))
-        return Parts(model, learner, trained, optimizer, sets, meta, train_key, test_key)
+        return Parts(model, learner, trained, build_optimizer(this), sets, meta, train_key, test_key)
 
     def run(
         self,
@@ -269,6 +261,7 @@ def evaluate_run(
     folder: str | os.PathLike[str],
     *,
     num_tasks: int | None = None,
+    ways: int | None = None,
     test_steps: int | None = None,
     test_queries: int | None = None,
     root: str | Path | None = None,
@@ -278,6 +271,7 @@ def evaluate_run(
     Args:
         folder: a folder that `Experiment.run` made.
         num_tasks: test tasks; `None` for the run's.
+        ways: classes per task, for learners that fit a head to features; `None` for the run's.
         test_steps: inner steps; `None` for the run's.
         test_queries: query examples per class; `None` for the run's.
         root: folder with the benchmark's files, if it needs any.
@@ -287,14 +281,18 @@ def evaluate_run(
 
     Raises:
         FileNotFoundError: if `folder` is not the folder of a run, or has no checkpoint yet.
-        ValueError: if a number is out of range, or the folder is damaged.
+        ValueError: if a number is out of range, the learner cannot do with other `ways`, or the folder is damaged.
     """
     from jaxmeta._report import read_experiment
 
     experiment = read_experiment(Path(folder))
     if experiment is None:
         raise FileNotFoundError(f"{folder} is not the folder of a run: it has no config.json")
-    changes = {"test_tasks": num_tasks, "test_steps": test_steps, "test_queries": test_queries}
+    able = learners_with("train_ways")
+    if ways not in (None, experiment.ways) and experiment.learner not in able:
+        told = f"ways of {experiment.learner} must be the run's, {experiment.ways}, got {ways}"
+        raise ValueError(f"{told}; others are for {', '.join(able)}")
+    changes = {"ways": ways, "test_tasks": num_tasks, "test_steps": test_steps, "test_queries": test_queries}
     experiment = dataclasses.replace(experiment, **{k: v for k, v in changes.items() if v is not None})
     parts = experiment.build(root)
     return parts.test(best_meta(folder, parts.meta), experiment.test_tasks, experiment.batch_size)

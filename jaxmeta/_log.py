@@ -12,8 +12,6 @@ import numpy as np
 from jaxmeta._files import write_atomically
 from jaxmeta._types import MetaParams, PyTree
 
-_SAVE_SECONDS = 60.0  # what a kill can cost at most, however far apart validations are
-
 
 class State(NamedTuple):
     """All that a checkpoint holds."""
@@ -30,6 +28,8 @@ class State(NamedTuple):
 
 class Log:
     """A run's records and checkpoints. With a folder that holds some already, `start` and `state` are where they end.
+
+    In a run of several processes all of them see the folder, and the first one writes.
 
     Args:
         folder: made if it does not exist; `None` keeps nothing on disk.
@@ -60,8 +60,9 @@ class Log:
             self.start, self.state = self._checkpoints.latest, self._checkpoints.restore(state)
             _check_settings(folder, self.state.settings, state.settings)
         self.history = [record for record in records if record["step"] <= self.start]
-        write_atomically(path, "".join(json.dumps(record) + "\n" for record in self.history))
-        self._file = path.open("a")
+        if jax.process_index() == 0:
+            write_atomically(path, "".join(json.dumps(record) + "\n" for record in self.history))
+            self._file = path.open("a")
 
     def __enter__(self) -> Self:
         return self
@@ -73,9 +74,9 @@ class Log:
             self._checkpoints.__exit__(None, None, None)
 
     @property
-    def due(self) -> bool:
-        """Whether the last checkpoint is long ago."""
-        return time.monotonic() - self._saved > _SAVE_SECONDS
+    def age(self) -> float:
+        """Seconds since the last checkpoint."""
+        return time.monotonic() - self._saved
 
     def write(self, record: dict[str, float]) -> None:
         """Adds a record."""

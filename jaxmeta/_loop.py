@@ -12,10 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxmeta._log import Log, State, settings
+from jaxmeta._processes import anywhere, deferred_sigterm
 from jaxmeta._types import Metrics, PyTree
 
 Step = Callable[..., tuple[PyTree, Metrics]]
 """`(state, key, *args) -> (state, metrics)`: one update."""
+_SAVE_SECONDS = 60.0  # what a kill can cost at most, however far apart validations are
 Validate = Callable[[PyTree], Mapping[str, float]]
 """`(state) -> values`, on the host."""
 
@@ -48,6 +50,8 @@ class Plan(NamedTuple):
     """What is counted per second, and how many of them are in an update."""
     numbers: Mapping[str, int]
     """Other numbers that decide the result: a run goes on only with the same ones."""
+    skip: bool
+    """Whether an update that is not finite is left out, and not an error."""
 
 
 def loop(
@@ -60,6 +64,7 @@ def loop(
     validate_every: int = 500,
     monitor: str = "loss",
     log_every: int = 50,
+    skip_nonfinite: bool = False,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Looped:
@@ -79,6 +84,8 @@ def loop(
         validate_every: updates between validations, a multiple of `log_every`.
         monitor: the validation value that selects the best state: `"loss"` is minimised, others maximised.
         log_every: updates per compiled chunk; metrics are averaged over it.
+        skip_nonfinite: leave out an update that gives a NaN or infinite metric or state, instead of raising: the state
+            stays as it was before. The record `train/skipped` counts them.
         folder: where to keep metrics and checkpoints; `None` keeps nothing.
         progress: show a progress bar.
 
@@ -88,8 +95,8 @@ def loop(
     Raises:
         ValueError: if a number is less than 1 or `validate_every` is not a multiple of `log_every`, if `monitor` is not
             among the validation values, or if `folder` holds a run of another configuration or a damaged checkpoint.
-        FloatingPointError: if a metric or a part of the state becomes NaN or infinite; with a `folder` the last finite
-            state is saved first.
+        FloatingPointError: if a metric or a part of the state becomes NaN or infinite (with `skip_nonfinite`: in all
+            updates of a chunk); with a `folder` the last finite state is saved first.
 
     Example:
         >>> def step(state, key):
@@ -98,7 +105,8 @@ def loop(
         >>> [record["step"] for record in done.history], done.state == done.best
         ([2, 4], Array(True, dtype=bool))
     """
-    plan = Plan(iterations, validate_every, log_every, monitor, lambda state: state, "state", ("updates", 1), {})
+    work = ("updates", 1)
+    plan = Plan(iterations, validate_every, log_every, monitor, lambda state: state, "state", work, {}, skip_nonfinite)
     return run_loop(step, state, key, args, plan, validate, folder, progress)
 
 
@@ -111,18 +119,19 @@ def run_loop(
     validate: Validate | None,
     folder: str | os.PathLike[str] | None,
     progress: bool,
+    place: Callable[[PyTree], PyTree] = lambda state: state,
 ) -> Looped:
-    """See `loop`; `validate` gets what `plan.keep` takes of the state."""
+    """See `loop`; `validate` gets what `plan.keep` takes of the state, `place` puts the state where it belongs."""
     check_plan(plan)
     run_chunk = _chunk_runner(step_fn, args, key, plan)
     numbers = {**plan.numbers, "validate_every": plan.validate_every, "log_every": plan.log_every}
     first = State(start, plan.keep(start), np.float32(-np.inf), np.int32(0), settings(key, **numbers))
-    with Log(folder, first) as log, _bar(plan.iterations, log.start, progress) as bar:
-        step, state = log.start, log.state
+    with deferred_sigterm() as asked, Log(folder, first) as log, _bar(plan.iterations, log.start, progress) as bar:
+        step, state = log.start, log.state._replace(state=place(log.state.state))
         seconds = log.history[-1]["seconds"] if log.history else 0.0
         newest: dict[str, float] = {}
         try:
-            while step < plan.iterations:
+            while step < plan.iterations and not asked.is_set():
                 begin = time.perf_counter()
                 size = min(plan.log_every - step % plan.log_every, plan.iterations - step)
                 new, averages = run_chunk(state, step, size)
@@ -137,14 +146,30 @@ def run_loop(
                     record |= values
                 log.write(record)
                 state, step = new, record["step"]
-                if boundary or log.due:
+                stop, due = anywhere(asked.is_set(), log.age > _SAVE_SECONDS)
+                if boundary or due:
                     log.save(step, state)
+                if stop:
+                    asked.set()
                 newest |= record
                 bar.set_postfix_str(_describe(newest, unit), refresh=False)
                 bar.update(size)
-        finally:
-            log.save(step, state)  # whatever ended the loop: these are the last complete numbers
+        except BaseException as error:
+            _save_after(error, log, step, state)
+            raise
+        log.save(step, state)
         return Looped(state.state, state.best, int(state.best_step), log.history)
+
+
+def _save_after(error: BaseException, log: Log, step: int, state: State) -> None:
+    """Saves the last complete numbers, whatever ended the loop, if all processes can; says so if one is lost."""
+    if jax.process_count() == 1 or isinstance(error, FloatingPointError):
+        log.save(step, state)
+    elif isinstance(error, jax.errors.JaxRuntimeError):
+        raise ConnectionError(
+            f"a process of this run has ended or failed ({str(error).splitlines()[0][:200]}); start all of them again "
+            "to go on from the last checkpoint"
+        ) from error
 
 
 def check_plan(plan: Plan) -> None:
@@ -167,7 +192,12 @@ def _chunk_runner(
 
     def run(state: PyTree, key: jax.Array, numbers: jax.Array, args: tuple[Any, ...]) -> Any:
         def body(state: PyTree, number: jax.Array) -> tuple[PyTree, Metrics]:
-            return step_fn(state, jax.random.fold_in(key, number), *args)
+            new, metrics = step_fn(state, jax.random.fold_in(key, number), *args)
+            if not plan.skip:
+                return new, metrics
+            finite = jnp.stack(jax.tree.leaves(jax.tree.map(_is_finite, (plan.keep(new), metrics)))).all()
+            new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+            return new, {**metrics, "skipped": 1.0 - finite}
 
         state, metrics = jax.lax.scan(body, state, numbers)
         return state, metrics, jax.tree.map(_is_finite, plan.keep(state))
@@ -178,8 +208,14 @@ def _chunk_runner(
         numbers = np.arange(start, start + size, dtype=np.int32)
         new, metrics, finite = compiled(state.state, key, numbers, args)
         values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
+        skipped = values.pop("skipped") > 0 if plan.skip else np.zeros(size, bool)
+        if skipped.all():
+            raise _not_finite(f"every update from {start + 1} to {start + size} gave a NaN or infinite value", start)
+        values = {name: value[~skipped] for name, value in values.items()}
         _check_finite(values, finite, plan.kept, start, start + size)
         averages = {f"train/{name}": float(value.mean()) for name, value in values.items()}
+        if plan.skip:
+            averages["train/skipped"] = float(skipped.sum())
         return state._replace(state=new), averages
 
     return run_chunk
@@ -199,7 +235,11 @@ def _check_finite(metrics: Mapping[str, np.ndarray], finite: PyTree, kept: str, 
         what = f"{kept}{bad[0]} became NaN or infinite by update {end}"
     else:
         return
-    raise FloatingPointError(
+    raise _not_finite(what, start)
+
+
+def _not_finite(what: str, start: int) -> FloatingPointError:
+    return FloatingPointError(
         f"{what}; the state after update {start} is the last one known to be good. Try a smaller inner or outer "
         "learning rate, or optax.clip_by_global_norm in the outer optimizer"
     )
@@ -225,7 +265,7 @@ def _validated(state: State, step: int, plan: Plan, validate: Validate | None) -
 
 def _bar(total: int, initial: int, progress: bool) -> Any:
     """A progress bar; a log file gets a line twice a minute instead."""
-    hidden = not progress or initial >= total
+    hidden = not progress or initial >= total or jax.process_index() > 0
     if sys.stderr.isatty():
         return tqdm(total=total, initial=initial, disable=hidden, unit="update", mininterval=0.5, miniters=1)
     line = "update {n_fmt} of {total_fmt} [{elapsed}<{remaining}{postfix}]\n"

@@ -36,6 +36,8 @@ def check_options(experiment: Any) -> None:
     if experiment.model is not None and (experiment.model == "mlp") != (experiment.kind != "images"):
         allowed = "cnn, cnn4 or fc" if experiment.kind == "images" else "mlp"
         raise ValueError(f"model must be {allowed} for {experiment.benchmark}, got {experiment.model!r}")
-    if experiment.regressing and RECIPES[experiment.learner].regression is None:
-        able = ", ".join(name for name, recipe in RECIPES.items() if recipe.regression is not None)
-        raise ValueError(f"learner must be one for regression ({able}), got {experiment.learner!r}")
+    kind = "regression" if experiment.regressing else "images"
+    able = [name for name, recipe in RECIPES.items() if getattr(recipe, kind) is not None]
+    if experiment.learner not in able:
+        what = "regression" if experiment.regressing else "classification"
+        raise ValueError(f"learner must be one for {what} ({', '.join(able)}), got {experiment.learner!r}")

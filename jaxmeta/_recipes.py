@@ -9,21 +9,33 @@ from flax import linen as nn
 
 from jaxmeta import models
 from jaxmeta._implicit import cg
+from jaxmeta._losses import regression
 from jaxmeta._meta_gradient import first_order, mixed, reverse
-from jaxmeta._types import LossFn, MetaLearner, PyTree
+from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms import (
+    ContextTransformer,
+    NeuralProcess,
+    RelationNet,
     anil,
     boil,
     cavia,
+    conditional_neural_process,
     fomaml,
     imaml,
+    in_context,
+    lr_d2,
     maml,
     maml_plus_plus,
+    matching_network,
+    meta_baseline,
     meta_curvature,
     meta_kfo,
     meta_sgd,
+    metaoptnet,
     multi_step_weights,
     protonet,
+    r2d2,
+    relation_network,
     reptile,
 )
 
@@ -31,6 +43,11 @@ if TYPE_CHECKING:
     from jaxmeta._experiment import Experiment
 
 _META_GRADIENTS = {"reverse": reverse, "mixed": mixed, "first-order": first_order}
+_SCHEDULES = {
+    "constant": lambda rate, steps: optax.constant_schedule(rate),
+    "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
+    "cosine": optax.cosine_decay_schedule,
+}
 
 
 class Network(NamedTuple):
@@ -38,8 +55,8 @@ class Network(NamedTuple):
 
     loss: LossFn
     """Of its predictions."""
-    features: Callable[[PyTree, Any], Any]
-    """`(params, x) -> [n, d]`."""
+    method: Callable[[str], Callable[..., Any]]
+    """One of its methods by name, as a function of the parameters and the method's arguments."""
 
 
 class Recipe(NamedTuple):
@@ -47,12 +64,14 @@ class Recipe(NamedTuple):
 
     build: Callable[["Experiment", Network], MetaLearner | Callable[[jax.Array], MetaLearner]]
     """From an experiment without open options: what `train` takes."""
-    images: Mapping[str, Any]
-    """Options for few-shot classification, as the paper has them for Omniglot."""
+    images: Mapping[str, Any] | None
+    """Options for few-shot classification, as the paper has them for Omniglot, if it can do that."""
     from_20_ways: Mapping[str, Any] = {}
     """What of it changes from 20 ways on."""
     regression: Mapping[str, Any] | None = None
     """Options for sinusoids, if it can do regression."""
+    model: Callable[["Experiment", nn.Module], nn.Module] = lambda this, network: network
+    """What the learner makes of the network that the options name."""
 
 
 def _steps(this: "Experiment") -> dict[str, Any]:
@@ -93,6 +112,25 @@ def _build_reptile(this: "Experiment", network: Network) -> MetaLearner:
     return reptile(network.loss, inner, this.steps or 1, test_steps=this.test_steps, **batches)
 
 
+def _with_head(make: Callable[..., MetaLearner]) -> Recipe:
+    """The recipe of a learner that fits a head to features: more ways in training than at test."""
+
+    def build(this: "Experiment", network: Network) -> MetaLearner:
+        return make(network.method("features"), _ways(this), test_ways=this.ways)
+
+    return Recipe(build, _METRIC)
+
+
+def _build_relation_network(this: "Experiment", network: Network) -> MetaLearner:
+    features, relation = network.method("features"), network.method("relation")
+    return relation_network(features, relation, _ways(this), test_ways=this.ways)
+
+
+def _build_in_context(this: "Experiment", network: Network) -> MetaLearner:
+    loss_fn = regression(lambda predictor, x: predictor(x)) if this.regressing else None
+    return in_context(network.method("encode"), network.method("decode"), loss_fn)
+
+
 _FIRST_ORDER_SHARE = 0.3  # of MAML++'s training, as 50 of 150 epochs in its paper
 _OUTER = {"outer_rate": 1e-3, "outer_schedule": "constant", "num_tasks": 32}
 _FOMAML = {**_OUTER, "steps": 1, "test_steps": 3, "inner_rate": 0.4}
@@ -117,14 +155,8 @@ _REPTILE = {
 }
 _REPTILE_20 = {"steps": 10, "inner_rate": 5e-4, "inner_batch": 20, "test_inner_batch": 10}
 
-_PROTONET = {
-    "train_ways": 60,
-    "queries": 5,
-    "test_queries": 15,
-    "outer_rate": 1e-3,
-    "outer_schedule": "cosine",
-    "num_tasks": 1,
-}
+_IN_CONTEXT = {"queries": 5, "test_queries": 15, "outer_rate": 1e-3, "outer_schedule": "cosine", "num_tasks": 16}
+_METRIC = {"train_ways": 60, **_IN_CONTEXT, "outer_rate": 3e-3, "num_tasks": 1}  # ProtoNets' but for the rate
 
 # Sinusoids: the rate is that of MAML's code; its text says 0.01, with which many a test task diverges.
 _FOMAML_SINUSOID = {**_FOMAML, "inner_rate": 1e-3, "test_steps": 10, "num_tasks": 25}
@@ -133,6 +165,7 @@ _MAML_PLUS_PLUS_SINUSOID = {**_MAML_SINUSOID, "steps": 5, "inner_rate": 0.01, "o
 _CAVIA_SINUSOID = {**_MAML_SINUSOID, "inner_rate": 1.0, "test_steps": 1, "context_size": 5}
 # Ours, as the papers have no such row.
 _IMAML_SINUSOID = {**_IMAML, "inner_rate": 0.01, "num_tasks": 25}
+_IN_CONTEXT_SINUSOID = {"outer_rate": 1e-3, "outer_schedule": "cosine", "num_tasks": 25}
 _REPTILE_SINUSOID = {
     "steps": 10,
     "test_steps": 10,
@@ -173,8 +206,24 @@ RECIPES: dict[str, Recipe] = {
         _CAVIA_SINUSOID,
     ),
     "reptile": Recipe(_build_reptile, _REPTILE, _REPTILE_20, _REPTILE_SINUSOID),
-    "protonet": Recipe(
-        lambda this, net: protonet(net.features, this.train_ways or this.ways, test_ways=this.ways), _PROTONET
+    "protonet": _with_head(protonet),
+    "matching-network": _with_head(matching_network),
+    "relation-network": Recipe(_build_relation_network, _METRIC, model=lambda this, network: RelationNet(network)),
+    "r2d2": _with_head(r2d2),
+    "lr-d2": _with_head(lr_d2),
+    "metaoptnet": _with_head(metaoptnet),
+    "meta-baseline": _with_head(meta_baseline),
+    "in-context": Recipe(
+        _build_in_context,
+        _IN_CONTEXT,
+        regression=_IN_CONTEXT_SINUSOID,
+        model=lambda this, network: ContextTransformer(1 if this.regressing else this.ways, backbone=network),
+    ),
+    "conditional-neural-process": Recipe(
+        lambda this, net: conditional_neural_process(net.method("encode"), net.method("decode")),
+        None,
+        regression=_IN_CONTEXT_SINUSOID,
+        model=lambda this, network: NeuralProcess(),
     ),
 }
 # The options that some learners have and others not.
@@ -192,13 +241,28 @@ SPECIFIC = (
 
 
 def build_model(this: "Experiment") -> nn.Module:
-    """The network of an experiment without open options."""
+    """The model of an experiment without open options."""
+    return RECIPES[this.learner].model(this, _build_network(this))
+
+
+def build_optimizer(this: "Experiment") -> optax.GradientTransformation:
+    """The outer optimizer of an experiment without open options."""
+    schedule = _SCHEDULES[this.outer_schedule or "constant"](this.outer_rate, this.iterations)
+    return optax.sgd(schedule) if this.learner == "reptile" else optax.adam(schedule)
+
+
+def _build_network(this: "Experiment") -> nn.Module:
     if this.model == "mlp":
-        return models.MLP() if this.regressing else models.MLP((this.hidden,), this.ways)
+        return models.MLP() if this.regressing else models.MLP((this.hidden,), _ways(this))
     if this.model == "fc":
-        return models.OmniglotFC(ways=this.ways, norm=this.norm)
+        return models.OmniglotFC(ways=_ways(this), norm=this.norm)
     network = models.CNN4 if this.model == "cnn4" else models.OmniglotCNN
-    return network(ways=this.ways, hidden=this.hidden, norm=this.norm)
+    return network(ways=_ways(this), hidden=this.hidden, norm=this.norm)
+
+
+def _ways(this: "Experiment") -> int:
+    """Classes per task in meta-training."""
+    return this.train_ways or this.ways
 
 
 def published(learner: str, ways: int, kind: str) -> dict[str, Any]:
@@ -207,9 +271,15 @@ def published(learner: str, ways: int, kind: str) -> dict[str, Any]:
     if kind == "regression":
         return {"model": "mlp", "shots": 10, "queries": 10, **(recipe.regression or {})}
     model = "cnn" if kind == "images" else "mlp"
-    return {"model": model, "shots": 1, "queries": 1, **recipe.images, **(recipe.from_20_ways if ways >= 20 else {})}
+    return {
+        "model": model,
+        "shots": 1,
+        "queries": 1,
+        **(recipe.images or {}),
+        **(recipe.from_20_ways if ways >= 20 else {}),
+    }
 
 
 def learners_with(option: str) -> tuple[str, ...]:
     """The learners that an option of `SPECIFIC` applies to."""
-    return tuple(name for name, recipe in RECIPES.items() if option in recipe.images)
+    return tuple(name for name, recipe in RECIPES.items() if option in (recipe.images or {}))

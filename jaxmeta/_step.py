@@ -1,14 +1,16 @@
 """The batch over tasks: one outer update, and evaluation, for any learner, sampler and optax optimizer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Sampler
+from jaxmeta._parallel import constrain, divided, over_devices
+from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Sampler, Task
 
 MetaStep = Callable[[MetaParams, optax.OptState, Sampler, jax.Array], tuple[MetaParams, optax.OptState, Metrics]]
 Evaluate = Callable[[MetaParams, Sampler, jax.Array], Metrics]
@@ -20,6 +22,8 @@ def meta_step(
     num_tasks: int,
     *,
     batch_size: int | None = None,
+    mesh: Mesh | None = None,
+    divide_optimizer: bool = False,
 ) -> MetaStep:
     """Builds one outer update: sample tasks, average their meta-gradients, update.
 
@@ -33,12 +37,17 @@ def meta_step(
         batch_size: tasks treated at once by `jax.vmap`; batches follow each other in a `jax.lax.scan` that accumulates
             the gradients. `None` chooses for the backend: 1 on a CPU, whose caches and matrix products like one task
             at a time, all of them elsewhere.
+        mesh: devices to divide the tasks over, e.g. `task_mesh()`; their meta-gradients are averaged by a collective.
+            `batch_size` is that of one device. The tasks do not depend on the mesh, so the result does not either,
+            up to the order of a sum. Everything else is the same on all devices, but for a sampler's data set that is
+            divided over them (`FewShot.from_classes(..., device=)`). All tasks of an update are drawn at once.
+        divide_optimizer: whether the optimizer's state is divided over the mesh as well, where shapes allow it.
 
     Returns:
         `(meta, opt_state, sampler, key) -> (meta, opt_state, metrics)`, with metrics averaged over the tasks.
 
     Raises:
-        ValueError: if `num_tasks` or `batch_size` is less than 1.
+        ValueError: if `num_tasks` or `batch_size` is less than 1, or if `divide_optimizer` comes without a mesh.
 
     Example:
         >>> import jaxmeta
@@ -52,29 +61,39 @@ def meta_step(
         ['loss']
     """
     batch_size = _check_sizes(num_tasks, batch_size)
+    if divide_optimizer and mesh is None:
+        raise ValueError("divide_optimizer needs a mesh")
 
     def step(
         meta: MetaParams, opt_state: optax.OptState, sampler: Sampler, key: jax.Array
     ) -> tuple[MetaParams, optax.OptState, Metrics]:
-        def task_grad(key: jax.Array) -> tuple[Metrics, MetaParams]:
+        def draw(key: jax.Array) -> tuple[Task, jax.Array]:
             task_key, learner_key = jax.random.split(key)
-            return learner.grad(meta, sampler(task_key), learner_key)
+            return sampler(task_key), learner_key
 
-        metrics, grads = _mean(task_grad, jax.random.split(key, num_tasks), batch_size)
+        def task_grad(meta: MetaParams, drawn: tuple[Task, jax.Array]) -> tuple[Metrics, MetaParams]:
+            return learner.grad(meta, *drawn)
+
+        metrics, grads = _mean(task_grad, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
         updates, opt_state = optimizer.update(grads, opt_state, meta)
         new_meta: Any = optax.apply_updates(meta, updates)
+        if mesh is not None and divide_optimizer:
+            new_meta, opt_state = constrain(new_meta, mesh), divided(opt_state, mesh)
         return new_meta, opt_state, metrics
 
     return step
 
 
-def evaluate(learner: MetaLearner, num_tasks: int = 600, *, batch_size: int | None = None) -> Evaluate:
+def evaluate(
+    learner: MetaLearner, num_tasks: int = 600, *, batch_size: int | None = None, mesh: Mesh | None = None
+) -> Evaluate:
     """Builds an evaluation: adapt on each task's support set, measure on its query set.
 
     Args:
         learner: the meta-learner.
         num_tasks: how many tasks.
         batch_size: see `meta_step`.
+        mesh: see `meta_step`.
 
     Returns:
         `(meta, sampler, key) -> metrics`, a pure function to jit; each metric is an array `[num_tasks]`, one value per
@@ -94,13 +113,26 @@ def evaluate(learner: MetaLearner, num_tasks: int = 600, *, batch_size: int | No
     batch_size = _check_sizes(num_tasks, batch_size)
 
     def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Metrics:
-        def task_metrics(key: jax.Array) -> Metrics:
+        def draw(key: jax.Array) -> tuple[Task, jax.Array, jax.Array]:
             task_key, adapt_key, loss_key = jax.random.split(key, 3)
-            task = sampler(task_key)
+            return sampler(task_key), adapt_key, loss_key
+
+        def task_metrics(meta: MetaParams, drawn: tuple[Task, jax.Array, jax.Array]) -> Metrics:
+            task, adapt_key, loss_key = drawn
             loss, metrics = learner.loss(learner.adapt(meta, task.support, adapt_key), task.query, loss_key)
             return {"loss": loss, **metrics}
 
-        return jax.lax.map(task_metrics, jax.random.split(key, num_tasks), batch_size=_or_none(batch_size))
+        def each(fn: Callable[[Any], Metrics], xs: Any) -> Metrics:
+            return jax.lax.map(fn, xs, batch_size=None if batch_size == 1 else batch_size)
+
+        keys = jax.random.split(key, num_tasks)
+        if mesh is None:
+            return each(lambda key: task_metrics(meta, draw(key)), keys)
+
+        def local(meta: MetaParams, drawn: Any, _: jax.Array) -> Metrics:
+            return each(lambda drawn: task_metrics(meta, drawn), drawn)
+
+        return over_devices(local, draw, meta, keys, mesh, summed=False)
 
     return run
 
@@ -123,7 +155,7 @@ class Summary(NamedTuple):
         return f"{self.mean:.4f} ± {self.interval:.4f}"
 
 
-def summarize(metrics: Metrics) -> dict[str, Summary]:
+def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]:
     """Mean, 95 % interval, median and share of finite values of every metric that `evaluate` gave.
 
     Args:
@@ -163,32 +195,53 @@ def _check_sizes(num_tasks: int, batch_size: int | None) -> int:
     return min(batch_size, num_tasks)
 
 
-def _or_none(batch_size: int) -> int | None:
-    """`jax.lax.map` batches by `vmap` even for a size of 1; one task at a time should see no batch axis."""
-    return None if batch_size == 1 else batch_size
+def _mean(
+    fn: Callable[[PyTree, Any], Any],
+    draw: Callable[[jax.Array], Any],
+    meta: PyTree,
+    keys: jax.Array,
+    batch_size: int,
+    mesh: Mesh | None,
+) -> Any:
+    """Mean of `fn(meta, draw(key))` over the keys."""
+    if mesh is None:
+        sums = _sum(lambda key: fn(meta, draw(key)), keys, batch_size)
+    else:
+
+        def local(meta: PyTree, drawn: Any, counts: jax.Array) -> Any:
+            def counted(x: tuple[Any, jax.Array]) -> Any:
+                return jax.tree.map(lambda value: jnp.where(x[1], value, jnp.zeros_like(value)), fn(meta, x[0]))
+
+            return _sum(counted, (drawn, counts), batch_size)
+
+        sums = over_devices(local, draw, meta, keys, mesh, summed=True)
+    dtypes = jax.tree.map(lambda s: s.dtype, jax.eval_shape(lambda: fn(meta, draw(keys[0]))))
+    return jax.tree.map(lambda s, dtype: (s / len(keys)).astype(dtype), sums, dtypes)
 
 
-def _mean(fn: Callable[[jax.Array], Any], keys: jax.Array, batch_size: int) -> Any:
-    """Mean of `fn(key)` over the keys, in batches of at most `batch_size`, without holding all results at once."""
-    num = keys.shape[0]
-    batches, rest = divmod(num, batch_size)
+def _sum(fn: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
+    """Sum of `fn(x)` over the first axis, in batches of at most `batch_size`, without holding all results at once."""
+    number = jax.tree.leaves(xs)[0].shape[0]
+    batches, rest = divmod(number, min(batch_size, number))
 
-    def total(keys: jax.Array) -> Any:
-        if keys.shape[0] == 1:
-            return jax.tree.map(_widen, fn(keys[0]))
-        return jax.tree.map(lambda x: jnp.sum(_widen(x), axis=0), jax.vmap(fn)(keys))
+    def total(xs: Any) -> Any:
+        if jax.tree.leaves(xs)[0].shape[0] == 1:
+            return jax.tree.map(_widen, fn(jax.tree.map(lambda x: x[0], xs)))
+        return jax.tree.map(lambda x: jnp.sum(_widen(x), axis=0), jax.vmap(fn)(xs))
+
+    def part(start: int, end: int) -> Any:
+        return jax.tree.map(lambda x: x[start:end], xs)
 
     if batches == 1:
-        sums = total(keys[:batch_size])
+        sums = total(part(0, number - rest))
     else:
-        shapes = jax.eval_shape(total, keys[:batch_size])
+        shapes = jax.eval_shape(total, part(0, batch_size))
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        groups = keys[: batches * batch_size].reshape(batches, batch_size)
+        groups = jax.tree.map(lambda x: x.reshape(batches, batch_size, *x.shape[1:]), part(0, number - rest))
         sums, _ = jax.lax.scan(lambda acc, group: (jax.tree.map(jnp.add, acc, total(group)), None), zeros, groups)
     if rest:
-        sums = jax.tree.map(jnp.add, sums, total(keys[-rest:]))
-    dtypes = jax.tree.map(lambda s: s.dtype, jax.eval_shape(fn, keys[0]))
-    return jax.tree.map(lambda s, dtype: (s / num).astype(dtype), sums, dtypes)
+        sums = jax.tree.map(jnp.add, sums, total(part(number - rest, number)))
+    return sums
 
 
 def _widen(x: jax.Array) -> jax.Array:

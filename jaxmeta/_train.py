@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jaxmeta._loop import Plan, Validate, check_plan, run_loop
+from jaxmeta._parallel import divided, replicate
 from jaxmeta._step import MetaStep, evaluate, meta_step, summarize
 from jaxmeta._types import MetaLearner, MetaParams, Metrics, Sampler
 
@@ -43,11 +45,14 @@ def train(
     iterations: int,
     num_tasks: int,
     batch_size: int | None = None,
+    mesh: Mesh | None = None,
+    divide_optimizer: bool = False,
     validation: Sampler | None = None,
     validation_tasks: int = 200,
     validate_every: int = 500,
     monitor: str = "accuracy",
     log_every: int = 50,
+    skip_nonfinite: bool = False,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -68,11 +73,16 @@ def train(
         iterations: number of outer updates; a finished run goes on if it is called with more.
         num_tasks: tasks per update.
         batch_size: see `meta_step`.
+        mesh: devices to divide the tasks over, see `meta_step`; everything is put there, but for a data set that is
+            divided over them already. A run goes on with any other number of devices, to the same numbers up to the
+            order of a sum.
+        divide_optimizer: see `meta_step`.
         validation: sampler of validation tasks; `None` for no validation.
         validation_tasks: tasks per validation, the same ones every time.
         validate_every: updates between validations, a multiple of `log_every`; there is one after the last update too.
         monitor: the validation metric that selects the best meta-parameters: `"loss"` is minimised, others maximised.
         log_every: updates per compiled chunk; metrics are averaged over it.
+        skip_nonfinite: leave out an update that is not finite, see `loop`.
         folder: where to keep metrics and checkpoints; `None` keeps nothing.
         progress: show a progress bar.
 
@@ -103,26 +113,37 @@ def train(
         kept="meta",
         work=("tasks", num_tasks),
         numbers={"num_tasks": num_tasks, "validation_tasks": validation_tasks},
+        skip=skip_nonfinite,
     )
     check_plan(plan)
     train_key, validation_key = jax.random.split(key)
     learner_at = (lambda _: learner) if isinstance(learner, MetaLearner) else learner
 
     def update_at(number: jax.Array) -> MetaStep:
-        return meta_step(learner_at(number), optimizer, num_tasks, batch_size=batch_size)
+        learner = learner_at(number)
+        options: dict[str, Any] = {"mesh": mesh, "divide_optimizer": divide_optimizer}
+        return meta_step(learner, optimizer, num_tasks, batch_size=batch_size, **options)
 
     def step(state: Training, key: jax.Array, tasks: Sampler) -> tuple[Training, Metrics]:
         meta, opt_state, metrics = update_at(state.update)(state.meta, state.opt_state, tasks, key)
         return Training(meta, opt_state, state.update + 1), metrics
 
+    def place(state: Training) -> Training:
+        if mesh is None:
+            return state
+        state = replicate(state, mesh)
+        return state._replace(opt_state=divided(state.opt_state, mesh)) if divide_optimizer else state
+
     update_at(jnp.int32(0))  # bad arguments are found before anything is made
 
+    if mesh is not None:
+        tasks, validation, train_key, validation_key = replicate((tasks, validation, train_key, validation_key), mesh)
     validate = None
     if validation is not None:
-        run = jax.jit(evaluate(learner_at(jnp.int32(0)), validation_tasks, batch_size=batch_size))
+        run = jax.jit(evaluate(learner_at(jnp.int32(0)), validation_tasks, batch_size=batch_size, mesh=mesh))
         validate = _validator(run, meta, validation, validation_key, monitor)
     start = Training(meta, optimizer.init(meta), jnp.int32(0))
-    done = run_loop(step, start, train_key, (tasks,), plan, validate, folder, progress)
+    done = run_loop(step, start, train_key, (tasks,), plan, validate, folder, progress, place)
     return Trained(done.best, done.step, done.history)
 
 

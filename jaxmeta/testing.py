@@ -1,4 +1,4 @@
-"""Checks that every learner, sampler and learned transformation must pass: for our own tests and for yours.
+"""Checks that every learner, sampler, learned transformation and environment must pass: for our own tests and yours.
 
 Each function runs a list of checks and raises an `AssertionError` that names the one that failed.
 """
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._check_env import check_env as check_env
 from jaxmeta._learned import combine, partition
 from jaxmeta._step import evaluate, meta_step
 from jaxmeta._types import MetaLearner, MetaParams, PyTree, Sampler, Task

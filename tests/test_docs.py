@@ -35,6 +35,7 @@ def pages_with(language: str) -> list:
     return [pytest.param(page, id=page.name) for page in found]
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("page", pages_with("python"))
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

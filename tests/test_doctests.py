@@ -22,6 +22,7 @@ def examples(name: str) -> list[doctest.DocTest]:
     return [test for test in doctest.DocTestFinder().find(importlib.import_module(name), name) if test.examples]
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("name", [name for name in MODULES if examples(name)])
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,3 @@
-# pyright: reportArgumentType=false
 """Experiment and the command line: what they build, leave behind and refuse."""
 
 import dataclasses
@@ -7,6 +6,8 @@ import os
 import subprocess
 import sys
 import zipfile
+from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from jaxmeta.__main__ import _GROUPS, _field_docs, main
 from jaxmeta._recipes import RECIPES, SPECIFIC, learners_with
 
 LEARNERS = tuple(RECIPES)
-TINY = {
+TINY: dict[str, Any] = {
     "ways": 2,
     "hidden": 4,
     "steps": 1,
@@ -99,14 +100,30 @@ def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")} == before
 
 
+def test_evaluate_with_other_ways(finished, tmp_path):
+    """The same as a learner for that many ways with the run's parameters."""
+    options = {name: value for name, value in TINY.items() if name not in SPECIFIC}
+    experiment = Experiment(learner="protonet", model="fc", norm="none", train_ways=3, test_queries=2, **options)
+    done = experiment.run(tmp_path / "run", progress=False)
+    parts = experiment.build()
+    learner = jaxmeta.protonet(partial(parts.model.apply, method="features"), 4)
+    test = jax.jit(jaxmeta.evaluate(learner, 3))
+    expected = test(done.trained.meta, jaxmeta.data.get_tasksets("glyphs", 4, 1, 2).test, parts.test_key)
+    assert jaxmeta.evaluate_run(done.folder, ways=4) == jaxmeta.summarize(expected)
+    with pytest.raises(ValueError, match="ways of maml must be the run's, 2, got 4; others are for protonet, "):
+        jaxmeta.evaluate_run(finished.folder, ways=4)
+
+
 # What an experiment is made of.
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
-@pytest.mark.parametrize("benchmark", ["glyphs", "sinusoid"])
-def test_every_learner_fits_every_benchmark(learner, benchmark):
-    if benchmark == "sinusoid" and RECIPES[learner].regression is None:
-        with pytest.raises(ValueError, match=f"learner must be one for regression .*, got '{learner}'"):
+@pytest.mark.parametrize(
+    ("benchmark", "kind", "what"), [("glyphs", "images", "classification"), ("sinusoid", "regression", "regression")]
+)
+def test_every_learner_fits_every_benchmark(learner, benchmark, kind, what):
+    if getattr(RECIPES[learner], kind) is None:
+        with pytest.raises(ValueError, match=f"learner must be one for {what} .*, got '{learner}'"):
             Experiment(benchmark, learner).build()
         return
     parts = Experiment(benchmark, learner).build()
@@ -126,9 +143,19 @@ def test_every_model_takes_a_context(model):
     assert jax.tree.structure(grads) == jax.tree.structure(parts.meta)
 
 
+SAME_CODE = ("matching-network", "r2d2", "lr-d2", "metaoptnet", "meta-baseline")  # as protonet
+
+
 @pytest.mark.parametrize(
     ("benchmark", "learner"),
-    [*(("glyphs", learner) for learner in LEARNERS), ("sinusoid", "maml"), ("sinusoid", "cavia")],
+    [
+        *(
+            pytest.param("glyphs", learner, marks=pytest.mark.slow if learner in SAME_CODE else ())
+            for learner, recipe in RECIPES.items()
+            if recipe.images is not None
+        ),
+        *(("sinusoid", learner) for learner in ("maml", "cavia", "in-context", "conditional-neural-process")),
+    ],
 )
 def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys):
     fast = benchmark == "glyphs" and learner != "maml"  # that one is compiled already
@@ -173,7 +200,7 @@ PUBLISHED = [  # as the papers and their code have it
     ("meta-sgd", 5, {"steps": 1, "num_tasks": 32, "outer_rate": 1e-3}),
     ("meta-curvature", 20, {"steps": 1, "inner_rate": 0.4}),
     ("maml-plus-plus", 20, {"steps": 5, "test_steps": 5, "inner_rate": 0.1, "outer_schedule": "cosine"}),
-    ("protonet", 20, {"train_ways": 60, "queries": 5, "outer_rate": 1e-3}),
+    ("protonet", 20, {"train_ways": 60, "queries": 5, "test_queries": 15, "num_tasks": 1}),
     ("imaml", 20, {"steps": 25, "inner_rate": 0.1, "proximal": 2.0, "outer_rate": 1e-3}),
     ("reptile", 5, {**REPTILE, "steps": 5, "inner_rate": 1e-3, "inner_batch": 10, "test_inner_batch": 5}),
     ("reptile", 20, {**REPTILE, "steps": 10, "inner_rate": 5e-4, "inner_batch": 20, "test_inner_batch": 10}),

@@ -186,7 +186,7 @@ def test_outputs_are_pytorchs(name):
     with torch.no_grad():
         state_dict = {name: value.clone() for name, value in randomized(module, there).state_dict().items()}
         of_eval, of_train = module.eval()(there).numpy(), module.train()(there).numpy()
-    variables = models.from_torch(model, state_dict, x)
+    variables = models.from_torch(model, state_dict, jnp.asarray(x))
     assert set(variables) == ({"params"} if name == "OmniglotFC" else {"params", "batch_stats"})
 
     @jax.jit
@@ -208,7 +208,7 @@ def test_backbone_alone(prefix):
     with torch.no_grad():
         state_dict = {prefix + name: value.clone() for name, value in randomized(module, there).state_dict().items()}
         expected = module.eval()(there).reshape(6, 10, 2, 2).permute(0, 2, 3, 1).reshape(6, -1).numpy()
-    variables = models.from_torch(model, state_dict, x)
+    variables = models.from_torch(model, state_dict, jnp.asarray(x))
     features = jax.jit(lambda v, x: model.apply(v, x, method="features"))(variables, x)
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     assert not variables["params"]["head"]["kernel"].any()

@@ -10,6 +10,9 @@ import pytest
 from jaxmeta import Task
 from jaxmeta.data import Glyphs
 
+SAMPLER = Glyphs(ways=3, shots=2, queries=4, split="test", size=20)
+draw = jax.jit(lambda sampler, key: sampler(key))
+
 
 @pytest.fixture(scope="module")
 def drawings() -> np.ndarray:
@@ -24,8 +27,7 @@ def equal(a: Any, b: Any) -> None:
 
 
 def test_shapes_labels_and_ranges():
-    sampler = Glyphs(ways=3, shots=2, queries=4, split="test", size=20)
-    task = jax.jit(sampler)(jax.random.key(0))
+    task = draw(SAMPLER, jax.random.key(0))
     assert isinstance(task, Task)
     assert task.support.x.shape == (6, 20, 20, 1)
     assert task.query.x.shape == (12, 20, 20, 1)
@@ -36,23 +38,29 @@ def test_shapes_labels_and_ranges():
         assert batch.y.dtype == jnp.int32
         assert 0 <= batch.x.min() < 0.01
         assert 0.9 < batch.x.max() <= 1
-    assert sampler.example.shape == (1, 20, 20, 1)
-    assert not sampler.example.any()
-    assert jax.tree.leaves(sampler) == []
+    assert SAMPLER.example.shape == (1, 20, 20, 1)
+    assert not SAMPLER.example.any()
+    assert jax.tree.leaves(SAMPLER) == []
 
 
-def test_the_key_decides():
-    sample = jax.jit(lambda sampler, key: sampler(key))
-    a, b, c = (sample(Glyphs(), jax.random.key(i)) for i in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-    assert not np.array_equal(a.support.x, c.support.x)
+def test_the_key_decides_and_nothing_leaves_the_device():
+    first, second = jax.random.split(jax.random.key(0))
+    expected = draw(SAMPLER, first)
+    with jax.transfer_guard("disallow"), jax.numpy_rank_promotion("raise"):
+        again, other = jax.block_until_ready((draw(SAMPLER, first), draw(SAMPLER, second)))
+    jax.tree.map(np.testing.assert_array_equal, again, expected)
+    assert not np.array_equal(other.support.x, expected.support.x)
 
 
 def test_splits_and_seeds_have_their_own_classes():
     samplers = [Glyphs(split="train"), Glyphs(split="validation"), Glyphs(split="test"), Glyphs(seed=1)]
     key = jax.random.key(0)  # the same for all: only the characters differ
-    images = [np.asarray(jax.jit(jax.vmap(s.render, (0, None)))(jnp.arange(30), key)).reshape(30, -1) for s in samplers]
-    x = np.concatenate(images)
+
+    @jax.jit
+    def render(classes):
+        return jnp.concatenate([jax.vmap(sampler.render, (0, None))(classes, key) for sampler in samplers])
+
+    x = np.asarray(render(jnp.arange(30))).reshape(120, -1)
     distance = ((x[:, None] - x[None]) ** 2).sum(-1) + 1e9 * np.eye(len(x))
     assert distance.min() > 1
 
@@ -77,28 +85,22 @@ def test_classes_are_recognisable_but_not_trivial(drawings):
     assert within.mean() < 0.85 * (between / 39).mean()
     assert within.min() > 10  # no class is one picture
 
-    def accuracy(key):
-        task = Glyphs(ways=5, shots=1, queries=3)(key)
-        support, query = (b.x.reshape(b.x.shape[0], -1) for b in task)
-        nearest = jnp.argmin(((query[:, None] - support[None]) ** 2).sum(-1), 1)
-        return jnp.mean(nearest == task.query.y)
-
-    accuracies = jax.jit(lambda keys: jax.lax.map(accuracy, keys))(jax.random.split(jax.random.key(1), 300))
-    assert 0.45 < accuracies.mean() < 0.68  # raw pixels, 1 shot; 0.43 on Omniglot, chance 0.20
-
-
-def test_jit_vmap_and_pmap_agree():
-    sampler = Glyphs(ways=2, shots=1, queries=1)
-    keys = jax.random.split(jax.random.key(0), (jax.device_count(), 3))
-    expected = jax.jit(lambda keys: jax.lax.map(lambda k: jax.lax.map(sampler, k), keys))(keys)
-    equal(jax.jit(jax.vmap(jax.vmap(sampler)))(keys), expected)
-    equal(jax.pmap(jax.vmap(sampler))(keys), expected)
+    # Raw pixels, 5 ways, 1 shot: 0.43 on Omniglot, chance is 0.20.
+    random = np.random.default_rng(1)
+    accuracies = []
+    for _ in range(400):
+        classes = random.choice(40, 5, replace=False)
+        support, query = np.split(x[classes][:, random.permutation(10)], [1], axis=1)
+        distance = ((query[:, :, None] - support[:, 0]) ** 2).sum(-1)
+        accuracies.append((distance.argmin(-1) == np.arange(5)[:, None]).mean())
+    assert 0.45 < np.mean(accuracies) < 0.68
 
 
-def test_a_task_is_drawn_on_the_device():
-    sampler, key = Glyphs(ways=2, shots=1, queries=1), jax.random.key(0)
-    with jax.transfer_guard("disallow"), jax.numpy_rank_promotion("raise"):
-        jax.block_until_ready(jax.jit(lambda sampler, key: sampler(key))(sampler, key))
+def test_vmap_and_pmap_agree_with_one_task():
+    keys = jax.random.split(jax.random.key(0), (2, 2))
+    expected = [draw(SAMPLER, key) for key in keys.ravel()]
+    expected = jax.tree.map(lambda *parts: np.stack(parts).reshape(*keys.shape, *parts[0].shape), *expected)
+    equal(jax.pmap(jax.vmap(SAMPLER))(keys), expected)
 
 
 def test_stays_float32_under_x64():
@@ -108,10 +110,11 @@ def test_stays_float32_under_x64():
 
 
 def test_class_ids():
-    render, key = jax.jit(Glyphs().render), jax.random.key(0)
-    for last in (2**31 - 2, jnp.int32(2**31 - 2), np.int32(2**31 - 2)):
-        np.testing.assert_array_equal(render(last, key), render(jnp.int32(2**31 - 2), key))
-    assert render(0, key).shape == (28, 28, 1)
+    render, key, last = jax.jit(SAMPLER.render), jax.random.key(0), 2**31 - 2
+    images = [np.asarray(render(of, key)) for of in (np.int32(last), jnp.int32(last), np.int32(0))]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert (images[0] != images[2]).any() and all(image.max() > 0.9 for image in images)
+    assert jax.eval_shape(SAMPLER.render, last, key).shape == (20, 20, 1)  # an int of Python
 
 
 @pytest.mark.parametrize(

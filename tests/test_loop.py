@@ -77,6 +77,26 @@ def test_bad_arguments(options, message):
         run(**options)
 
 
+def test_updates_that_are_not_finite_are_left_out():
+    def step(state, key):
+        bad = jax.random.bernoulli(key, 0.3)
+        return state + jnp.where(bad, jnp.inf, 1.0), {"loss": state}
+
+    def bad(number):
+        return bool(jax.random.bernoulli(jax.random.fold_in(KEY, number), 0.3))
+
+    options = {"iterations": 12, "log_every": 4, "progress": False}
+    done = jaxmeta.loop(step, jnp.array(0.0), KEY, skip_nonfinite=True, **options)
+    skipped = [sum(map(bad, range(start, start + 4))) for start in (0, 4, 8)]
+    assert any(skipped)
+    assert [record["train/skipped"] for record in done.history] == skipped
+    assert float(done.state) == 12 - sum(skipped)
+    with pytest.raises(FloatingPointError, match="loss became NaN or infinite at update"):
+        jaxmeta.loop(step, jnp.array(0.0), KEY, **options)
+    with pytest.raises(FloatingPointError, match="every update from 1 to 4 gave a NaN or infinite value"):
+        jaxmeta.loop(lambda s, k: (s, {"loss": s / 0}), jnp.array(0.0), KEY, skip_nonfinite=True, **options)
+
+
 def test_a_learner_that_changes_in_training():
     """The loss counts from update 2 on: before it nothing moves, and all of it is one compiled loop."""
     model = models.MLP(sizes=(4,))

@@ -1,5 +1,4 @@
 """MetaDataset and what is around it: the properties of learn2learn's own tests, every kind of data, and bad input."""
-# pyright: reportArgumentType=false
 
 import pickle
 from functools import partial

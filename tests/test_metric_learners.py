@@ -1,9 +1,9 @@
-# pyright: reportArgumentType=false
 """One table of learners that are fitted to the support set at once; they pass `check_learner`, and more below."""
 
 import functools
 import subprocess
 import sys
+from typing import Any
 
 import chex
 import jax
@@ -36,7 +36,7 @@ class Clusters:
         return Task(*(Batch(x.reshape(-1, 6), y.reshape(-1)) for x, y in parts))
 
 
-def methods(model, *names):
+def methods(model, *names) -> Any:
     """Functions of the parameters, one for each method of a Linen module."""
     return tuple(functools.partial(model.apply, method=name) for name in names)
 
@@ -47,7 +47,7 @@ CONTEXT, RELATION = jaxmeta.FullContext(MODEL, steps=2), jaxmeta.RelationNet(MOD
 PROCESS, BLACK_BOX = jaxmeta.NeuralProcess(1, (16, 8), (16,)), jaxmeta.ContextTransformer(3, 8, 2, 2, MODEL)
 REGRESSOR = jaxmeta.ContextTransformer(1, 8, 1, 2)
 WITH_CONTEXT, SUPPORT, QUERY = methods(CONTEXT, "features", "support", "query")
-CONTEXTS = {"support_context": SUPPORT, "query_context": QUERY}
+CONTEXTS: Any = {"support_context": SUPPORT, "query_context": QUERY}
 RELATION_FEATURES, RELATION_FN = methods(RELATION, "features", "relation")
 MSE = jaxmeta.regression(lambda predictor, x: predictor(x))
 SGD = optax.sgd(0.5)
@@ -70,7 +70,11 @@ LEARNERS = {
     "fine-tuning": (jaxmeta.baseline(FEATURES, 3, SGD, 3, fine_tune=True), MODEL, TASKS),
     "neural-process": (jaxmeta.conditional_neural_process(*methods(PROCESS, "encode", "decode")), PROCESS, WAVES),
     "in-context": (jaxmeta.in_context(*methods(BLACK_BOX, "encode", "decode")), BLACK_BOX, TASKS),
-    "in-context-regression": (jaxmeta.in_context(*methods(REGRESSOR, "encode", "decode"), MSE), REGRESSOR, WAVES),
+    "in-context-regression": (
+        jaxmeta.in_context(*methods(REGRESSOR, "encode", "decode"), loss_fn=MSE),
+        REGRESSOR,
+        WAVES,
+    ),
 }
 CLASSIFIERS = [name for name, (_, _, tasks) in LEARNERS.items() if tasks is TASKS]
 
@@ -82,9 +86,13 @@ def initial(name):
     return learner, model.init(jax.random.key(0), task.query.x), task
 
 
-@pytest.mark.parametrize("name", [name for name in LEARNERS if name not in ("protonet-cosine", "simpleshot")])
+def slow_but(*quick):
+    """All rows, of which only some are run every time."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in LEARNERS]
+
+
+@pytest.mark.parametrize("name", slow_but("protonet", "neural-process"))
 def test_learner(name):
-    """The rows that are left out are the code of other rows with other numbers."""
     learner, params, _ = initial(name)
     check_learner(learner, params, LEARNERS[name][2])
 
@@ -247,17 +255,18 @@ def test_a_batch_of_classifiers_from_a_batch_of_tasks():
 @pytest.mark.parametrize("by_gradient", [False, True])
 def test_saved_classifier_gives_identical_logits_in_a_fresh_process(tmp_path, by_gradient):
     pytest.importorskip("flatbuffers")
-    sampler = data.Glyphs(ways=3, shots=2, queries=2, size=12)
-    model, task = models.OmniglotCNN(ways=3, hidden=4, layers=2), sampler(jax.random.key(0))
-    params = model.init(jax.random.key(1), sampler.example)
+    rng, model = np.random.default_rng(0), models.OmniglotCNN(ways=3, hidden=4, layers=2)
+    x, queries = rng.normal(size=(2, 6, 12, 12, 1)).astype(np.float32)
+    params = model.init(jax.random.key(1), x)
     if by_gradient:
         learner = jaxmeta.maml(jaxmeta.classification(model.apply), optax.sgd(0.4))
-        classifier = Partial(model.apply, learner.adapt(learner.init(params), task.support, jax.random.key(2)))
     else:
         learner = jaxmeta.metaoptnet(functools.partial(model.apply, method="features"), 3)
-        classifier = learner.adapt(learner.init(params), task.support, jax.random.key(2))
-    jaxmeta.save_classifier(tmp_path / "classifier", classifier, task.query.x[:1])
-    np.save(tmp_path / "x.npy", task.query.x)
+    adapt = jax.jit(lambda support: learner.adapt(learner.init(params), support, jax.random.key(2)))
+    adapted = adapt(Batch(x, jnp.arange(6) % 3))
+    classifier = Partial(model.apply, adapted) if by_gradient else adapted
+    jaxmeta.save_classifier(tmp_path / "classifier", classifier, queries[:1])
+    np.save(tmp_path / "x.npy", queries)
     code = (
         "import sys, numpy as np; from jaxmeta import load_classifier; folder = sys.argv[1];"
         "classifier, x = load_classifier(folder + '/classifier'), np.load(folder + '/x.npy');"
@@ -265,13 +274,14 @@ def test_saved_classifier_gives_identical_logits_in_a_fresh_process(tmp_path, by
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
     run = jax.jit(lambda classifier, x: classifier(x))
-    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), run(classifier, task.query.x))
-    np.testing.assert_array_equal(np.load(tmp_path / "four.npy"), run(classifier, task.query.x[:4]))
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), run(classifier, queries))
+    np.testing.assert_array_equal(np.load(tmp_path / "four.npy"), run(classifier, queries[:4]))
 
 
 def test_what_is_no_classifier_is_not_saved_or_loaded(tmp_path):
     pytest.importorskip("flatbuffers")
-    for thing in (jnp.ones(3), lambda x: x, {"w": jnp.ones(3)}):
+    things: tuple[Any, ...] = (jnp.ones(3), lambda x: x, {"w": jnp.ones(3)})
+    for thing in things:
         with pytest.raises(TypeError, match="classifier must be a pytree of arrays that can be called"):
             jaxmeta.save_classifier(tmp_path / "file", thing, jnp.ones((1, 2)))
     jaxmeta.save(tmp_path / "file", {"w": jnp.ones(3)})
@@ -279,20 +289,23 @@ def test_what_is_no_classifier_is_not_saved_or_loaded(tmp_path):
         jaxmeta.load_classifier(tmp_path / "file")
 
 
+WRONG: Any = "l1"
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: jaxmeta.protonet(FEATURES, 0), ValueError, "ways must be an integer of at least 1, got 0"),
         (lambda: jaxmeta.r2d2(FEATURES, 5, test_ways=0), ValueError, "test_ways must be an integer"),
-        (lambda: jaxmeta.protonet(FEATURES, 5, distance="l1"), ValueError, "distance must be one of 'euclidean'"),
-        (lambda: jaxmeta.relation_network(FEATURES, FEATURES, 5, loss="l1"), ValueError, "loss must be one of 'mse'"),
+        (lambda: jaxmeta.protonet(FEATURES, 5, distance=WRONG), ValueError, "distance must be one of 'euclidean'"),
+        (lambda: jaxmeta.relation_network(FEATURES, FEATURES, 5, loss=WRONG), ValueError, "loss must be one of 'mse'"),
         (
             lambda: jaxmeta.metaoptnet(FEATURES, 5, label_smoothing=1.0),
             ValueError,
             r"label_smoothing must be in \[0, 1\)",
         ),
         (lambda: jaxmeta.matching_network(FEATURES, 5, query_context=FEATURES), ValueError, "must be given together"),
-        (lambda: jaxmeta.baseline(FEATURES, 5, 0.1, fine_tune=True), TypeError, "inner must be an optax"),
+        (lambda: jaxmeta.baseline(FEATURES, 5, WRONG, fine_tune=True), TypeError, "inner must be an optax"),
         (lambda: jaxmeta.baseline(FEATURES, 5, steps=0, fine_tune=True), ValueError, "steps must be an integer"),
         (lambda: jaxmeta.baseline_plus_plus(FEATURES, 5, scale=0.0), ValueError, "scale must be a positive number"),
         (lambda: jaxmeta.FullContext(MODEL, steps=0), ValueError, "steps must be an integer"),
@@ -302,7 +315,10 @@ def test_what_is_no_classifier_is_not_saved_or_loaded(tmp_path):
         (lambda: jaxmeta.ContextTransformer(3, width=6, heads=4), ValueError, "heads must divide width, got 4 and 6"),
         (
             lambda: jax.eval_shape(
-                jaxmeta.protonet(lambda p, x: x[:, None], 3).grad, MetaParams(()), TASKS(jax.random.key(0)), None
+                jaxmeta.protonet(lambda p, x: x[:, None], 3).grad,
+                MetaParams(()),
+                TASKS(jax.random.key(0)),
+                jax.random.key(1),
             ),
             ValueError,
             r"features_fn must return features \[n, d\], got shape \(6, 1, 6\)",

@@ -306,6 +306,7 @@ def test_zips_cache_and_packed_array_give_the_same_tasks(omniglot, tmp_path_fact
     np.testing.assert_array_equal(background, omniglot.background)
 
 
+@pytest.mark.torch
 def test_prepared_records_give_the_same_drawings_in_the_same_order(omniglot, tmp_path, monkeypatch):
     pytest.importorskip("tensorflow_datasets", reason="no tensorflow-datasets (and array_record)")
     if not (DATA / "tfds" / "omniglot").is_dir():

@@ -71,8 +71,8 @@ def test_learns_features_for_few_shots(tmp_path):
     assert before < 0.5 < 0.7 < accuracy
     np.testing.assert_allclose(after, accuracy, atol=1e-6)
 
-    logits, alone = MODEL.apply(done.variables, TASKS.inputs[:7]), MODEL.apply(done.variables, TASKS.inputs[:1])
-    np.testing.assert_allclose(logits[:1], alone, rtol=1e-4, atol=1e-4)
+    embedded, alone = features(done.variables, TASKS.inputs[:7]), features(done.variables, TASKS.inputs[:1])
+    np.testing.assert_allclose(embedded[:1], alone, rtol=1e-4, atol=1e-4)
     again = run(validation=TASKS, validation_tasks=50, folder=tmp_path)  # finished: only read
     jax.tree.map(np.testing.assert_array_equal, again.variables, done.variables)
 

@@ -1,6 +1,7 @@
 """Harmonic and Linear: shapes, the functions, their distributions, and what least squares finds."""
 
 import math
+from functools import partial
 
 import jax
 import numpy as np
@@ -13,11 +14,15 @@ KEY = jax.random.key(0)
 FAMILIES = (Harmonic, Linear)
 
 
-def draw(sampler, number, seed=1):
-    """Many tasks, and the functions behind them."""
-    keys = jax.random.split(jax.random.key(seed), number)
+@jax.jit
+def _draw(sampler, keys):
     of = sampler.tone if isinstance(sampler, Harmonic) else sampler.line
-    return jax.jit(lambda keys: (jax.vmap(sampler)(keys), jax.vmap(of)(keys)))(keys)
+    return jax.vmap(sampler)(keys), jax.vmap(of)(keys)
+
+
+def draw(family, seed=1, **arguments):
+    """Four thousand tasks of 2 + 2 examples, and the functions behind them."""
+    return _draw(family(shots=2, queries=2, **arguments), jax.random.split(jax.random.key(seed), 4000))
 
 
 def expected(function, x):
@@ -32,22 +37,23 @@ def expected(function, x):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shapes_and_values(family):
     sampler = family(shots=5, queries=7)
-    tasks, functions = draw(sampler, 20)
-    assert tasks.support.x.shape == tasks.support.y.shape == (20, 5, 1)
-    assert tasks.query.x.shape == tasks.query.y.shape == (20, 7, 1)
+    task = jax.eval_shape(sampler, KEY)
+    assert task.support.x.shape == task.support.y.shape == (5, 1)
+    assert task.query.x.shape == task.query.y.shape == (7, 1)
     assert sampler.example.shape == (1, 1) and not sampler.example.any()
+    tasks, functions = draw(family)
     for part in tasks:
         for i in range(20):
             wanted = expected([value[i] for value in functions], np.asarray(part.x[i], np.float64))
             np.testing.assert_allclose(part.y[i], wanted, atol=2e-4)
-    jax.tree.map(np.testing.assert_array_equal, tasks, draw(sampler, 20)[0])
-    assert (np.asarray(tasks.support.x) != np.asarray(draw(sampler, 20, seed=2)[0].support.x)).all()
+    jax.tree.map(np.testing.assert_array_equal, tasks, draw(family)[0])
+    assert (np.asarray(tasks.support.x) != np.asarray(draw(family, seed=2)[0].support.x)).all()
 
 
 def test_distributions():
     """Every number has its published distribution and no two go together."""
-    tasks, tone = draw(Harmonic(shots=1, queries=1), 4000)
-    lines, line = draw(Linear(shots=1, queries=1), 4000)
+    tasks, tone = draw(Harmonic)
+    lines, line = draw(Linear)
     first, second = (np.asarray(part.x)[:, 0, 0] for part in tasks)
     harmonic = {
         "frequency": (tone.frequency, stats.uniform(5, 2)),
@@ -72,31 +78,29 @@ def test_distributions():
     assert abs(np.corrcoef(first, second)[0, 1] - 64 / 12 / (64 / 12 + 1)) < 0.02
 
 
-def test_noise_is_normal_and_of_its_own():
-    for family in FAMILIES:
-        noisy, functions = draw(family(shots=2, queries=2, noise=0.3), 1000)
-        clean, same = draw(family(shots=2, queries=2), 1000)
-        jax.tree.map(np.testing.assert_array_equal, functions, same)
-        np.testing.assert_array_equal(noisy.support.x, clean.support.x)
-        noise = np.concatenate([np.ravel(a.y) - np.ravel(b.y) for a, b in zip(noisy, clean, strict=True)])
-        assert stats.kstest(noise, stats.norm(scale=0.3).cdf).pvalue > 1e-3
+@pytest.mark.parametrize("family", FAMILIES)
+def test_noise_is_normal_and_of_its_own(family):
+    noisy, functions = draw(family, noise=0.3)
+    clean, same = draw(family)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), functions, same)
+    np.testing.assert_array_equal(noisy.support.x, clean.support.x)
+    noise = np.concatenate([np.ravel(a.y) - np.ravel(b.y) for a, b in zip(noisy, clean, strict=True)])
+    assert stats.kstest(noise, stats.norm(scale=0.3).cdf).pvalue > 1e-3
 
 
 def test_least_squares_solves_a_linear_task():
-    tasks, line = draw(Linear(shots=2, queries=3), 50)
+    tasks, line = draw(Linear)
     for i in range(50):
-        slope, intercept = np.polyfit(*(np.ravel(value[i]).astype(np.float64) for value in tasks.support), 1)
+        x, y = (np.ravel(value[i]).astype(np.float64) for value in tasks.support)
+        slope, intercept = np.polyfit(x, y, 1)
         np.testing.assert_allclose([slope, intercept], [line.slope[i], line.intercept[i]], rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_jit_and_pmap_agree_without_transfers(family):
-    sampler, keys = family(shots=2, queries=2), jax.random.split(KEY, (1, 3))
-    nested = jax.jit(jax.vmap(jax.vmap(sampler)))(keys)
-    jax.tree.map(np.testing.assert_array_equal, jax.pmap(jax.vmap(sampler))(keys), nested)
-    run = jax.jit(lambda sampler, key: sampler(key))
+def test_draws_without_transfers(family):
+    sampler, keys = family(shots=2, queries=2), jax.random.split(KEY, 4000)
     with jax.transfer_guard("disallow"), jax.numpy_rank_promotion("raise"):
-        jax.block_until_ready(run(sampler, KEY))
+        jax.block_until_ready(_draw(sampler, keys))
 
 
 def test_sinusoid_is_unchanged():

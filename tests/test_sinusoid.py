@@ -12,16 +12,21 @@ from jaxmeta.data import Sinusoid
 KEY = jax.random.key(0)
 
 
+@jax.jit
+def _draw(sampler, key):
+    return sampler(key), sampler.wave(key)
+
+
 def test_shapes_and_values():
     sampler = Sinusoid(shots=5, queries=7)
-    task, wave = sampler(KEY), sampler.wave(KEY)
+    task, wave = _draw(sampler, KEY)
     assert task.support.x.shape == task.support.y.shape == (5, 1)
     assert task.query.x.shape == task.query.y.shape == (7, 1)
     assert sampler.example.shape == (1, 1)
     for part in task:
         expected = float(wave.amplitude) * np.sin(np.asarray(part.x) - float(wave.phase))
         np.testing.assert_allclose(part.y, expected, atol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, task, sampler(KEY))
+    jax.tree.map(np.testing.assert_array_equal, task, _draw(sampler, KEY)[0])
     assert set(np.ravel(task.support.x).tolist()).isdisjoint(np.ravel(task.query.x).tolist())
 
 
@@ -38,7 +43,7 @@ def test_amplitude_phase_and_inputs_are_uniform():
 
 def test_other_ranges():
     sampler = Sinusoid(amplitudes=(2.0, 2.0), phases=(1.0, 1.0), inputs=(0.0, 1.0))
-    task = sampler(KEY)
+    task, _ = _draw(sampler, KEY)
     assert (task.support.x >= 0).all() and (task.support.x <= 1).all()
     np.testing.assert_allclose(task.support.y, 2 * np.sin(np.asarray(task.support.x) - 1), rtol=1e-5, atol=1e-6)
 

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import functools
 import hashlib
 import http.server
 import io
@@ -12,6 +13,7 @@ import tarfile
 import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +26,7 @@ from jaxmeta.data._archives import Files
 from jaxmeta.data._sources import SOURCES, standard_splits
 from jaxmeta.data._unpickle import load_pickle
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "splits"
+SHARED = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data")) / "splits"
 PARTS = ("train", "validation", "test")
 
 
@@ -46,6 +48,7 @@ def colour(name):
     return tuple(25 + 23 * (value % 10) for value in digest[:3])
 
 
+@functools.cache
 def encode(name, kind="PNG", size=(12, 10)):
     file = io.BytesIO()
     Image.new("RGB", size, colour(name)).save(file, kind, quality=95)
@@ -73,7 +76,7 @@ def put_zip(path, members):
             archive.writestr(member, content)
 
 
-def put_tar(path, members, mode="w:gz"):
+def put_tar(path: Path, members, mode: Any = "w:gz"):
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, mode) as archive:
         for member, content in members.items():
@@ -273,8 +276,9 @@ NUMBERED = ("cifar-fs pickles", "fc100 pickles", "mini pickles", "tiered pickles
 def test_published_layout(layout, tmp_path):
     name, make = LAYOUTS[layout]
     make(tmp_path)
-    division = load_examples(name, tmp_path, progress=False)
-    size, channels = SOURCES[name].size, 1 if name == "quickdraw" else 3
+    size = 20 if SOURCES[name].scalable else None
+    division = load_examples(name, tmp_path, size=size, progress=False)
+    size, channels = size or SOURCES[name].size, 1 if name == "quickdraw" else 3
     published = standard_splits(name)[describe_tasksets(name).splits[0]]
     for part, examples in zip(PARTS, division, strict=True):
         if layout in NUMBERED:
@@ -342,6 +346,7 @@ def test_split_size_and_per_class(tmp_path):
     put_tree(tmp_path, cub())
     division = load_examples("cub200", tmp_path, split="closer-look", size=20, per_class=1, progress=False)
     assert [len(part.names) for part in division] == [100, 50, 50]
+    assert load_examples("cub200", tmp_path, per_class=1, progress=False).test.inputs.shape[1:] == (84, 84, 3)
     assert [part.inputs.shape for part in division] == [(100, 20, 20, 3), (50, 20, 20, 3), (50, 20, 20, 3)]
     first = [load_examples("cub200", tmp_path, split="random", seed=s, progress=False).test.names for s in (0, 0, 1)]
     assert first[0] == first[1] != first[2] and len(first[0]) == 40
@@ -356,7 +361,7 @@ def test_tasks_of_a_benchmark(tmp_path):
     sets = get_tasksets("cifar-fs", ways=5, shots=1, queries=2, test_ways=10, root=tmp_path)
     samplers = [sampler for sampler in sets if isinstance(sampler, FewShot)]
     assert [(s.num_classes, s.ways) for s in samplers] == [(64, 5), (16, 10), (20, 10)]
-    task = samplers[2](jax.random.key(0))
+    task = jax.jit(lambda sampler, key: sampler(key))(samplers[2], jax.random.key(0))
     assert task.support.x.shape == (10, 32, 32, 3)
     query = np.asarray(task.query.x).reshape(10, 2, -1)
     np.testing.assert_array_equal(query, np.repeat(np.asarray(task.support.x).reshape(10, 1, -1), 2, 1))
@@ -401,7 +406,16 @@ def test_folder_zip_and_tar_of_images_agree(tmp_path):
         assert [part.inputs.shape for part in division] == [(12, 16, 16, 3), (6, 16, 16, 3), (6, 16, 16, 3)]
         jax.tree.map(np.testing.assert_array_equal, *([p.inputs for p in d] for d in (division, found[0])))
     sets = get_tasksets("folder", ways=1, shots=2, queries=4, root=tmp_path / "mine", size=16)
-    assert sets.train(jax.random.key(0)).query.x.shape == (4, 16, 16, 3)
+    assert jax.eval_shape(sets.train, jax.random.key(0)).query.x.shape == (4, 16, 16, 3)
+
+
+def test_relative_root(tmp_path, monkeypatch):
+    put_tree(tmp_path / "mine", own())
+    put_tree(tmp_path / "dtd", dtd())
+    for folder, root in (("mine", "."), (".", "mine"), ("dtd", "../mine")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert len(load_examples("folder", root, size=8, progress=False).train.names) == 2
+    assert len(load_examples("dtd", ".", size=8, progress=False).train.names) == 33
 
 
 def test_folder_in_parts_and_nested_classes(tmp_path):
@@ -468,7 +482,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
 
     class Handler(http.server.BaseHTTPRequestHandler):
-        files, cut, requests = {}, set(), []
+        files, cut, requests, url = {}, set(), [], ""
 
         def do_GET(self):
             name, start = self.path.strip("/"), 0
@@ -706,44 +720,78 @@ class Evil:
         return self.call
 
 
-def deep(content):
-    return {"data": [({"x": content},)], "labels": [0]}
+EVIL = {
+    "system": Evil(os.system, ("touch evil",)),
+    "eval": Evil(eval, ("open('evil', 'w')",)),
+    "exec in containers": {"data": [({"x": Evil(exec, ("open('evil', 'w')",))},)], "labels": [0]},
+    "getattr": Evil(getattr, ({}, "clear")),
+    "load": Evil(np.load, ("evil",)),
+    "open": Evil(open, ("evil", "w")),
+    "array of objects": np.array([Evil(os.system, ("touch evil",))], object),
+    "counter": collections.Counter("a"),
+    "path": Path("evil"),
+}
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        Evil(os.system, ("touch evil",)),
-        Evil(eval, ("open('evil', 'w')",)),
-        deep(Evil(exec, ("open('evil', 'w')",))),
-        Evil(getattr, ({}, "clear")),
-        Evil(np.load, ("evil",)),
-        Evil(open, ("evil", "w")),
-        np.array([Evil(os.system, ("touch evil",))], object),
-        collections.Counter("a"),
-        Path("evil"),
-    ],
-    ids=str,
-)
-def test_pickles_that_run_code_are_refused(content, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", EVIL)
+def test_pickles_that_run_code_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         with pytest.raises(ValueError, match=r"FC100 is not read: the pickle asks for .*, which is neither an array"):
-            load_pickle(io.BytesIO(pickle.dumps(content, protocol)), "FC100")
+            load_pickle(io.BytesIO(pickle.dumps(EVIL[name], protocol)), "FC100")
     assert not (tmp_path / "evil").exists()
+
+
+def built(of, *states):
+    """A pickle of what `of` makes, with its state set to each of some: what `__reduce__` cannot write."""
+    states = b"".join(pickle.dumps(state, 2)[2:-1] + b"b" for state in states)
+    return b"\x80\x02" + of + states + b"."
+
+
+DTYPE = b"cnumpy\ndtype\nX\x01\x00\x00\x00O\x85R"  # np.dtype("O")
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+NUMBERS = (1, (4,), Evil(np.dtype, ("u1",)), False, b"abcd")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        # NumPy itself reads this as an object at address 0x4141..., and the first look at it runs what is there.
+        (
+            b"\x80\x02"
+            + ARRAY
+            + b"(K\x01K\x01\x85"
+            + built(DTYPE, (3, "|", None, None, None, -1, -1, 0))[2:-1]
+            + b"\x89U\x08AAAAAAAAtb.",
+            "not a readable pickle",
+        ),
+        (built(DTYPE, (3, "|", None, ("a",), {"a": ("O", 0)}, 8, 1, 0)), "an array with fields"),
+        (pickle.dumps(Evil(np.dtype, ("O,u1",))), "an array of 'O,u1'"),
+        (built(ARRAY, NUMBERS, NUMBERS), "fills an array twice"),
+        (pickle.dumps(Evil(np.ndarray, ((1 << 20,), "u1"))), "not a readable pickle"),
+    ],
+    ids=["objects at addresses", "fields", "records", "twice", "memory"],
+)
+def test_pickles_that_lie_about_memory_are_refused(content, message):
+    with pytest.raises(ValueError, match=message):
+        load_pickle(io.BytesIO(content), "FC100")
 
 
 def test_pickles_of_arrays_and_containers_are_read():
     content = {
-        "arrays": [np.arange(12).astype(kind).reshape(3, 4).T for kind in (np.uint8, np.int64, np.float32, bool)],
+        "arrays": [np.arange(12).astype(kind).reshape(3, 4).T for kind in ("u1", "<i8", ">f4", "c8", bool)],
         "numbers": (1, 2.5, None, True, np.uint8(7), np.float64(0.1)),
-        "texts": ["a", b"b", {"c"}, np.array(["d", "ee"])],
-        "empty": np.zeros((0, 3)),
+        "texts": ["a", b"b", {"c"}, np.array(["d", "ee"]), np.array([b"f"])],
+        "more": [np.zeros((0, 3)), np.array(3.0), np.array(["g", 3, None], object)],
         "ordered": collections.OrderedDict(a=1),
     }
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        found = load_pickle(io.BytesIO(pickle.dumps(content, protocol)), "x")
-        assert repr(found) == repr(content)
+        pickled = pickle.dumps(content, protocol)
+        found, expected = load_pickle(io.BytesIO(pickled), "x"), pickle.loads(pickled)
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(ours, theirs, strict=isinstance(theirs, np.ndarray))
+            assert isinstance(ours, type(theirs))
     # Python 2 wrote bytes where Python 3 has strings: {'data': array([[1, 2]], dtype=uint8), 'labels': [3]}
     old = (
         b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85U\x01b"

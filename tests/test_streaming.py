@@ -4,6 +4,7 @@ import itertools
 import re
 import threading
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -88,13 +89,11 @@ def test_prefetch_raises_what_a_task_raises():
         prefetch([], 0)
 
 
-@pytest.mark.parametrize("rotations", [1, 4])
-def test_data_divided_among_devices(rotations):
+def test_data_divided_among_devices():
     """The same tasks; no device ever holds all images."""
     images, labels = IMAGES[:-3], LABELS[:-3]  # 997 do not divide by 8
-    sizes = {"ways": 5, "shots": 1, "queries": 3, "rotations": rotations}
-    whole = FewShot.create(images, labels, **sizes)
-    parts = FewShot.create(images, labels, **sizes, device=NamedSharding(_mesh(), PartitionSpec("data")))
+    create = partial(FewShot.create, images, labels, ways=5, shots=1, queries=3, rotations=4)
+    whole, parts = create(), create(device=NamedSharding(_mesh(), PartitionSpec("data")))
     assert parts.inputs.shape[0] == 1000
     assert {shard.data.shape[0] for shard in parts.inputs.addressable_shards} == {125}
     keys = jax.random.split(KEY, 16)

@@ -205,6 +205,22 @@ def test_classes_labels_and_examples_are_uniform(transforms):
             assert stats.chisquare(part[labels == label]).pvalue > 1e-4
 
 
+@settings(max_examples=6, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_class_counts_are_drawn_uniformly(data):
+    """Every class as often as any other, however many examples it has, and so every example of a class."""
+    counts = data.draw(st.lists(st.integers(3, 15), min_size=2, max_size=7), label="counts")
+    ways = data.draw(st.integers(1, len(counts) - 1), label="ways")
+    labels = _labelled(counts)[1]
+    tasks = Taskset((labels, labels), [NWays(ways), KShots(1, queries=2)], seed=2)
+    rows = np.concatenate([tasks.describe(i).example for i in range(600)])
+    seen = np.bincount(rows, minlength=len(labels))
+    of_class = [seen[labels == label] for label in np.unique(labels)]
+    assert stats.chisquare([part.sum() / 3 for part in of_class]).pvalue > 1e-5  # three examples at a time
+    for part in of_class:
+        assert stats.chisquare(part).pvalue > 1e-5
+
+
 def test_shuffled_labels_of_classes_that_were_not_drawn_are_uniform():
     tasks = Taskset(([0, 1, 2], ["a", "b", "c"]), [RemapLabels()], seed=1)
     codes = [int("".join(map(str, tasks.describe(i).label))) for i in range(600)]

@@ -25,7 +25,6 @@ from jaxmeta.data import (
     random_crop,
 )
 from jaxmeta.data import _threefry as threefry
-from jaxmeta.testing import check_sampler
 
 KEY = jax.random.key(0)
 COUNTS = (6, 9, 20, 7, 11, 8)
@@ -78,17 +77,17 @@ def test_random_words_are_those_of_jax(seed, shape):
     )
 
 
-@pytest.mark.parametrize("rotated", [False, True], ids=["plain", "rotated"])
 @pytest.mark.parametrize(
-    ("transforms", "shuffle"),
+    ("transforms", "shuffle", "rotated"),
     [
-        ([NWays(3), KShots(1, queries=4), *STANDARD], True),
-        ([FilterLabels([22, 10, 16, 19]), NWays(2), KShots(3, queries=2), RemapLabels(), LoadData()], True),
-        ([FusedNWaysKShots(3, 2, queries=3, replacement=True), *STANDARD], True),
-        ([NWays(4), KShots(1, queries=2), LoadData(), RemapLabels(shuffle=False), ConsecutiveLabels()], False),
-        ([KShots(2, queries=1), *STANDARD], True),
+        ([NWays(3), KShots(1, queries=4), *STANDARD], True, False),
+        ([FilterLabels([22, 10, 16, 19]), NWays(2), KShots(3, queries=2), RemapLabels(), LoadData()], True, True),
+        ([FusedNWaysKShots(3, 2, queries=3, replacement=True), *STANDARD], True, True),
+        ([NWays(4), KShots(1, queries=2), LoadData(), RemapLabels(shuffle=False), ConsecutiveLabels()], False, False),
+        ([NWays(4), KShots(1, queries=2), LoadData(), RemapLabels(shuffle=False), ConsecutiveLabels()], False, True),
+        ([KShots(2, queries=1), *STANDARD], True, False),
     ],
-    ids=["standard", "filtered", "replacement", "ordered", "all-ways"],
+    ids=["standard", "filtered-rotated", "replacement-rotated", "ordered", "ordered-rotated", "all-ways"],
 )
 def test_composition_is_identical(transforms, shuffle, rotated):
     images, labels = _images()
@@ -113,11 +112,10 @@ def test_a_fixed_number_of_tasks():
     tasks = Taskset(DATA, [NWays(3), KShots(1, queries=2), *STANDARD], num_tasks=5, seed=2)
     sampler = tasks.to_device()
     assert isinstance(sampler, FixedTasks)
-    check_sampler(sampler)
     assert sampler.example.shape == (1, 3)
     all_tasks = {task.query.x.tobytes() for task in tasks}
     seen = set()
-    for key in jax.random.split(KEY, 40):
+    for key in jax.random.split(KEY, 30):
         task = _call(sampler, key)
         _trees_equal(tasks.sample(key), task)
         seen.add(np.asarray(task.query.x).tobytes())
@@ -147,7 +145,6 @@ def test_maps_and_augmentations():
     tasks = Taskset((images, labels), transforms)
     sampler = tasks.to_device()
     assert isinstance(sampler, Augmented) and sampler.example.shape == (1, 2, 2, 1)
-    check_sampler(sampler)
     for i in range(4):
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), tasks[i], _call(sampler, tasks.key(i)))
     plain = Taskset((images, labels), [*transforms[:5], RemapLabels()])[0]

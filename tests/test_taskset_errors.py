@@ -1,7 +1,7 @@
 """Taskset and its transforms name what is wrong with what they get."""
-# pyright: reportArgumentType=false
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +28,11 @@ def subset(description):
     return description.take(np.arange(50))
 
 
+def wrong(value: Any) -> Any:
+    """A value that type checkers would refuse."""
+    return value
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -43,11 +48,11 @@ def subset(description):
         (partial(Taskset, DATA, [FilterLabels([])]), ValueError, "at least one class"),
         (partial(Taskset, DATA, [FilterLabels(["10"])]), ValueError, "not among"),
         (partial(NWays, 0), ValueError, "n must be a positive integer, got 0"),
-        (partial(KShots, 1.5), ValueError, "k must be a positive integer"),
+        (partial(KShots, wrong(1.5)), ValueError, "k must be a positive integer"),
         (partial(KShots, 1, 0), ValueError, "queries must be a positive integer"),
-        (partial(NWays, MetaDataset(DATA)), ValueError, "n must be a positive integer"),
-        (partial(RemapLabels, MetaDataset(DATA)), TypeError, "transforms take no data set"),
-        (partial(Map, 3), TypeError, "fn must be a function"),
+        (partial(NWays, wrong(MetaDataset(DATA))), ValueError, "n must be a positive integer"),
+        (partial(RemapLabels, wrong(MetaDataset(DATA))), TypeError, "transforms take no data set"),
+        (partial(Map, wrong(3)), TypeError, "fn must be a function"),
         (partial(RandomClassRotation, (0, 45)), ValueError, "multiples of 90"),
         (partial(RandomClassRotation, (90, 450)), ValueError, "different angles"),
         (lambda: Taskset(DATA, [NWays(2), RandomClassRotation()])[0], ValueError, "must stand before NWays"),
@@ -57,9 +62,9 @@ def subset(description):
             ValueError,
             "square images",
         ),
-        (partial(Taskset, DATA, [LoadData]), TypeError, "functions such as LoadData"),
+        (partial(Taskset, DATA, wrong([LoadData])), TypeError, "functions such as LoadData"),
         (
-            lambda: Taskset(DATA, [lambda description: None])[0],
+            lambda: Taskset(DATA, wrong([lambda description: None]))[0],
             TypeError,
             "must return a TaskDescription, got NoneType",
         ),
@@ -68,7 +73,7 @@ def subset(description):
         (partial(Taskset, DATA, seed=-1), ValueError, "seed must be an integer in"),
         (lambda: Taskset(DATA, num_tasks=3)[3], IndexError, "task 3 is out of range for 3 tasks"),
         (lambda: Taskset(DATA)[-1], IndexError, "task -1 is out of range"),
-        (lambda: Taskset(DATA).sample(3), TypeError, "key must be one key such as jax.random.key"),
+        (lambda: Taskset(DATA).sample(wrong(3)), TypeError, "key must be one key such as jax.random.key"),
         (lambda: Taskset(([[1], [1, 2]], [0, 1]), [LoadData()])[0], ValueError, "alike to be stacked"),
         (
             lambda: Taskset((["a", "b"] * 4, [0, 1] * 4), [KShots(1, 1), *STANDARD]).to_device(),

@@ -22,6 +22,7 @@ from jaxmeta.data import (
 )
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
 
 LABELS = np.repeat(np.arange(8), 10)
 IMAGES = np.random.default_rng(0).integers(0, 256, (80, 4, 4, 1)).astype(np.uint8)
@@ -36,15 +37,18 @@ def _tasks(num_tasks=12, seed=0):
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (2, "fork"), (1, "spawn")])
 def test_data_loader_gives_the_same_tasks_with_any_workers(workers, context):
+    """As learn2learn's test_dataloader, and more: theirs asks only that all tasks come."""
     tasks = _tasks()
-    loader = torch.utils.data.DataLoader(tasks, batch_size=4, num_workers=workers, multiprocessing_context=context)
-    batches = list(loader)
-    assert len(batches) == 3
+    loader = torch.utils.data.DataLoader(
+        tasks, batch_size=4, num_workers=workers, multiprocessing_context=context, persistent_workers=workers > 0
+    )
+    batches = [*loader, *loader]  # the second time with the workers of the first
+    assert len(batches) == 6
     for i, batch in enumerate(batches):
         assert isinstance(batch, Task) and isinstance(batch.support, Batch)
         assert batch.support.x.shape == (4, 3, 4, 4, 1) and batch.query.y.dtype == torch.int64
         for j in range(4):
-            for part, expected in zip(batch, tasks[4 * i + j], strict=True):
+            for part, expected in zip(batch, tasks[4 * (i % 3) + j], strict=True):
                 np.testing.assert_array_equal(part.x[j], expected.x)
                 np.testing.assert_array_equal(part.y[j], expected.y)
 

@@ -32,12 +32,13 @@ def _few_shot(*args, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    if not (DATA / "omniglot" / "images_background.zip").is_file():
-        pytest.skip(f"no Omniglot in {DATA} (set JAXMETA_DATA)")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAXMETA_CACHE", str(tmp_path_factory.getbasetemp() / "omniglot"))
-        yield
+def omniglot():
+    """Packed images and names; the archives are read in test_omniglot.py."""
+    path = DATA / "omniglot" / "omniglot28_lanczos_u8.npz"
+    if not path.is_file():
+        pytest.skip(f"no {path} (set JAXMETA_DATA)")
+    with np.load(path) as stored:
+        return stored["images"], stored["names"]
 
 
 def test_names():
@@ -80,8 +81,8 @@ def test_glyphs_parts_differ():
     assert parts == [("train", 3, 2), ("validation", 4, 2), ("test", 4, 2)]
 
 
-def test_omniglot_parts_share_no_drawing(cache):
-    sets = _few_shot("omniglot", ways=5, queries=1, test_ways=20, root=DATA)
+def test_omniglot_parts_share_no_drawing(omniglot):
+    sets = _few_shot("omniglot", ways=5, queries=1, test_ways=20, examples=omniglot)
     assert [sampler.num_classes for sampler in sets] == [4 * 1028, 172, 423]
     assert [(s.ways, s.shots, s.queries) for s in sets] == [(5, 1, 1), (20, 1, 1), (20, 1, 1)]
     keys = jax.random.split(KEY, 3000)
@@ -95,13 +96,13 @@ def test_omniglot_parts_share_no_drawing(cache):
     assert all(len(a & b) == 0 for i, a in enumerate(seen) for b in seen[:i])
 
 
-def test_omniglot_splits_and_seed(cache):
-    sets = _few_shot("omniglot", split="random", seed=3, root=DATA)
+def test_omniglot_splits_and_seed(omniglot):
+    sets = _few_shot("omniglot", split="random", seed=3, examples=omniglot)
     assert [sampler.num_classes for sampler in sets] == [4400, 100, 423]
     with pytest.raises(ValueError, match=r"validation tasks of 'omniglot': ways must be at most .* 81 classes"):
-        get_tasksets("omniglot", split="background", test_ways=100, root=DATA)
+        get_tasksets("omniglot", split="background", test_ways=100, examples=omniglot)
     with pytest.raises(ValueError, match="split must be one of 'vinyals'"):
-        get_tasksets("omniglot", split="lake", root=DATA)
+        get_tasksets("omniglot", split="lake", examples=omniglot)
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,7 @@ def test_checkpoints_come_in_time_even_if_validation_does_not(tmp_path, monkeypa
     run(tmp_path / "a", iterations=8, validate_every=100)
     assert set(saved) == {8}
     saved.clear()
-    monkeypatch.setattr(jaxmeta._log, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(jaxmeta._loop, "_SAVE_SECONDS", 0.0)
     run(tmp_path / "b", iterations=8, validate_every=100)
     assert set(saved) == {2, 4, 6, 8}
 
@@ -332,8 +332,8 @@ def start(folder):
     return subprocess.Popen([sys.executable, __file__, str(folder)], stderr=subprocess.PIPE, text=True)
 
 
-def kill_when(process, ready, seconds=120.0):
-    """Kills the process as soon as `ready()`; False if it ended before."""
+def kill_when(process, ready, seconds=120.0, number=signal.SIGKILL):
+    """Sends the process a signal as soon as `ready()`; False if it ended before."""
     end = time.monotonic() + seconds
     while not ready():
         if process.poll() is not None:
@@ -341,8 +341,9 @@ def kill_when(process, ready, seconds=120.0):
             return False
         assert time.monotonic() < end, "the run did not get that far"
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(number)
     process.communicate()
+    assert process.returncode in (-number, 0)
     return True
 
 
@@ -363,6 +364,15 @@ def test_a_run_killed_between_and_within_checkpoints(tmp_path, uninterrupted):
     assert_same_run(run(tmp_path), uninterrupted)
     assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
     assert not [path.name for path in written.iterdir() if "tmp" in path.name]
+
+
+def test_a_run_that_is_asked_to_end_saves_what_it_has(tmp_path, uninterrupted):
+    """SIGTERM, as before a preemption."""
+    process = start(tmp_path)
+    assert kill_when(process, lambda: lines(tmp_path) >= 1, number=signal.SIGTERM)
+    assert process.returncode == -signal.SIGTERM
+    assert steps_saved(tmp_path)[-1] == metrics(tmp_path)[-1]["step"] < 20
+    assert_same_run(run(tmp_path), uninterrupted)
 
 
 @pytest.mark.slow

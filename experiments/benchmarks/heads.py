@@ -4,9 +4,10 @@
 batch at once by `vmap`. Forward is fitting and the logits of the queries, backward adds the derivative of their
 cross-entropy with respect to all features. Two more ways to the same program: a dense interior-point method that is
 differentiated through its iterations, the way one writes it first, and SciPy's solver on the CPU, one task at a time.
-The rounds of all rows alternate in one process, and the fastest counts.
+The rounds of all rows alternate in one process, and the fastest counts. OpenBLAS, of which JAX takes its linear algebra
+on a CPU, gets one thread: more are slower for matrices this small.
 
-    python experiments/benchmarks/heads.py
+    OPENBLAS_NUM_THREADS=1 python experiments/benchmarks/heads.py
 """
 
 import json
@@ -132,7 +133,7 @@ def scipy_logits(support: np.ndarray, labels: np.ndarray, queries: np.ndarray) -
         np.full(one_hot.shape, -1e-3),
         jac=lambda a: hessian @ a - one_hot,
         hess=lambda a: hessian,
-        bounds=optimize.Bounds(-np.inf, C * one_hot),
+        bounds=[(None, C * label) for label in one_hot],
         constraints=optimize.LinearConstraint(sparse.kron(sparse.eye(n), np.ones((1, WAYS))), 0, 0),
         method="trust-constr",
         options={"gtol": 1e-8, "barrier_tol": 1e-8},

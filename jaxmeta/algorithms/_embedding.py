@@ -12,9 +12,9 @@ from jaxmeta._losses import classification
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
 from jaxmeta.algorithms._heads import Head
 
-FeaturesFn = Callable[[PyTree, Any], jax.Array]
+FeaturesFn = Callable[[PyTree, Any], Any]  # as the type of a Linen module's `apply`
 """`(params, x) -> features [n, d]`."""
-TrainFeatures = Callable[[PyTree, Any, jax.Array], jax.Array]
+TrainFeatures = Callable[[PyTree, Any, jax.Array], Any]
 """`(params, x, key) -> features [n, d]`."""
 
 

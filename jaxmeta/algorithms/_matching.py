@@ -57,8 +57,8 @@ def matching_network(
     *,
     test_ways: int | None = None,
     scale: float = 1.0,
-    support_context: Callable[[PyTree, jax.Array], jax.Array] | None = None,
-    query_context: Callable[[PyTree, jax.Array, jax.Array], jax.Array] | None = None,
+    support_context: Callable[[PyTree, jax.Array], Any] | None = None,
+    query_context: Callable[[PyTree, jax.Array, jax.Array], Any] | None = None,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
     """Matching networks: `with_head` of `attention_head`, or with full-context embeddings.
@@ -173,7 +173,8 @@ class _SupportContext(nn.Module):
         width = features.shape[-1]
         forward: Any = nn.RNN(nn.OptimizedLSTMCell(width), name="forward")
         backward: Any = nn.RNN(nn.OptimizedLSTMCell(width), reverse=True, keep_order=True, name="backward")
-        return features + forward(features) + backward(features)
+        start = jnp.zeros_like(features[0])  # flax's own has the type of the parameters at `init`
+        return features + sum(lstm(features, initial_carry=(start, start)) for lstm in (forward, backward))
 
 
 class _QueryContext(nn.Module):

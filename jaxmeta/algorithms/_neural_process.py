@@ -27,7 +27,7 @@ class Gaussian(NamedTuple):
 
 
 def conditional_neural_process(
-    encode: Callable[[PyTree, Any, Any], PyTree], decode: Callable[[PyTree, PyTree, Any], Gaussian]
+    encode: Callable[[PyTree, Any, Any], PyTree], decode: Callable[[PyTree, PyTree, Any], Any]
 ) -> MetaLearner:
     """Conditional neural process, for regression with uncertainty: `in_context` with a Gaussian likelihood.
 

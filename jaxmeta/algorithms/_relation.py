@@ -18,7 +18,7 @@ from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features
 
 def relation_network(
     features_fn: FeaturesFn,
-    relation_fn: Callable[[PyTree, jax.Array], jax.Array],
+    relation_fn: Callable[[PyTree, jax.Array], Any],
     ways: int,
     *,
     test_ways: int | None = None,

@@ -1,0 +1,158 @@
+"""Walkers and hoppers with random masses, inertias, joint damping and friction."""
+
+import abc
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta._checks import check_finite
+from jaxmeta._types import PyTree
+from jaxmeta.envs._body import BodyEnv
+from jaxmeta.envs._brax import Physics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _RandomParams(BodyEnv):
+    horizon: int = 200
+    backend: str = "generalized"
+    log_scale: float = 3.0
+
+    backends = ("generalized", "mjx")  # the others leave most inertias out
+    control_cost = 1e-3
+    alive_bonus = 1.0
+    position_noise = 0.005
+    velocity_noise = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_finite(log_scale=self.log_scale)
+
+    @abc.abstractmethod
+    def has_fallen(self, state: PyTree) -> jax.Array:
+        """Whether the episode ends."""
+
+    def draw_task(self, key: jax.Array, split: str) -> PyTree:
+        """Draw the multipliers."""
+        system = super().physics(None).system
+        shapes = {
+            "mass": (1.5, system.link.inertia.mass.shape),
+            "inertia": (1.5, (*system.link.inertia.mass.shape, 3)),
+            "damping": (1.3, system.dof.damping.shape),
+            "friction": (1.5, system.geom_friction.shape),
+        }
+        keys = jax.random.split(key, len(shapes))
+        return {
+            name: base ** jax.random.uniform(k, shape, minval=-self.log_scale, maxval=self.log_scale)
+            for k, (name, (base, shape)) in zip(keys, shapes.items(), strict=True)
+        }
+
+    def physics(self, task: PyTree) -> Physics:
+        """Multiply the body's parameters."""
+        physics = super().physics(task)
+        system = physics.system
+        return physics.with_system(
+            {
+                "link.inertia.mass": system.link.inertia.mass * task["mass"],
+                "link.inertia.i": system.link.inertia.i * task["inertia"][:, :, None],
+                "dof.damping": system.dof.damping * task["damping"],
+                "geom_friction": system.geom_friction * task["friction"],
+                # the same once more, for mjx
+                "body_mass": system.body_mass.at[1:].multiply(task["mass"]),
+                "body_inertia": system.body_inertia.at[1:].multiply(task["inertia"]),
+                "dof_damping": system.dof_damping * task["damping"],
+            }
+        )
+
+    def observe(self, physics: Physics, state: PyTree, control: jax.Array) -> jax.Array:
+        """Observe the joints but for the distance run, and their velocities."""
+        height = state.x.pos[0, 2:]
+        return jnp.concatenate([height, state.q[2:], jnp.clip(state.qd, -10, 10)])
+
+    def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
+        """Velocity forward."""
+        return velocity[0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Walker2DRandomParams(_RandomParams):
+    """Walk forward in a body that differs: the reward of a step is `velocity + 1 - 0.001 sum(action^2)`.
+
+    The task is what the body's parameters are multiplied by: `{"mass": [7], "inertia": [7, 3], "damping": [9],
+    "friction": [8, 3]}`, for each number apart 1.5 (for damping 1.3) to a power uniform in [-3, 3]. An observation has
+    17 numbers. An episode ends if the torso leaves (0.8, 2) m or leans by more than 1 rad.
+
+    Args:
+        horizon: steps of 0.01 s until an episode is truncated.
+        backend: brax's physics: "generalized" or "mjx".
+        log_scale: the greatest power.
+
+    Example:
+        >>> env = Walker2DRandomParams()
+        >>> env.observation_size, env.action_size
+        (17, 6)
+
+    References:
+        Rothfuss et al. 2018, https://arxiv.org/abs/1810.06784; its parameters are those of
+        https://github.com/dennisl88/rand_param_envs
+    """
+
+    body = "walker2d"
+    frames = 5
+
+    @property
+    def observation_size(self) -> int:
+        """Joints but for the distance run, and their velocities."""
+        return 17
+
+    @property
+    def action_size(self) -> int:
+        """The torques."""
+        return 6
+
+    def has_fallen(self, state: PyTree) -> jax.Array:
+        """Whether the torso is too low, too high or leans."""
+        height, angle = state.x.pos[0, 2], state.q[2]
+        return ~((height > 0.8) & (height < 2) & (jnp.abs(angle) < 1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HopperRandomParams(_RandomParams):
+    """Hop forward in a body that differs: the reward of a step is `velocity + 1 - 0.001 sum(action^2)`.
+
+    The task is what the body's parameters are multiplied by, as in `Walker2DRandomParams`. An observation has 11
+    numbers. An episode ends if the torso is below 0.7 m or leans by more than 0.2 rad, or a joint is beyond 100.
+
+    Args:
+        horizon: steps of 0.008 s until an episode is truncated.
+        backend: brax's physics: "generalized" or "mjx".
+        log_scale: the greatest power.
+
+    Example:
+        >>> env = HopperRandomParams()
+        >>> env.observation_size, env.action_size
+        (11, 3)
+
+    References:
+        Rothfuss et al. 2018, https://arxiv.org/abs/1810.06784; its parameters are those of
+        https://github.com/dennisl88/rand_param_envs
+    """
+
+    body = "hopper"
+    frames = 4
+
+    @property
+    def observation_size(self) -> int:
+        """Joints but for the distance run, and their velocities."""
+        return 11
+
+    @property
+    def action_size(self) -> int:
+        """The torques."""
+        return 3
+
+    def has_fallen(self, state: PyTree) -> jax.Array:
+        """Whether the torso is too low or leans, or a joint is far off."""
+        height, angle = state.x.pos[0, 2], state.q[2]
+        joints = jnp.concatenate([state.q[2:], state.qd])
+        return ~((height > 0.7) & (jnp.abs(angle) < 0.2) & jnp.all(jnp.abs(joints) < 100))

@@ -1,0 +1,126 @@
+"""The tasks of an update divided among the devices of a mesh."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxmeta._types import PyTree
+
+EVERYWHERE = PartitionSpec()
+
+
+def task_mesh(devices: int | None = None) -> Mesh:
+    """A mesh with one axis, `"tasks"`, over the first devices of all processes.
+
+    Args:
+        devices: how many; all if None.
+
+    Returns:
+        What `meta_step`, `evaluate` and `train` take as `mesh`. Any other mesh will do too: tasks are
+        divided over all of its axes.
+
+    Raises:
+        ValueError: if there are fewer devices.
+
+    Example:
+        >>> task_mesh(1).shape
+        OrderedDict({'tasks': 1})
+    """
+    found = jax.devices()
+    count = len(found) if devices is None else devices
+    if not 1 <= count <= len(found):
+        raise ValueError(f"devices must be from 1 to {len(found)}, the number that JAX finds, got {devices}")
+    return auto(Mesh(np.array(found[:count]), ("tasks",)))
+
+
+def auto(mesh: Mesh) -> Mesh:
+    """The same devices, axes of type Auto: the compiler divides what `shard_map` does not."""
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts every array on all devices of the mesh, but for those that are divided over several devices already.
+
+    In a run of several processes each one gives the same values.
+    """
+    everywhere = NamedSharding(auto(mesh), EVERYWHERE)
+
+    def place(x: Any) -> Any:
+        if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
+            return x
+        if jax.process_count() == 1:
+            return jax.device_put(x, everywhere)
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(place(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        return jax.make_array_from_process_local_data(everywhere, np.asarray(x))
+
+    return jax.tree.map(place, tree)
+
+
+def divided(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Divides every array over the mesh along its longest axis that allows it."""
+
+    def spec(x: jax.Array) -> PartitionSpec:
+        axes = [axis for axis in range(x.ndim) if x.shape[axis] and x.shape[axis] % mesh.size == 0]
+        longest = max(axes, key=lambda axis: x.shape[axis], default=None)
+        return PartitionSpec(*(mesh.axis_names if axis == longest else None for axis in range(x.ndim)))
+
+    return jax.tree.map(lambda x: constrain(x, mesh, spec(x)), tree)
+
+
+def constrain(tree: PyTree, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> PyTree:
+    """Says where arrays that are on the mesh are to be, by default whole on every device."""
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(auto(mesh), spec))
+
+
+def over_devices(
+    fn: Callable[[PyTree, PyTree, jax.Array], PyTree],
+    draw: Callable[[jax.Array], PyTree],
+    common: PyTree,
+    keys: jax.Array,
+    mesh: Mesh,
+    *,
+    summed: bool,
+) -> PyTree:
+    """`fn(common, drawn, counts)` on every device for its share of the keys.
+
+    The compiler divides the drawing, so that a data set may be divided over the devices; `fn` runs under `shard_map`,
+    on what was drawn for its device's keys. If the keys cannot be divided evenly, some are used twice.
+
+    Args:
+        fn: gets what `draw` made, stacked, and a vector that tells which of them count.
+        draw: of one key.
+        common: what every device gets whole.
+        keys: `[n]`.
+        mesh: the devices.
+        summed: whether the devices' results are added up; else they are joined on their first axis, without those
+            that do not count.
+
+    Returns:
+        The same on every device.
+    """
+    number = keys.shape[0]
+    size = math.ceil(number / mesh.size) * mesh.size
+    split = PartitionSpec(mesh.axis_names)
+
+    def local(common: PyTree, drawn: PyTree, counts: jax.Array) -> PyTree:
+        result = fn(common, drawn, counts)
+        return jax.lax.psum(result, mesh.axis_names) if summed else result
+
+    everyone = np.arange(size)
+    drawn = jax.vmap(draw)(constrain(keys[everyone % number], mesh, split))
+    # With its check `shard_map` would sum derivatives with respect to `common` over the devices, in the inner loop too.
+    mapped = jax.shard_map(
+        local,
+        mesh=auto(mesh),
+        in_specs=(EVERYWHERE, split, split),
+        out_specs=EVERYWHERE if summed else split,
+        check_vma=False,
+    )
+    result = mapped(common, drawn, jnp.asarray(everyone < number))
+    return result if summed else jax.tree.map(lambda x: x[:number], constrain(result, mesh))

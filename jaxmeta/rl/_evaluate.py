@@ -1,0 +1,140 @@
+"""What a meta-trained policy gets in held-out tasks, before adaptation and after each step of it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import optax
+
+from jaxmeta._checks import check_size, check_transformation
+from jaxmeta._types import MetaParams, PyTree
+from jaxmeta.rl._collector import Collector
+from jaxmeta.rl._meta_policy import Inner, collect_and_adapt
+from jaxmeta.rl._rollout import episode_returns, rollout
+from jaxmeta.rl._surrogates import Surrogate, ratio
+
+
+class AdaptationCurve(NamedTuple):
+    """Mean undiscounted returns in each task after 0, 1, ... inner steps, of new episodes at every step."""
+
+    sampled: jax.Array
+    """Of random actions; the next step adapts on these episodes: `[num_tasks, steps + 1]`."""
+    mode: jax.Array
+    """Of the most probable actions, `[num_tasks, steps + 1]`."""
+
+
+def adaptation_curve(
+    collect: Collector,
+    inner: optax.GradientTransformation,
+    steps: int = 3,
+    *,
+    surrogate: Surrogate = ratio,
+) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
+    """Builds an evaluation: adapt to tasks, and measure before and after each inner step.
+
+    Args:
+        collect: plays the episodes, at every step as many new ones as it has.
+        inner: the inner optimizer. Where more steps are taken than in meta-training, smaller later ones do better: an
+            optax schedule in `inner` counts them, as in the example.
+        steps: inner steps.
+        surrogate: of the inner loss.
+
+    Returns:
+        `(meta, tasks, key) -> AdaptationCurve`, a pure function to jit. For tasks that were not trained on there is
+        `env.sample_tasks(key, num_tasks, split="test")`.
+
+    Raises:
+        TypeError: if `inner` is not an optax transformation.
+        ValueError: if `steps` is less than 1.
+
+    Example:
+        >>> from jaxmeta import envs, rl
+        >>> def policy(weights, obs):
+        ...     return rl.Categorical(obs @ weights)
+        >>> env, weights = envs.make("tabular", horizon=3), jnp.zeros((10, 5))
+        >>> collect = rl.Collector(env=env, policy=policy, episodes=4)
+        >>> halved = optax.sgd(optax.piecewise_constant_schedule(0.1, {1: 0.5}))
+        >>> run = jax.jit(adaptation_curve(collect, halved))
+        >>> tasks = env.sample_tasks(jax.random.key(0), 2, split="test")
+        >>> run(MetaParams(weights), tasks, jax.random.key(1)).sampled.shape
+        (2, 4)
+    """
+    check_transformation(inner=inner)
+    check_size(steps=steps)
+    adaptation = Inner(collect, inner, surrogate, steps)
+
+    def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:
+        adapt_key, key = jax.random.split(key)
+        params, samples = collect_and_adapt(adaptation, meta, task, adapt_key)
+
+        def play(params: PyTree, key: jax.Array) -> jax.Array:
+            data = rollout(collect.env, collect.policy, params, task, key, episodes=collect.episodes, mode=True)
+            return jnp.mean(episode_returns(data))
+
+        sampled = jax.vmap(episode_returns)(samples.trajectory).mean(axis=1)
+        return AdaptationCurve(sampled, jax.vmap(play)(params, jax.random.split(key, steps + 1)))
+
+    def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
+        keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
+        return jax.vmap(partial(in_task, meta))(tasks, keys)
+
+    return run
+
+
+class Interval(NamedTuple):
+    """A statistic and its 95 % bootstrap interval."""
+
+    value: float
+    """Of all scores."""
+    low: float
+    """The 2.5 % quantile of the resampled values."""
+    high: float
+    """The 97.5 % quantile."""
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def interquartile_mean(scores: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """The mean of the middle half of all scores, with an interval over the runs.
+
+    The bootstrap is stratified: each resample draws as many runs as there are, anew for every task.
+
+    Args:
+        scores: `[runs, tasks]`, or `[runs]`.
+        resamples: how many.
+        seed: of the resampling.
+
+    Returns:
+        The mean and its interval; with a single run the interval is empty.
+
+    Raises:
+        ValueError: if `scores` has another shape or `resamples` is less than 1.
+
+    Example:
+        >>> print(interquartile_mean(np.array([1.0, 2.0, 3.0, 100.0])))
+        2.50 [1.00, 100.00]
+
+    References:
+        Agarwal, Schwarzer, Castro, Courville & Bellemare, *Deep Reinforcement Learning at the Edge of the Statistical
+        Precipice*, NeurIPS 2021, https://arxiv.org/abs/2108.13264
+    """
+    check_size(resamples=resamples)
+    table = np.asarray(scores, np.float64)
+    if table.ndim not in (1, 2) or table.size == 0:
+        raise ValueError(f"scores must be [runs, tasks] or [runs] and not empty, got shape {table.shape}")
+    table = table.reshape(table.shape[0], -1)
+    runs = np.random.default_rng(seed).integers(len(table), size=(resamples, *table.shape))
+    low, high = np.quantile(_middle_mean(np.take_along_axis(table[None], runs, axis=1)), [0.025, 0.975])
+    return Interval(float(_middle_mean(table[None])[0]), float(low), float(high))
+
+
+def _middle_mean(tables: np.ndarray) -> np.ndarray:
+    """Of `[n, runs, tasks]`, without the lowest and the highest quarter of the scores, rounded down: `[n]`."""
+    ordered = np.sort(tables.reshape(len(tables), -1), axis=1)
+    cut = ordered.shape[1] // 4
+    return ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)

@@ -1,0 +1,112 @@
+"""Meta-gradient reinforcement learning (Xu, van Hasselt & Silver 2018, https://arxiv.org/abs/1805.09801).
+
+Learns what return to optimise, by how the update that it leads to does on the next episodes.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta._checks import check_size, check_transformation
+from jaxmeta._types import MetaParams, Metrics, PyTree
+from jaxmeta.rl._collector import Collector
+from jaxmeta.rl._meta_policy import Training, TrainingState, mean_over_tasks
+from jaxmeta.rl._rollout import Trajectory, episode_returns
+from jaxmeta.rl._surrogates import reinforce, surrogate_loss
+
+
+def learned_discount(
+    collect: Collector,
+    optimizer: optax.GradientTransformation,
+    meta_optimizer: optax.GradientTransformation,
+    *,
+    num_tasks: int = 20,
+    discount: float = 0.9,
+    trace_decay: float = 0.9,
+) -> Training:
+    """A policy gradient whose discount and trace decay are learned while it runs: one lifetime, no inner loop anew.
+
+    Each iteration plays, updates the policy with the learned discount and trace decay, plays again with the new policy,
+    and follows the derivative of how good that was, by the discount and trace decay of `collect`, through the update.
+
+    Args:
+        collect: plays the episodes; its `discount` and `trace_decay` say what is wanted in the end.
+        optimizer: of the policy. Second order through a square root (`optax.adam`) needs `eps_root > 0`.
+        meta_optimizer: of the logits of the two numbers, such as `optax.adam(0.01)`.
+        num_tasks: tasks per iteration.
+        discount: where the learned discount starts, between 0 and 1.
+        trace_decay: where the learned trace decay starts, between 0 and 1.
+
+    Returns:
+        A `Training`. Its `meta` is `MetaParams` of the policy's parameters and of the logits, a dictionary; its metrics
+        are `return`, before the update, `loss`, minus the return after it, `discount` and `trace_decay`.
+
+    Raises:
+        TypeError: if an optimizer is not an optax transformation.
+        ValueError: if a number is out of its range.
+
+    Example:
+        >>> from jaxmeta import envs, rl
+        >>> def policy(weights, obs):
+        ...     return rl.Categorical(obs @ weights)
+        >>> collect = rl.Collector(env=envs.make("tabular", horizon=3), policy=policy, episodes=4)
+        >>> training = learned_discount(collect, optax.sgd(0.1), optax.adam(0.01), num_tasks=2)
+        >>> state, metrics = jax.jit(training.step)(training.init(jnp.zeros((10, 5))), jax.random.key(0))
+        >>> round(float(metrics["discount"]), 2)
+        0.9
+
+    References:
+        Xu, van Hasselt & Silver, *Meta-Gradient Reinforcement Learning*, NeurIPS 2018,
+        https://arxiv.org/abs/1805.09801
+    """
+    check_transformation(optimizer=optimizer, meta_optimizer=meta_optimizer)
+    check_size(num_tasks=num_tasks)
+    for name, value in (("discount", discount), ("trace_decay", trace_decay)):
+        if not 0.0 < value < 1.0:
+            raise ValueError(f"{name} must be between 0 and 1, got {value}")
+
+    def loss(params: PyTree, data: Trajectory, numbers: dict[str, Any]) -> jax.Array:
+        def in_task(data: Trajectory) -> jax.Array:
+            return surrogate_loss(collect, reinforce, params, collect.judge(data, **numbers))
+
+        return mean_over_tasks(in_task, data)
+
+    def init(params: PyTree) -> TrainingState:
+        logits = jax.tree.map(jax.scipy.special.logit, {"discount": discount, "trace_decay": trace_decay})
+        # Definite types, so that a jitted step traces once.
+        meta = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), MetaParams(params, logits))
+        return TrainingState(meta, (optimizer.init(meta.params), meta_optimizer.init(meta.learned)))
+
+    def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
+        params, logits = state.meta
+        opt_states: Any = state.opt_state
+        opt_state, meta_opt_state = opt_states
+        wanted = {"discount": collect.discount, "trace_decay": collect.trace_decay}
+        task_key, *keys = jax.random.split(key, 3)
+        tasks = collect.env.sample_tasks(task_key, num_tasks)
+
+        def play(params: PyTree, key: jax.Array) -> Trajectory:
+            return jax.vmap(collect.play, (None, 0, 0))(params, tasks, jax.random.split(key, num_tasks))
+
+        data = play(params, keys[0])
+
+        def objective(logits: PyTree) -> tuple[jax.Array, tuple[PyTree, optax.OptState, Trajectory]]:
+            grads = jax.grad(loss)(params, data, jax.tree.map(jax.nn.sigmoid, logits))
+            updates, new_opt_state = optimizer.update(grads, opt_state, params)
+            new = optax.apply_updates(params, updates)
+            later = play(new, keys[1])
+            return loss(new, later, wanted), (new, new_opt_state, later)
+
+        gradient, (params, opt_state, later) = jax.grad(objective, has_aux=True)(logits)
+        updates, meta_opt_state = meta_optimizer.update(gradient, meta_opt_state, logits)
+        metrics = {
+            "loss": -jnp.mean(jax.vmap(episode_returns)(later)),
+            "return": jnp.mean(jax.vmap(episode_returns)(data)),
+            **jax.tree.map(jax.nn.sigmoid, logits),
+        }
+        meta = MetaParams(params, optax.apply_updates(logits, updates))
+        return TrainingState(meta, (opt_state, meta_opt_state)), metrics
+
+    return Training(init, step)

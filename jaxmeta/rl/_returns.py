@@ -1,0 +1,144 @@
+"""Returns, advantages and the linear baseline, for episodes side by side: `T` steps of `E` episodes."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta._checks import check_finite
+
+
+def discounted_returns(reward: jax.Array, ended: jax.Array, *, discount: float | jax.Array) -> jax.Array:
+    """Discounted sums of the rewards from each step to the end of its episode.
+
+    Args:
+        reward: `[T, ...]`.
+        ended: whether an episode ended with the step, bool `[T, ...]`.
+        discount: per step, in [0, 1].
+
+    Returns:
+        `[T, ...]`.
+
+    Example:
+        >>> reward, ended = jnp.array([1.0, 2.0, 4.0]), jnp.array([False, True, False])
+        >>> discounted_returns(reward, ended, discount=0.5).tolist()
+        [2.0, 2.0, 4.0]
+    """
+    zero = jnp.zeros_like(reward)
+    return gae(reward, zero, zero, ended, ended, discount=discount, trace_decay=1.0)
+
+
+def gae(
+    reward: jax.Array,
+    value: jax.Array,
+    next_value: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    *,
+    discount: float | jax.Array,
+    trace_decay: float | jax.Array,
+) -> jax.Array:
+    """Generalised advantage estimation (GAE).
+
+    An episode that terminated is worth nothing more. One that was truncated goes on unseen: what it is still worth is
+    `next_value`, which is zero if the horizon is part of the problem.
+
+    Args:
+        reward: `[T, ...]`.
+        value: the critic's value before each step, `[T, ...]`.
+        next_value: its value after each step, of the observation that the step led to, `[T, ...]`.
+        terminated: bool `[T, ...]`.
+        truncated: bool `[T, ...]`.
+        discount: per step, `gamma` in [0, 1].
+        trace_decay: `lambda` in [0, 1]; 1 for discounted returns minus the value, 0 for one-step errors.
+
+    Returns:
+        Advantages, `[T, ...]`.
+
+    Example:
+        >>> one, no = jnp.ones(2), jnp.zeros(2, bool)
+        >>> gae(one, one, one, no, jnp.array([False, True]), discount=0.5, trace_decay=1.0).tolist()
+        [0.75, 0.5]
+
+    References:
+        Schulman et al., *High-Dimensional Continuous Control Using Generalized Advantage Estimation*, ICLR 2016,
+        https://arxiv.org/abs/1506.02438
+    """
+    error = reward + discount * jnp.where(terminated, 0, next_value) - value
+    decay = jnp.where(terminated | truncated, 0, discount * trace_decay)
+
+    def step(later: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        error, decay = now
+        advantage = error + decay * later
+        return advantage, advantage
+
+    return jax.lax.scan(step, jnp.zeros_like(error[0]), (error, decay.astype(error.dtype)), reverse=True)[1]
+
+
+def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, ridge: float = 1e-5) -> jax.Array:
+    """The linear feature baseline: a ridge regression of the returns, fitted to the very episodes that it judges.
+
+    Features are the observation, clipped to [-10, 10], its squares, the time within the episode to the powers 1, 2 and
+    3, and a constant.
+
+    Args:
+        obs: `[T, E, observation_size]`, time within the episode along the first axis.
+        returns: what to predict, `[T, E]`.
+        valid: which steps count, bool `[T, E]`.
+        ridge: regularisation, relative to the mean square of each feature.
+
+    Returns:
+        Predictions, `[T, E]`.
+
+    Raises:
+        ValueError: if `ridge` is not a finite number.
+
+    Example:
+        >>> time = jnp.arange(5.0)[:, None]
+        >>> values = linear_baseline(jnp.zeros((5, 1, 2)), 3 - time, jnp.ones((5, 1), bool))
+        >>> bool(jnp.allclose(values, 3 - time, atol=0.01))
+        True
+
+    References:
+        Duan, Chen, Houthooft, Schulman & Abbeel, *Benchmarking Deep Reinforcement Learning for Continuous Control*,
+        ICML 2016, https://arxiv.org/abs/1604.06778
+    """
+    check_finite(ridge=ridge)
+    length = obs.shape[0]
+    clipped = jnp.clip(obs, -10, 10)
+    time = jnp.broadcast_to(jnp.arange(1, length + 1)[:, None, None] / length, (*valid.shape, 1)).astype(obs.dtype)
+    features = jnp.concatenate([clipped, clipped**2, time, time**2, time**3, jnp.ones_like(time)], axis=-1)
+    features = features.reshape(-1, features.shape[-1])
+
+    weight = valid.reshape(-1, 1).astype(obs.dtype)
+    scale = jnp.sqrt(jnp.sum(weight * features**2, axis=0) / jnp.maximum(jnp.sum(weight), 1))
+    features = features / jnp.where(scale > 0, scale, 1)[None]
+    used = features * weight
+    with jax.default_matmul_precision("highest"):
+        gram = used.T @ features / jnp.maximum(jnp.sum(weight), 1)
+        moment = used.T @ jnp.where(valid, returns, 0).reshape(-1) / jnp.maximum(jnp.sum(weight), 1)
+        gram = gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
+        solution = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), moment)
+        return (features @ solution).reshape(valid.shape)
+
+
+def masked_mean(x: jax.Array, valid: jax.Array) -> jax.Array:
+    """The mean over the valid steps, 0 if there are none."""
+    return jnp.sum(jnp.where(valid, x, 0)) / jnp.maximum(jnp.sum(valid), 1)
+
+
+def normalize(advantage: jax.Array, valid: jax.Array) -> jax.Array:
+    """Advantages of mean 0 and variance 1 over the valid steps, and 0 at the others.
+
+    Args:
+        advantage: `[T, E]`.
+        valid: bool `[T, E]`.
+
+    Returns:
+        `[T, E]`.
+
+    Example:
+        >>> normalize(jnp.array([[1.0], [3.0], [100.0]]), jnp.array([[True], [True], [False]]))[:, 0].round(3).tolist()
+        [-1.0, 1.0, 0.0]
+    """
+    centered = advantage - masked_mean(advantage, valid)
+    std = jnp.sqrt(masked_mean(centered**2, valid))
+    return jnp.where(valid, centered / (std + 1e-8), 0)

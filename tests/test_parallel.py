@@ -1,0 +1,164 @@
+"""Tasks divided over devices: the same numbers on one, two and eight, which tests/conftest.py simulates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import jaxmeta
+from jaxmeta import MetaLearner, data, models
+
+MODEL = models.MLP(sizes=(8,))
+LOSS = jaxmeta.regression(MODEL.apply)
+SAMPLER = data.Sinusoid(shots=3, queries=4)
+KEY = jax.random.key(1)
+OPTIMIZER = optax.adam(1e-2)
+NET = models.MLP(sizes=(8,), out=3)
+TASKS = data.FewShot.from_classes(
+    np.random.default_rng(0).normal(size=(10, 6, 4)).astype(np.float32), ways=3, shots=2, queries=2
+)
+
+
+def features(params, x):
+    return MODEL.apply(params, x)
+
+
+LEARNERS = {
+    "maml": (jaxmeta.maml(LOSS, optax.sgd(0.01), steps=2), MODEL, SAMPLER),
+    "implicit": (jaxmeta.imaml(LOSS, optax.sgd(0.01), steps=3, proximal=1.0), MODEL, SAMPLER),
+    "protonet": (jaxmeta.protonet(NET.apply, 3), NET, TASKS),
+    "metaoptnet": (jaxmeta.metaoptnet(NET.apply, 3), NET, TASKS),
+}
+
+
+def start(name):
+    learner, model, sampler = LEARNERS[name]
+    return learner, learner.init(model.init(jax.random.key(0), sampler.example)), sampler
+
+
+def assert_close(actual, expected, tolerance=2e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), actual, expected)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_step_does_not_depend_on_the_devices(name):
+    learner, meta, sampler = start(name)
+    optimizer = optax.sgd(1.0)  # its update is the meta-gradient
+
+    def step(mesh):
+        step = jax.jit(jaxmeta.meta_step(learner, optimizer, 8, mesh=mesh))
+        return step(meta, optimizer.init(meta), sampler, KEY)
+
+    assert_close(step(jaxmeta.task_mesh(8)), step(None))
+
+
+@pytest.mark.parametrize(
+    ("devices", "num_tasks", "batch_size"), [(1, 11, 3), (2, 11, 3), (2, 16, 2), (8, 11, 1), (8, 16, None), (8, 5, 4)]
+)
+def test_any_number_of_tasks_can_be_divided(devices, num_tasks, batch_size):
+    learner, meta, sampler = start("maml")
+
+    def both(mesh):
+        step = jaxmeta.meta_step(learner, OPTIMIZER, num_tasks, batch_size=batch_size, mesh=mesh)
+        run = jaxmeta.evaluate(learner, num_tasks, batch_size=batch_size, mesh=mesh)
+        return jax.jit(lambda *args: (step(*args), run(args[0], *args[2:])))(meta, OPTIMIZER.init(meta), sampler, KEY)
+
+    found = both(jaxmeta.task_mesh(devices))
+    assert found[1]["loss"].shape == (num_tasks,)
+    assert_close(found, both(None))
+
+
+def test_a_diverged_task_that_fills_up_a_device_does_not_count_twice():
+    """Nine tasks on eight devices: seven are there twice, and a NaN times zero would be a NaN."""
+    learner = MetaLearner(
+        jaxmeta.MetaParams,
+        lambda *_: (),
+        lambda *_: (),
+        lambda meta, task, key: ({"loss": task}, meta._replace(params=jnp.where(task > 8, jnp.nan, task))),
+    )
+    meta = jaxmeta.MetaParams(jnp.zeros(()))
+    step = jaxmeta.meta_step(learner, optax.sgd(1.0), 9, mesh=jaxmeta.task_mesh())
+    numbers = jax.vmap(lambda key: jax.random.split(key)[0])(jax.random.split(KEY, 9))
+
+    def sampler(key):  # the number of the task
+        same = jnp.all(jax.random.key_data(numbers) == jax.random.key_data(key)[None], axis=1)
+        return jnp.argmax(same).astype(jnp.float32)
+
+    new, _, metrics = jax.jit(lambda key: step(meta, optax.sgd(1.0).init(meta), sampler, key))(KEY)
+    assert (float(metrics["loss"]), float(new.params)) == (4.0, -4.0)
+
+
+def test_a_mesh_of_any_shape_and_a_divided_data_set():
+    learner, meta, sampler = start("protonet")
+    square = jax.make_mesh((2, 4), ("a", "b"))  # axes of type Explicit, JAX's default
+    rows = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    classes = np.random.default_rng(0).normal(size=(10, 6, 4)).astype(np.float32)
+    there = data.FewShot.from_classes(
+        classes, ways=3, shots=2, queries=2, device=NamedSharding(rows, PartitionSpec("rows"))
+    )
+    expected = jax.jit(jaxmeta.meta_step(learner, OPTIMIZER, 8))(meta, OPTIMIZER.init(meta), sampler, KEY)
+    for mesh, tasks in ((square, sampler), (rows, there)):
+        step = jax.jit(jaxmeta.meta_step(learner, OPTIMIZER, 8, mesh=mesh))
+        assert_close(step(meta, OPTIMIZER.init(meta), tasks, KEY), expected)
+
+
+def train(folder, mesh, iterations, **options):
+    learner, meta, sampler = start("maml")
+    return jaxmeta.train(
+        learner,
+        OPTIMIZER,
+        meta,
+        sampler,
+        KEY,
+        iterations=iterations,
+        num_tasks=8,
+        log_every=5,
+        validation=sampler,
+        validation_tasks=6,
+        validate_every=10,
+        monitor="loss",
+        folder=folder,
+        progress=False,
+        mesh=mesh,
+        **options,
+    )
+
+
+def test_training_goes_on_with_another_number_of_devices(tmp_path):
+    expected = train(None, None, 20)
+    train(tmp_path, jaxmeta.task_mesh(8), 10, divide_optimizer=True)
+    there = train(tmp_path, jaxmeta.task_mesh(2), 20)
+    assert_close(there.meta, expected.meta)
+    times = ("seconds", "tasks_per_second")
+    for ours, theirs in zip(there.history, expected.history, strict=True):
+        assert_close(*({k: v for k, v in record.items() if k not in times} for record in (ours, theirs)))
+
+
+def test_the_optimizers_state_is_divided():
+    _, meta, sampler = start("maml")
+    wide = models.MLP(sizes=(64,))
+    learner = jaxmeta.maml(jaxmeta.regression(wide.apply), optax.sgd(0.01))
+    meta = learner.init(wide.init(jax.random.key(0), sampler.example))
+    mesh = jaxmeta.task_mesh()
+    step = jax.jit(jaxmeta.meta_step(learner, OPTIMIZER, 8, mesh=mesh, divide_optimizer=True))
+    new, state, _ = step(meta, OPTIMIZER.init(meta), sampler, KEY)
+    plain = jax.jit(jaxmeta.meta_step(learner, OPTIMIZER, 8))(meta, OPTIMIZER.init(meta), sampler, KEY)
+    assert_close((new, state), plain[:2])
+    moments = jax.tree.leaves(state[0].mu)
+    assert all((x.size < 8) == x.sharding.is_fully_replicated for x in moments)
+    assert sum(x.addressable_shards[0].data.size for x in moments) < sum(x.size for x in moments) / 7
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: jaxmeta.task_mesh(9), "devices must be from 1 to 8, the number that JAX finds, got 9"),
+        (lambda: jaxmeta.task_mesh(0), "got 0"),
+        (lambda: jaxmeta.meta_step(LEARNERS["maml"][0], OPTIMIZER, 8, divide_optimizer=True), "needs a mesh"),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

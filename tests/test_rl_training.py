@@ -1,0 +1,216 @@
+"""Whole trainings in small: they learn, vmap over seeds, go on from checkpoints, and a memory sees whole trials."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmeta
+from jaxmeta import envs, optim, rl
+from jaxmeta.envs import State
+
+KEY = jax.random.key(0)
+
+
+class Aim:
+    """Two steps; each pays minus the squared distance of the action to the task, -1 or 1, which is not seen."""
+
+    observation_size, action_size, discrete, horizon = 1, 1, False, 2
+
+    def sample_tasks(self, key, n, *, split="train"):
+        return jax.random.rademacher(jax.random.fold_in(key, split == "test"), (n,), float)
+
+    def reset(self, key, task=None):
+        zero = jnp.zeros(())
+        return State(zero, jnp.ones(1), zero, zero, {}, {"task": task, "steps": zero, "truncation": zero})
+
+    def step(self, state, action):
+        steps = state.info["steps"] + 1
+        over = jnp.where(steps >= self.horizon, 1.0, 0.0)
+        reward = -((action[0] - state.info["task"]) ** 2)
+        return State(steps, state.obs, reward, over, {}, {**state.info, "steps": steps, "truncation": over})
+
+
+def policy(params, obs):
+    """The mean is a parameter; the deviation is 0.5."""
+    mean = jnp.broadcast_to(params["mean"], obs.shape)
+    return rl.DiagonalGaussian(mean, jnp.full_like(mean, jnp.log(0.5)))
+
+
+COLLECT = rl.Collector(env=Aim(), policy=policy, episodes=32)
+START = {"mean": jnp.array([0.8])}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Two seeds at once, with learned rates (Meta-SGD)."""
+    training = rl.maml_trpo(COLLECT, optim.scale_by_learned_rate(0.1), num_tasks=8, optimizer=optax.adam(0.05))
+    step = jax.jit(jax.vmap(training.step))
+    states = jax.tree.map(lambda x: jnp.stack([x, x]), training.init(START))
+    returns = []
+    for i in range(60):
+        keys = jax.vmap(partial(jax.random.fold_in, data=i))(jax.random.split(KEY, 2))
+        states, metrics = step(states, keys)
+        returns.append(metrics["return_1"])
+    return training, states, np.array(returns)
+
+
+def test_meta_training_finds_the_middle_and_larger_steps(trained):
+    _, states, returns = trained
+    assert (np.abs(states.meta.params["mean"]) < 0.4).all()  # from 0.8
+    assert (states.meta.learned.rate.value["mean"] > 0.3).all()  # from 0.1
+    assert (returns[-10:].mean(axis=0) > returns[:10].mean(axis=0) + 1).all()
+
+
+def test_seeds_side_by_side_equal_one_alone(trained):
+    training, states, _ = trained
+    one = jax.tree.map(lambda x: x[1], states)
+    both, _ = jax.jit(jax.vmap(training.step))(states, jax.random.split(KEY, 2))
+    alone, metrics = jax.jit(training.step)(one, jax.random.split(KEY, 2)[1])
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x[1], y, rtol=1e-4, atol=1e-5), both, alone)
+    assert {"loss", "return_0", "return_1", "entropy", "kl"} == set(metrics)
+
+
+def test_the_adaptation_curve(trained):
+    """Against the closed form: a return is -2 (0.25 + distance^2), of the mode -2 distance^2."""
+    _, states, _ = trained
+    meta = jax.tree.map(lambda x: x[0], states.meta)
+    run = jax.jit(rl.adaptation_curve(COLLECT, optim.scale_by_learned_rate(0.1), 1))
+    task = COLLECT.env.sample_tasks(KEY, 50, split="test")
+    curve = run(meta, task, KEY)
+    assert curve.sampled.shape == curve.mode.shape == (50, 2)
+    distance = (meta.params["mean"][0] - task) ** 2
+    np.testing.assert_allclose(curve.mode[:, 0], -2 * distance, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(curve.sampled[:, 0].mean(), -2 * (0.25 + distance.mean()), rtol=0.1)
+    assert curve.sampled[:, 1].mean() > curve.sampled[:, 0].mean() + 1
+    jax.tree.map(np.testing.assert_array_equal, curve, run(meta, task, KEY))
+
+
+def test_the_loop_goes_on_from_a_checkpoint(tmp_path):
+    training = rl.multi_task_ppo(COLLECT, num_tasks=2, epochs=2)
+    run = partial(jaxmeta.loop, training.step, training.init(START), KEY, log_every=2, validate_every=2, progress=False)
+    whole = run(iterations=4)
+    run(iterations=2, folder=tmp_path)
+    again = run(iterations=4, folder=tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, whole.state, again.state)
+    assert [record["step"] for record in again.history] == [2, 4]
+
+
+@pytest.mark.parametrize("meta_gradient", [jaxmeta.reverse(), jaxmeta.evolution(8, scale=0.3)], ids=["maml", "es-maml"])
+def test_learners_of_the_core_learn_from_episodes(meta_gradient):
+    learner = jaxmeta.maml(rl.policy_gradient(COLLECT), optax.sgd(0.1), meta_gradient=meta_gradient)
+    trained = jaxmeta.train(
+        learner,
+        optax.adam(0.1),
+        learner.init(START),
+        rl.EnvTasks(COLLECT.env),
+        KEY,
+        iterations=40,
+        num_tasks=8,
+        batch_size=8,
+        log_every=40,
+        validate_every=40,
+        progress=False,
+    )
+    assert abs(float(trained.meta.params["mean"][0])) < 0.6  # from 0.8
+
+
+def test_cavia_adapts_a_context_by_episodes():
+    def with_context(p, obs):
+        return policy({"mean": p.params["mean"] + p.context}, obs)
+
+    collect = rl.Collector(env=COLLECT.env, policy=with_context, episodes=32)
+    learner = jaxmeta.cavia(rl.policy_gradient(collect), optax.sgd(0.3), context_size=1, steps=3)
+    adapt = jax.jit(jax.vmap(learner.adapt, (None, 0, None)))
+    adapted = adapt(learner.init({"mean": jnp.zeros(1)}), jnp.array([-1.0, 1.0]), KEY)
+    assert adapted.context[0, 0] < -0.3 and adapted.context[1, 0] > 0.3
+    np.testing.assert_array_equal(adapted.params["mean"], 0)
+
+
+def test_trainings_reject():
+    with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
+        rl.promp(COLLECT, optax.sgd(0.1), 0)
+    with pytest.raises(TypeError, match="inner must be an optax.GradientTransformation"):
+        rl.maml_trpo(COLLECT, 0.1)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="num_tasks must be at least 2, got 1"):
+        rl.e_maml(COLLECT, optax.sgd(0.1), num_tasks=1)
+    with pytest.raises(ValueError, match="clip must be a positive number, got 0"):
+        rl.clipped(0.0)
+    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\], got 1.5"):
+        rl.Collector(env=Aim(), policy=policy, discount=1.5)
+    with pytest.raises(ValueError, match=r"num_tasks must be a multiple of minibatches \(4\), got 6"):
+        rl.rl2(TRIAL, NETWORK, num_tasks=6)
+    with pytest.raises(ValueError, match="episodes must be an integer of at least 1, got 0"):
+        rl.Trial(Aim(), 0)
+
+
+# ----------------------------------------------------------------------------------------------------------- trials
+
+
+class Noisy(Aim):
+    """The first observation is random, the next ones count the steps; it ends after two."""
+
+    def reset(self, key, task=None):
+        return dataclasses.replace(super().reset(key, task), obs=jax.random.uniform(key, (1,)))
+
+    def step(self, state, action):
+        after = super().step(state, action)
+        return dataclasses.replace(after, obs=after.info["steps"][None])
+
+
+def test_a_trial_is_episodes_of_new_resets_and_shows_what_happened():
+    trial = rl.Trial(Noisy(), episodes=3)
+    assert (trial.observation_size, trial.action_size, trial.horizon) == (4, 1, 6)
+
+    def act(params, obs):
+        return rl.DiagonalGaussian(obs[..., :1], jnp.zeros_like(obs[..., :1]))
+
+    data = rl.rollout(trial, act, None, jnp.array(1.0), KEY, episodes=2)
+    assert data.valid.all()
+    np.testing.assert_array_equal(data.terminated[:, 0], np.arange(6) == 5)
+    assert not data.truncated.any()
+    starts = np.asarray(data.obs[::2, :, 0])  # one of every episode, all different
+    assert len(np.unique(starts)) == 6
+    np.testing.assert_array_equal(data.obs[1::2, :, 0], 1)
+    np.testing.assert_array_equal(data.obs[0, :, 1:], 0)
+    np.testing.assert_array_equal(data.obs[1:, :, 1], data.action[:-1, :, 0])
+    np.testing.assert_array_equal(data.obs[1:, :, 2], data.reward[:-1])
+    np.testing.assert_array_equal(data.obs[1:, 0, 3], [0, 1, 0, 1, 0])
+    np.testing.assert_allclose(data.reward, -((data.action[..., 0] - 1) ** 2), rtol=1e-6)
+
+
+TRIAL = rl.Trial(envs.make("bandit-bernoulli", arms=2, horizon=6))
+NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, hidden=8)
+
+
+def test_the_replay_of_a_memory_is_what_was_played():
+    """One gradient step sees the very policy that played: no divergence, and then some after it."""
+    start = jax.jit(NETWORK.init)(KEY, jnp.zeros((1, TRIAL.observation_size)), NETWORK.empty_memory(1))
+    noisy = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(KEY, x.shape), start)
+    once = rl.rl2(TRIAL, NETWORK, num_tasks=4, epochs=1, minibatches=1, optimizer=optax.sgd(0.1))
+    state, metrics = jax.jit(once.step)(once.init(noisy), KEY)
+    np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
+    assert metrics["entropy"] < 0.99 * np.log(2)
+    assert all(np.abs(x - y).max() > 0 for x, y in zip(*map(jax.tree.leaves, (state.meta.params, noisy)), strict=True))
+
+
+def test_rl2_learns_to_use_what_it_sees():
+    """The arms pay 1 and 0, in either order: after one pull it is clear which, for 5.5 of 6. Random pulls get 3."""
+
+    class Sure(envs.BernoulliBandit):
+        def draw_task(self, key, split):
+            first = jax.random.bernoulli(key).astype(float)
+            return {"means": jnp.stack([first, 1 - first])}
+
+    trial = rl.Trial(Sure(arms=2, horizon=6))
+    start = jax.jit(NETWORK.init)(KEY, jnp.zeros((1, trial.observation_size)), NETWORK.empty_memory(1))
+    training = rl.rl2(trial, NETWORK, num_tasks=64, discount=0.9, minibatches=1, optimizer=optax.adam(0.02))
+    done = jaxmeta.loop(
+        training.step, training.init(start), KEY, iterations=60, log_every=10, validate_every=10, progress=False
+    )
+    assert done.history[0]["train/return"] < 4.5
+    assert done.history[-1]["train/return"] > 5.2
