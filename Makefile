@@ -43,6 +43,10 @@ smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/continual.py --effort 0.002 --characters 40 --classes 5 --streams 5 --hidden 4 --folder runs/smoke/continual
 	$(BIN)/python experiments/hypergradient.py --steps 2 --seeds 0 --drawings 20 --large 10 --rounds 1 --folder runs/smoke/hypergradient
 	$(BIN)/python experiments/pretrain.py --iterations 2 --classes 10 --test-tasks 2 --shots 1 --folder runs/smoke/pretrain
+	$(BIN)/python experiments/maml_particles2d.py --seeds 0 --iterations 2 --trpo-iterations 1 --num-tasks 2 --episodes 2 --test-tasks 2 \
+	  --folder runs/smoke/maml_particles2d
+	$(BIN)/python experiments/rl2_bandits.py --iterations 2 --num-tasks 4 --pulls 10 --test-tasks 10 --folder runs/smoke/rl2_bandits
+	$(BIN)/python experiments/benchmarks/heads.py --shots 1 --features 16 --num-tasks 2 --rounds 1 --output runs/smoke/heads.json
 	$(BIN)/python experiments/benchmarks/meta_gradients.py --conv-steps 2 --hidden 4 --transformer-steps 2 --layers 2 --width 8 \
 	  --length 8 --sequences 1 --samples 2 --rounds 1 --only first_order --output runs/smoke/meta_gradients.json
 	$(BIN)/python experiments/benchmarks/meta_step.py --num-tasks 2 --rounds 1 --steps 1 --output runs/smoke/meta_step.json
@@ -52,6 +56,8 @@ docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
 
 benchmarks: $(INSTALLED)
+	$(BIN)/python experiments/benchmarks/meta_gradients.py
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/heads.py
 	$(BIN)/python experiments/benchmarks/meta_step.py
 	$(BIN)/python experiments/benchmarks/sampling.py
 

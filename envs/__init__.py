@@ -24,6 +24,8 @@ from jaxmeta.envs._random_params import HopperRandomParams as HopperRandomParams
 from jaxmeta.envs._random_params import Walker2DRandomParams as Walker2DRandomParams
 from jaxmeta.envs._registry import list_envs as list_envs
 from jaxmeta.envs._registry import make as make
+from jaxmeta.envs._render import save_gif as save_gif
+from jaxmeta.envs._render import save_html as save_html
 from jaxmeta.envs._tabular import TabularMDP as TabularMDP
 
 if typing.TYPE_CHECKING:

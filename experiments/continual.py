@@ -19,8 +19,8 @@ convolutions of 64 with layer norm on 28x28 for its six of 256 on 84x84, minutes
 split with turned characters as new training classes, and meta-gradients through whole streams of 100 steps, where the
 paper truncates them after five.
 
-Expected on Omniglot: OML in order far above the others in order, 43 % at 50 classes against 14 % and less; shuffled 80 %
-against 69 % of pre-training.
+Expected on Omniglot: OML in order far above the others in order, 43 % at 50 classes against 14 % and less; shuffled
+80 % against 69 % of pre-training.
 
     python experiments/continual.py                          # data.Glyphs; seven minutes on two CPU cores
     python experiments/continual.py --root <folder with the Omniglot zips>

@@ -4,15 +4,15 @@ The environment is exactly that of MAML (Finn et al. 2017, https://arxiv.org/abs
 learn2learn: goals in the square of 0.5, 100 steps of at most 0.1. The policy is a network 2-64-64-2; 20 tasks per
 meta-iteration, 20 episodes, one inner step of size 0.1. Each row is measured on the same 100 held-out goals, with 20
 new episodes after every step; steps after the first are half as long. `multi_task_ppo` is PPO on all goals with no
-inner loop, adapted at test by the very same steps; `random` is the policy before training. A point that stays at the
-origin gets -38.2, an oracle -0.5.
+inner loop, adapted at test by the very same steps; `random` is the policy before training. The score is 0 for a point
+that stays at the origin, 1 for one that knows the goal.
 
 | return after so many steps | 0 | 1 | 2 | 3 |
 | --- | --- | --- | --- | --- |
 | MAML's paper, Table 4 | -40.4 | -11.7 | -3.3 | -3.2 |
 
-Expected: with ProMP about -39, -12, -5, -6, with the most probable actions about -39, -12, -5, -5; the control after
-one step about -30. Two to four minutes a row and seed on two CPU cores.
+Expected, in three seeds alike: ProMP -40, -12, -5, -6 (with the most probable actions -39, -12, -5, -5), MAML-TRPO in
+its 20 iterations -40, -13, -7, -7, the control -40, -31, -27, -23. One to five minutes a row on two CPU cores.
 
     python experiments/maml_particles2d.py
     python experiments/maml_particles2d.py --algorithms maml_trpo --seeds 0 --trpo-iterations 60

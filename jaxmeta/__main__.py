@@ -2,17 +2,22 @@
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import inspect
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
+from jaxmeta._cost import Cost
 from jaxmeta._experiment import Experiment
 from jaxmeta._options import kind_of
+from jaxmeta._parallel import task_mesh
 from jaxmeta._recipes import RECIPES
 
 # How `jaxmeta train --help` shows the fields of an Experiment.
@@ -35,6 +40,8 @@ _GROUPS = {
     ),
     "run": ("iterations", "validate_every", "validation_tasks", "test_tasks", "batch_size", "seed"),
 }
+
+_DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
+    where = train.add_argument_group("devices")
+    where.add_argument(
+        "--devices", type=int, metavar="N", help="Divide the tasks over N devices [1; with several processes all]."
+    )
+    where.add_argument("--distributed", action="store_true", help="One of several processes, as the cluster says.")
+    where.add_argument("--coordinator", metavar="HOST:PORT", help="One of several processes; where the first one is.")
+    where.add_argument("--num-processes", type=int, metavar="N", help="How many there are, with --coordinator.")
+    where.add_argument("--process-id", type=int, metavar="N", help="Which one this is, from 0, with --coordinator.")
+    where.add_argument("--estimate", action="store_true", help="Say what an update costs, and do not run.")
+
     test = _command(commands, "evaluate", _evaluate, "Test the best meta-parameters of a run again.")
     test.add_argument("folder", type=Path, help="The run's folder.")
     test.add_argument("--num-tasks", type=int, metavar="N", help="Test tasks, if not as many as in the run.")
@@ -107,15 +124,48 @@ def _field_docs() -> dict[str, str]:
     }
 
 
-def _train(folder: Path | None, root: Path | None, download: bool, **options: Any) -> None:
+def _train(folder: Path | None, root: Path | None, download: bool, estimate: bool, **options: Any) -> None:
     from jaxmeta._report import headline
 
+    mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
     experiment = Experiment(**options).resolve()
+    if estimate:
+        parts = experiment.build(root, download)
+        _say(_describe(parts.estimate(experiment.num_tasks or 1, experiment.batch_size, mesh)))
+        return
     folder = folder or experiment.default_folder()
     _say(f"{experiment.learner} on {experiment.benchmark}, results go to {folder}")
-    result = experiment.run(folder, root=root, download=download)
+    result = experiment.run(folder, root=root, download=download, mesh=mesh)
     _say(headline(result))
     _say(f"report: {folder / 'report.md'}\nplot:   {folder / 'curve.png'}")
+
+
+def _mesh(
+    devices: int | None, distributed: bool, coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Any:
+    """The devices that were asked for: none for one device."""
+    import jax
+
+    if coordinator is None and (num_processes, process_id) != (None, None):
+        raise ValueError("--num-processes and --process-id need --coordinator")
+    if coordinator is not None and None in (num_processes, process_id):
+        raise ValueError("--coordinator needs --num-processes and --process-id")
+    if distributed or coordinator is not None:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    elif devices is None:
+        return None
+    elif devices > 1:
+        with contextlib.suppress(RuntimeError):  # JAX runs already; on a CPU, as many devices as are asked for
+            jax.config.update("jax_num_cpu_devices", devices)
+    return task_mesh(devices)
+
+
+def _describe(cost: Cost) -> str:
+    memory, arguments = (f"{size / 2**20:.3g} MiB" for size in (cost.temporary_bytes, cost.argument_bytes))
+    return (
+        f"an outer update needs {memory} beside its arguments' {arguments} on each device, and compiles in "
+        f"{cost.compile_seconds:.1f} s; {cost.flops / 1e9:.3g} GFLOP with the body of each loop counted once"
+    )
 
 
 def _evaluate(folder: Path, **options: Any) -> None:
@@ -147,8 +197,20 @@ def _list() -> None:
 
 
 def _say(text: str) -> None:
+    import jax
+
+    if jax.process_index() > 0:
+        return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+class _Terminated(BaseException):
+    """SIGTERM came; a run saves before it gets here."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,8 +219,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     options = vars(_parser().parse_args(arguments))
     run = options.pop("run")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         run(**options)
+    except _Terminated:
+        sys.stderr.write("jaxmeta: stopped by SIGTERM; run the same command again to go on from where it was\n")
+        return 128 + signal.SIGTERM
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"jaxmeta: {error}\n")
         return 1

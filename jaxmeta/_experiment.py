@@ -3,24 +3,23 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from flax import linen as nn
+from jax.sharding import Mesh
 
 from jaxmeta import data
 from jaxmeta._log import best_meta
 from jaxmeta._losses import classification, regression
 from jaxmeta._options import check_options
+from jaxmeta._parts import Parts
 from jaxmeta._recipes import RECIPES, Network, build_model, build_optimizer, learners_with, published
-from jaxmeta._step import Summary, evaluate, summarize
+from jaxmeta._step import Summary
 from jaxmeta._train import Trained, train
-from jaxmeta._types import MetaLearner, MetaParams, PyTree
+from jaxmeta._types import MetaLearner, PyTree
 from jaxmeta.algorithms import Contextual
 
 
@@ -122,7 +121,7 @@ class Experiment:
         ways = "" if self.regressing else f"{self.ways}way-"
         return Path("runs", f"{self.benchmark}-{self.learner}-{ways}{self.resolve().shots}shot-seed{self.seed}")
 
-    def build(self, root: str | Path | None = None, download: bool = False) -> "Parts":
+    def build(self, root: str | Path | None = None, download: bool = False) -> Parts:
         """Makes the parts that this description names.
 
         Args:
@@ -167,6 +166,7 @@ class Experiment:
         *,
         root: str | Path | None = None,
         download: bool = False,
+        mesh: Mesh | None = None,
         progress: bool = True,
     ) -> "Result":
         """Meta-trains, tests on the test split, and leaves a folder that says what was run and what came out.
@@ -178,6 +178,7 @@ class Experiment:
             folder: where to; `default_folder()` if `None`.
             root: folder with the benchmark's files, if it needs any.
             download: allow a download of missing files.
+            mesh: devices to divide the tasks over, see `train`; of several processes each one calls this.
             progress: show progress bars.
 
         Returns:
@@ -211,6 +212,7 @@ class Experiment:
             iterations=resolved.iterations,
             num_tasks=resolved.num_tasks or 1,
             batch_size=resolved.batch_size,
+            mesh=mesh,
             validation=parts.tasksets.validation,
             validation_tasks=resolved.validation_tasks,
             validate_every=validate_every,
@@ -219,29 +221,11 @@ class Experiment:
             folder=folder,
             progress=progress,
         )
-        test = parts.test(trained.meta, resolved.test_tasks, resolved.batch_size)
+        test = parts.test(trained.meta, resolved.test_tasks, resolved.batch_size, mesh)
         result = Result(resolved, folder, trained, test)
-        write_report(result)
+        if jax.process_index() == 0:
+            write_report(result)
         return result
-
-
-class Parts(NamedTuple):
-    """What an `Experiment` is made of."""
-
-    model: nn.Module
-    learner: MetaLearner
-    trained: MetaLearner | Callable[[jax.Array], MetaLearner]
-    """The learner that `train` takes: one that may change in training."""
-    optimizer: optax.GradientTransformation
-    tasksets: data.TaskSets
-    meta: MetaParams
-    train_key: jax.Array
-    test_key: jax.Array
-
-    def test(self, meta: MetaParams, num_tasks: int, batch_size: int | None = None) -> dict[str, Summary]:
-        """Adapts to `num_tasks` tasks of the test split and summarises each metric."""
-        run = jax.jit(evaluate(self.learner, num_tasks, batch_size=batch_size))
-        return summarize(run(meta, self.tasksets.test, self.test_key))
 
 
 class Result(NamedTuple):

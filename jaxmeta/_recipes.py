@@ -155,8 +155,8 @@ _REPTILE = {
 }
 _REPTILE_20 = {"steps": 10, "inner_rate": 5e-4, "inner_batch": 20, "test_inner_batch": 10}
 
-_IN_CONTEXT = {"queries": 5, "test_queries": 15, "outer_rate": 1e-3, "outer_schedule": "cosine", "num_tasks": 16}
-_METRIC = {"train_ways": 60, **_IN_CONTEXT, "outer_rate": 3e-3, "num_tasks": 1}  # ProtoNets' but for the rate
+_EPISODES = {"queries": 5, "test_queries": 15, "outer_rate": 1e-3, "outer_schedule": "cosine", "num_tasks": 16}
+_METRIC = {"train_ways": 60, **_EPISODES, "outer_rate": 3e-3, "num_tasks": 1}  # ProtoNets' but for the rate
 
 # Sinusoids: the rate is that of MAML's code; its text says 0.01, with which many a test task diverges.
 _FOMAML_SINUSOID = {**_FOMAML, "inner_rate": 1e-3, "test_steps": 10, "num_tasks": 25}
@@ -208,14 +208,14 @@ RECIPES: dict[str, Recipe] = {
     "reptile": Recipe(_build_reptile, _REPTILE, _REPTILE_20, _REPTILE_SINUSOID),
     "protonet": _with_head(protonet),
     "matching-network": _with_head(matching_network),
-    "relation-network": Recipe(_build_relation_network, _METRIC, model=lambda this, network: RelationNet(network)),
+    "relation-network": Recipe(_build_relation_network, _EPISODES, model=lambda this, network: RelationNet(network)),
     "r2d2": _with_head(r2d2),
     "lr-d2": _with_head(lr_d2),
     "metaoptnet": _with_head(metaoptnet),
     "meta-baseline": _with_head(meta_baseline),
     "in-context": Recipe(
         _build_in_context,
-        _IN_CONTEXT,
+        _EPISODES,
         regression=_IN_CONTEXT_SINUSOID,
         model=lambda this, network: ContextTransformer(1 if this.regressing else this.ways, backbone=network),
     ),

@@ -34,7 +34,10 @@ def read_experiment(folder: Path) -> "Experiment | None":
 
 
 def claim(folder: Path, experiment: "Experiment") -> None:
-    """Writes what is being run into the folder, or checks that it is what was run there before."""
+    """Writes what is being run into the folder, or checks that it is what was run there before.
+
+    Of several processes all check and the first one writes.
+    """
     found = read_experiment(folder)
     if found is not None:
         old, new = dataclasses.asdict(found), dataclasses.asdict(experiment)
@@ -47,6 +50,8 @@ def claim(folder: Path, experiment: "Experiment") -> None:
     foreign = [name for name in _FILES if (folder / name).exists()]
     if foreign:
         raise ValueError(f"folder {folder} holds {foreign[0]} of something else; choose another folder")
+    if jax.process_index() > 0:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0]
     config = {

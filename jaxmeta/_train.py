@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -118,33 +119,33 @@ def train(
     check_plan(plan)
     train_key, validation_key = jax.random.split(key)
     learner_at = (lambda _: learner) if isinstance(learner, MetaLearner) else learner
+    options: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh}
 
     def update_at(number: jax.Array) -> MetaStep:
-        learner = learner_at(number)
-        options: dict[str, Any] = {"mesh": mesh, "divide_optimizer": divide_optimizer}
-        return meta_step(learner, optimizer, num_tasks, batch_size=batch_size, **options)
+        return meta_step(learner_at(number), optimizer, num_tasks, divide_optimizer=divide_optimizer, **options)
 
     def step(state: Training, key: jax.Array, tasks: Sampler) -> tuple[Training, Metrics]:
         meta, opt_state, metrics = update_at(state.update)(state.meta, state.opt_state, tasks, key)
         return Training(meta, opt_state, state.update + 1), metrics
 
-    def place(state: Training) -> Training:
-        if mesh is None:
-            return state
-        state = replicate(state, mesh)
-        return state._replace(opt_state=divided(state.opt_state, mesh)) if divide_optimizer else state
-
     update_at(jnp.int32(0))  # bad arguments are found before anything is made
-
     if mesh is not None:
         tasks, validation, train_key, validation_key = replicate((tasks, validation, train_key, validation_key), mesh)
     validate = None
     if validation is not None:
-        run = jax.jit(evaluate(learner_at(jnp.int32(0)), validation_tasks, batch_size=batch_size, mesh=mesh))
+        run = jax.jit(evaluate(learner_at(jnp.int32(0)), validation_tasks, **options))
         validate = _validator(run, meta, validation, validation_key, monitor)
     start = Training(meta, optimizer.init(meta), jnp.int32(0))
+    place = partial(_place, mesh=mesh, divide_optimizer=divide_optimizer)
     done = run_loop(step, start, train_key, (tasks,), plan, validate, folder, progress, place)
     return Trained(done.best, done.step, done.history)
+
+
+def _place(state: Training, mesh: Mesh | None, divide_optimizer: bool) -> Training:
+    if mesh is None:
+        return state
+    state = replicate(state, mesh)
+    return state._replace(opt_state=divided(state.opt_state, mesh)) if divide_optimizer else state
 
 
 def _validator(run: Any, meta: MetaParams, tasks: Sampler, key: jax.Array, monitor: str) -> Validate:

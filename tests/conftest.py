@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 # Eight simulated devices; and the suite compiles much and computes little, so quick compilation is what counts.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads are slower for small matrices
 
 import jax
 import pytest

@@ -46,13 +46,14 @@ ALLOWED = {
     "_loop": ["_types", "_log", "_processes"],
     "_train": ["_types", "_parallel", "_step", "_loop"],
     "_pretrain": ["_types", "_checks", "_losses", "_step", "_loop", "algorithms", "models", "data"],
-    "testing": ["_types", "_learned", "_step"],
+    "testing": ["_types", "_learned", "_step", "_check_env"],
     "optim": [*CORE, "optim"],
     "algorithms": [*CORE, "optim", "algorithms"],
     "models": ["models"],
     "data": ["_types", "data"],
-    "envs": ["_types", "envs"],
-    "rl": [*CORE, "_step", "_save", "algorithms", "envs", "optim", "rl"],
+    "_check_env": ["_types", "envs"],
+    "envs": ["_types", "_checks", "envs"],
+    "rl": [*CORE, "_step", "algorithms", "envs", "models", "optim", "rl"],
 }
 HEAVY = [
     "brax",

@@ -77,13 +77,14 @@ def test_command_line_page_has_every_option_and_no_other(command, capsys):
 def exported(package: str) -> set[str]:
     """The names that the `__init__` of a package imports, packages left out."""
     tree = ast.parse(Path(str(importlib.import_module(package).__file__)).read_text(encoding="utf-8"))
-    names = {a.asname or a.name for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
-    return names - {"algorithms", "data", "envs", "models", "optim", "testing"}
+    names = {a.asname or a.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for a in node.names}
+    return names - {"algorithms", "data", "envs", "models", "optim", "rl", "testing"}
 
 
 def test_api_pages_have_every_public_name_and_no_other():
     public = {f"jaxmeta.{name}" for name in exported("jaxmeta") | exported("jaxmeta.algorithms")}
-    public |= {f"jaxmeta.{part}.{name}" for part in ("data", "models", "optim") for name in exported(f"jaxmeta.{part}")}
+    parts = ("data", "envs", "models", "optim", "rl")
+    public |= {f"jaxmeta.{part}.{name}" for part in parts for name in exported(f"jaxmeta.{part}")}
     public |= {f"jaxmeta.testing.{name}" for name in vars(jaxmeta.testing) if name.startswith("check_")}
     pages = [page.read_text(encoding="utf-8") for page in (PAGES / "api").glob("*.md")]
     shown = [name for text in pages for name in re.findall(r"^::: (\S+)$", text, re.M)]

@@ -143,19 +143,13 @@ def test_every_model_takes_a_context(model):
     assert jax.tree.structure(grads) == jax.tree.structure(parts.meta)
 
 
-SAME_CODE = ("matching-network", "r2d2", "lr-d2", "metaoptnet", "meta-baseline")  # as protonet
+RUNS = [("glyphs", learner) for learner, recipe in RECIPES.items() if recipe.images is not None]
+RUNS += [("sinusoid", learner) for learner in ("maml", "cavia", "in-context", "conditional-neural-process")]
+QUICK = ("maml", "maml-plus-plus", "reptile", "relation-network", "conditional-neural-process")
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "learner"),
-    [
-        *(
-            pytest.param("glyphs", learner, marks=pytest.mark.slow if learner in SAME_CODE else ())
-            for learner, recipe in RECIPES.items()
-            if recipe.images is not None
-        ),
-        *(("sinusoid", learner) for learner in ("maml", "cavia", "in-context", "conditional-neural-process")),
-    ],
+    ("benchmark", "learner"), [pytest.param(*run, marks=() if run[1] in QUICK else pytest.mark.slow) for run in RUNS]
 )
 def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys):
     fast = benchmark == "glyphs" and learner != "maml"  # that one is compiled already

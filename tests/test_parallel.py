@@ -1,5 +1,7 @@
 """Tasks divided over devices: the same numbers on one, two and eight, which tests/conftest.py simulates."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmeta
-from jaxmeta import MetaLearner, data, models
+from jaxmeta import Task, data, models
+from jaxmeta.__main__ import main
 
 MODEL = models.MLP(sizes=(8,))
 LOSS = jaxmeta.regression(MODEL.apply)
@@ -19,10 +22,6 @@ NET = models.MLP(sizes=(8,), out=3)
 TASKS = data.FewShot.from_classes(
     np.random.default_rng(0).normal(size=(10, 6, 4)).astype(np.float32), ways=3, shots=2, queries=2
 )
-
-
-def features(params, x):
-    return MODEL.apply(params, x)
 
 
 LEARNERS = {
@@ -70,23 +69,27 @@ def test_any_number_of_tasks_can_be_divided(devices, num_tasks, batch_size):
     assert_close(found, both(None))
 
 
-def test_a_diverged_task_that_fills_up_a_device_does_not_count_twice():
-    """Nine tasks on eight devices: seven are there twice, and a NaN times zero would be a NaN."""
-    learner = MetaLearner(
-        jaxmeta.MetaParams,
-        lambda *_: (),
-        lambda *_: (),
-        lambda meta, task, key: ({"loss": task}, meta._replace(params=jnp.where(task > 8, jnp.nan, task))),
-    )
+class Numbered:
+    """Tasks that are their keys' numbers."""
+
+    example = jnp.zeros(())
+
+    def __call__(self, key):
+        keys = jax.vmap(lambda key: jax.random.split(key)[0])(jax.random.split(KEY, 9))
+        same = jnp.all(jax.random.key_data(keys) == jax.random.key_data(key)[None], axis=1)
+        return Task(jnp.argmax(same).astype(jnp.float32), None)
+
+
+def test_tasks_that_fill_up_a_device_do_not_count():
+    """Nine tasks on eight devices: seven are there twice."""
+
+    def grad(meta, task, key):
+        return {"loss": task.support}, jaxmeta.MetaParams(task.support)
+
+    learner = LEARNERS["maml"][0]._replace(grad=grad)
     meta = jaxmeta.MetaParams(jnp.zeros(()))
     step = jaxmeta.meta_step(learner, optax.sgd(1.0), 9, mesh=jaxmeta.task_mesh())
-    numbers = jax.vmap(lambda key: jax.random.split(key)[0])(jax.random.split(KEY, 9))
-
-    def sampler(key):  # the number of the task
-        same = jnp.all(jax.random.key_data(numbers) == jax.random.key_data(key)[None], axis=1)
-        return jnp.argmax(same).astype(jnp.float32)
-
-    new, _, metrics = jax.jit(lambda key: step(meta, optax.sgd(1.0).init(meta), sampler, key))(KEY)
+    new, _, metrics = jax.jit(lambda key: step(meta, optax.sgd(1.0).init(meta), Numbered(), key))(KEY)
     assert (float(metrics["loss"]), float(new.params)) == (4.0, -4.0)
 
 
@@ -133,7 +136,8 @@ def test_training_goes_on_with_another_number_of_devices(tmp_path):
     assert_close(there.meta, expected.meta)
     times = ("seconds", "tasks_per_second")
     for ours, theirs in zip(there.history, expected.history, strict=True):
-        assert_close(*({k: v for k, v in record.items() if k not in times} for record in (ours, theirs)))
+        ours, theirs = ({k: v for k, v in record.items() if k not in times} for record in (ours, theirs))
+        assert_close(ours, theirs)
 
 
 def test_the_optimizers_state_is_divided():
@@ -162,3 +166,27 @@ def test_the_optimizers_state_is_divided():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_command_line(tmp_path, capsys):
+    options = ["train", "--benchmark", "sinusoid", "--iterations", "4", "--test-tasks", "5", "--validation-tasks", "2"]
+    for name, more in (("one", []), ("eight", ["--devices", "8"])):
+        assert main([*options, *more, "--folder", str(tmp_path / name)]) == 0
+    one, eight = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("one", "eight"))
+    assert one["test"]["loss"]["mean"] == pytest.approx(eight["test"]["loss"]["mean"], rel=1e-4)
+    capsys.readouterr()
+    assert main([*options, "--estimate", "--devices", "2"]) == 0
+    assert "an outer update needs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "9"], "devices must be from 1 to 8"),
+        (["--num-processes", "2"], "need --coordinator"),
+        (["--coordinator", "localhost:1"], "--coordinator needs --num-processes and --process-id"),
+    ],
+)
+def test_bad_devices_on_the_command_line(options, message, capsys):
+    assert main(["train", *options]) == 1
+    assert message in capsys.readouterr().err

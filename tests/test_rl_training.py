@@ -119,6 +119,20 @@ def test_learners_of_the_core_learn_from_episodes(meta_gradient):
     assert abs(float(trained.meta.params["mean"][0])) < 0.6  # from 0.8
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of brax, when it is imported
+def test_a_meta_iteration_with_a_body():
+    env = envs.make("half-cheetah-forward-backward", horizon=5)
+    body = rl.GaussianPolicy(env.action_size)
+    collect = rl.Collector(env=env, policy=body.apply, episodes=2)
+    training = rl.promp(collect, optax.sgd(0.1), num_tasks=2)
+    with jax.numpy_rank_promotion("allow"):
+        start = jax.jit(body.init)(KEY, jnp.zeros((1, env.observation_size)))
+        state, metrics = jax.jit(training.step)(training.init(start), KEY)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, metrics)))
+    assert metrics["kl"] > 0
+
+
 def test_cavia_adapts_a_context_by_episodes():
     def with_context(p, obs):
         return policy({"mean": p.params["mean"] + p.context}, obs)

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -149,6 +151,32 @@ def test_tasks_of_sentences(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(task.query.x, axis=1), 1, rtol=1e-5)
     given = get_tasksets("clinc150", ways=4, shots=2, queries=3, size=64, examples=sentences_of(tmp_path))
     jax.tree.map(np.testing.assert_array_equal, draw(given.test, jax.random.key(0)), task)
+
+
+@pytest.mark.docs
+def test_the_experiment_runs(tmp_path):
+    """On made-up intents; `make smoke` has no data for it."""
+    put_clinc(tmp_path, rows=10)
+    options = [
+        "--iterations",
+        "1",
+        "--test-tasks",
+        "2",
+        "--size",
+        "32",
+        "--width",
+        "4",
+        "--learners",
+        "ridge",
+        "protonet",
+    ]
+    script = Path(__file__).parents[1] / "experiments" / "text.py"
+    folders = ["--root", str(tmp_path), "--folder", str(tmp_path / "out")]
+    subprocess.run([sys.executable, script, *options, *folders], check=True, capture_output=True)
+    assert [row["learner"] for row in json.loads((tmp_path / "out" / "result.json").read_text())] == [
+        "ridge",
+        "protonet",
+    ]
 
 
 def sentences_of(folder):

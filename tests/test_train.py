@@ -322,7 +322,7 @@ def test_checkpoints_come_in_time_even_if_validation_does_not(tmp_path, monkeypa
     run(tmp_path / "a", iterations=8, validate_every=100)
     assert set(saved) == {8}
     saved.clear()
-    monkeypatch.setattr(jaxmeta._loop, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("jaxmeta._loop._SAVE_SECONDS", 0.0)
     run(tmp_path / "b", iterations=8, validate_every=100)
     assert set(saved) == {2, 4, 6, 8}
 

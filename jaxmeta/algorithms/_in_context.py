@@ -143,7 +143,7 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, support: jax.Array) -> jax.Array:
         norm = nn.LayerNorm(name="norm")
-        attention = nn.MultiHeadDotProductAttention(self.heads, name="attention")
+        attention = nn.MultiHeadDotProductAttention(self.heads, use_bias=False, name="attention")
         tokens = tokens + attention(norm(tokens), norm(support))
         hidden = nn.gelu(nn.Dense(2 * tokens.shape[-1], name="hidden")(nn.LayerNorm(name="hidden_norm")(tokens)))
         return tokens + nn.Dense(tokens.shape[-1], name="out")(hidden)

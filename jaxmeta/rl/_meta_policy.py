@@ -24,9 +24,9 @@ class TrainingState(NamedTuple):
     """What a training changes."""
 
     meta: Any
-    """The meta-parameters."""
+    """The meta-parameters, a `jaxmeta.MetaParams`."""
     opt_state: optax.OptState
-    """State of the outer optimizer."""
+    """State of the outer optimizer, or of both."""
 
 
 class Training(NamedTuple):

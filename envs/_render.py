@@ -1,0 +1,277 @@
+"""Pictures of episodes: a page on which a body moves, and GIFs.
+
+Bodies are made of spheres and capsules. Seen from afar, both are strokes with round ends: that is all there is to draw,
+here with Pillow and on the page with a canvas, the farthest first.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmeta._checks import check_finite
+from jaxmeta.envs._brax import Physics
+from jaxmeta.envs._meta_env import MetaEnv, State
+
+_SPHERE, _CAPSULE = 2, 3  # mujoco.mjtGeom
+_AZIMUTH, _ELEVATION = 0.35, 0.25  # of the camera, which at 0 looks along y; radians
+_MIDDLE, _REACH = 0.6, 1.4  # height of the picture's middle, and half of what it shows; metres
+_SIZE = 320, 240
+_FLOOR = 6  # lines on each side of the body, a metre apart
+
+
+def save_html(env: MetaEnv, states: State, path: str | os.PathLike[str]) -> None:
+    """Save an episode of a body as a page that plays it in real time; drag it to turn the camera.
+
+    The page is one file and needs no network.
+
+    Args:
+        env: an environment with a body, such as `HalfCheetahForwardBackward`.
+        states: of the episode, stacked on the first axis, as `jax.lax.scan` stacks them. Those after its end are left
+            out.
+        path: of the page.
+
+    Raises:
+        ValueError: if the environment has no body, or the states are not those of one episode.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxmeta import envs
+        >>> def step(state, action):
+        ...     state = env.step(state, action)
+        ...     return state, state
+        >>> env = envs.make("half-cheetah-forward-backward")  # doctest: +SKIP
+        >>> _, states = jax.lax.scan(step, env.reset(jax.random.key(0)), jnp.zeros((100, 6)))  # doctest: +SKIP
+        >>> save_html(env, states, "cheetah.html")  # doctest: +SKIP
+    """
+    physics_of = getattr(env, "physics", None)
+    if physics_of is None:
+        raise ValueError(f"env must have a body, as HalfCheetahForwardBackward has, got {type(env).__name__}")
+    episode = _episode(states)
+    physics = physics_of(episode[0].info["task"])
+    capsules = _capsules(physics)
+    data = {
+        "seconds": float(physics.dt),
+        "returns": np.cumsum([state.reward for state in episode]).round(2).tolist(),
+        "body": np.stack([_body(state) for state in episode]).round(3).tolist(),
+        "ends": np.stack([_place(capsules, state) for state in episode]).round(3).tolist(),
+        "radius": capsules.radius.tolist(),
+        "color": [f"rgb{color}" for color in capsules.color],
+        "camera": [_AZIMUTH, _ELEVATION, _MIDDLE, _REACH, _FLOOR],
+    }
+    page = _PAGE.replace("TITLE", type(env).__name__).replace("DATA", json.dumps(data, separators=(",", ":")))
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def save_gif(env: MetaEnv, states: State, path: str | os.PathLike[str], *, frames_per_second: float = 20.0) -> None:
+    """Save an episode as an animated GIF: of a body, or of an environment with a method `render`.
+
+    Args:
+        env: the environment.
+        states: of the episode, stacked on the first axis, as `jax.lax.scan` stacks them. Those after its end are left
+            out.
+        path: of the GIF.
+        frames_per_second: states shown per second, at most 50; half-cheetahs and ants run in real time at 20.
+
+    Raises:
+        ValueError: if the environment cannot be drawn, the states are not those of one episode, or
+            `frames_per_second` is not in (0, 50].
+
+    Example:
+        >>> from jaxmeta import envs
+        >>> env = envs.Particles2D()
+        >>> def step(state, _):
+        ...     state = env.step(state, env.oracle_action(state))
+        ...     return state, state
+        >>> _, states = jax.lax.scan(step, env.reset(jax.random.key(0)), length=5)
+        >>> save_gif(env, states, "particle.gif", frames_per_second=5)
+    """
+    from PIL import Image
+
+    check_finite(frames_per_second=frames_per_second)
+    if not 0 < frames_per_second <= 50:
+        raise ValueError(f"frames_per_second must be in (0, 50], got {frames_per_second}")
+    episode = _episode(states)
+    physics_of, render = (getattr(env, name, None) for name in ("physics", "render"))
+    if physics_of is not None:
+        frames = [draw_body(physics_of(state.info["task"]), state) for state in episode]
+    elif render is not None:
+        frames = [render(episode[: i + 1]) for i in range(len(episode))]
+    else:
+        raise ValueError(f"env must have a body or a method render, got {type(env).__name__}")
+    first, *rest = [Image.fromarray(frame) for frame in frames]
+    first.save(path, save_all=True, append_images=rest, duration=1000 / frames_per_second, loop=0)
+
+
+def draw_body(physics: Physics, state: State) -> np.ndarray:
+    """Draw a body from where the page's camera stands at first, `[240, 320, 3]` of uint8."""
+    from PIL import Image, ImageDraw
+
+    fine = 3  # pixels for one along each axis, for smooth edges
+    width, height = fine * _SIZE[0], fine * _SIZE[1]
+    scale = height / (2 * _REACH)
+    right = np.array([np.cos(_AZIMUTH), np.sin(_AZIMUTH), 0])
+    away = np.array([-np.cos(_ELEVATION) * right[1], np.cos(_ELEVATION) * right[0], -np.sin(_ELEVATION)])
+    camera = np.stack([right, -np.cross(right, away), away])
+    body = _body(state)
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+
+    def project(ends: np.ndarray) -> np.ndarray:
+        """Pixels to the right and downwards, and depth."""
+        return scale * (ends - [*body, _MIDDLE]) @ camera.T + [width / 2, height / 2, 0]
+
+    def stroke(ends: np.ndarray, radius: float, color: tuple[int, ...]) -> None:
+        draw.line([tuple(end[:2]) for end in ends], color, round(2 * radius))
+        for x, y, _ in ends:
+            draw.ellipse([x - radius, y - radius, x + radius, y + radius], color)
+
+    for line in project(_floor(body)):
+        stroke(line, fine / 2, (225, 225, 225))
+    capsules = _capsules(physics)
+    placed = project(_place(capsules, state))
+    for i in np.argsort(-placed[..., 2].mean(axis=1)):
+        (red, green, blue), radius = capsules.color[i], float(scale * capsules.radius[i])
+        stroke(placed[i], radius + fine, (red // 2, green // 2, blue // 2))
+        stroke(placed[i], radius, (red, green, blue))
+    return np.asarray(image.resize(_SIZE, Image.Resampling.LANCZOS))
+
+
+class _Capsules(NamedTuple):
+    """The `G` parts of a body that are drawn; a sphere is a capsule of no length."""
+
+    link: np.ndarray  # that it is fixed to, -1 for the world, [G]
+    ends: np.ndarray  # of its axis, in the link's frame, [G, 2, 3]
+    radius: np.ndarray  # [G]
+    color: list[tuple[int, ...]]
+
+
+def _capsules(physics: Physics) -> _Capsules:
+    model = physics.system.mj_model
+    drawn = np.isin(model.geom_type, (_SPHERE, _CAPSULE))
+    size = model.geom_size[drawn]
+    half = np.where(model.geom_type[drawn] == _CAPSULE, size[:, 1], 0)[:, None] * [0, 0, 1]
+    ends = _rotate(model.geom_quat[drawn][:, None], np.stack([-half, half], axis=1))
+    color = (255 * model.geom_rgba[drawn, :3]).astype(int)
+    return _Capsules(
+        link=model.geom_bodyid[drawn] - 1,
+        ends=ends + model.geom_pos[drawn][:, None],
+        radius=size[:, 0],
+        color=[tuple(rgb) for rgb in color.tolist()],
+    )
+
+
+def _place(capsules: _Capsules, state: State) -> np.ndarray:
+    """The ends where the links are, `[G, 2, 3]`."""
+    links = state.pipeline_state.x
+    position = np.append(links.pos, np.zeros((1, 3)), axis=0)  # the world's, found at -1, is last
+    rotation = np.append(links.rot, [[1, 0, 0, 0]], axis=0)
+    return _rotate(rotation[capsules.link][:, None], capsules.ends) + position[capsules.link][:, None]
+
+
+def _rotate(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Rotate `[..., 3]` by unit quaternions `[..., 4]`, real part first."""
+    real, imaginary = quaternion[..., :1], np.broadcast_to(quaternion[..., 1:], vector.shape)
+    return vector + 2 * np.cross(imaginary, np.cross(imaginary, vector) + real * vector)
+
+
+def _body(state: State) -> np.ndarray:
+    """Where the torso is above, `[2]`."""
+    return state.pipeline_state.x.pos[0, :2]
+
+
+def _floor(body: np.ndarray) -> np.ndarray:
+    """Lines of the floor around a body, on whole metres, `[lines, 2, 3]`."""
+    x, y = np.round(body)
+    steps = range(-_FLOOR, _FLOOR + 1)
+    along_y = [[[x + i, y - _FLOOR, 0], [x + i, y + _FLOOR, 0]] for i in steps]
+    along_x = [[[x - _FLOOR, y + i, 0], [x + _FLOOR, y + i, 0]] for i in steps]
+    return np.array(along_y + along_x)
+
+
+def _episode(states: State) -> list[State]:
+    """The states of one episode until its end, as numpy arrays."""
+    if np.ndim(states.obs) != 2:
+        raise ValueError(f"states must be those of one episode, stacked; got observations {np.shape(states.obs)}")
+    states = jax.device_get(states)
+    length = int(np.argmax(np.append(states.done, 1) > 0)) + 1
+    return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(min(length, len(states.obs)))]
+
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<title>TITLE</title>
+<style>
+body { margin: 0; font: 15px sans-serif; }
+canvas { display: block; width: 100vw; height: calc(100vh - 44px); cursor: grab; touch-action: none; }
+form { display: flex; gap: 12px; align-items: center; height: 44px; padding: 0 12px; }
+input { flex: 1; }
+</style>
+<canvas></canvas>
+<form><button type="button">Pause</button><input type="range" value="0" aria-label="step"><output></output></form>
+<script>
+const data = DATA;
+const canvas = document.querySelector("canvas"), button = document.querySelector("button");
+const slider = document.querySelector("input"), output = document.querySelector("output");
+const steps = data.ends.length, context = canvas.getContext("2d");
+let [azimuth, elevation, middle, reach, floor] = data.camera;
+let time = 0, last = null, playing = true;
+slider.max = steps - 1;
+
+function draw() {
+  const step = Math.min(Math.floor(time / data.seconds), steps - 1), [x, y] = data.body[step];
+  const width = canvas.width = canvas.clientWidth * devicePixelRatio;
+  const height = canvas.height = canvas.clientHeight * devicePixelRatio;
+  const scale = Math.min(height, width) / (2 * reach);
+  const [ca, sa, ce, se] = [Math.cos(azimuth), Math.sin(azimuth), Math.cos(elevation), Math.sin(elevation)];
+  const project = ([px, py, pz]) => {  // pixels to the right and downwards, and depth
+    const right = ca * (px - x) + sa * (py - y), back = ca * (py - y) - sa * (px - x), up = pz - middle;
+    return [width / 2 + scale * right, height / 2 - scale * (ce * up + se * back), ce * back - se * up];
+  };
+  const stroke = ([start, end], thickness, color) => {
+    context.beginPath();
+    context.moveTo(start[0], start[1]);
+    context.lineTo(end[0], end[1]);
+    context.lineWidth = thickness;
+    context.strokeStyle = color;
+    context.stroke();
+  };
+  context.lineCap = "round";
+  for (let i = -floor; i <= floor; i++) {
+    const u = Math.round(x), v = Math.round(y);
+    stroke([[u + i, v - floor, 0], [u + i, v + floor, 0]].map(project), devicePixelRatio, "#ddd");
+    stroke([[u - floor, v + i, 0], [u + floor, v + i, 0]].map(project), devicePixelRatio, "#ddd");
+  }
+  const parts = data.ends[step].map((ends, i) => [ends.map(project), 2 * scale * data.radius[i], data.color[i]]);
+  parts.sort(([p], [q]) => q[0][2] + q[1][2] - p[0][2] - p[1][2]);
+  for (const [ends, thickness, color] of parts) {
+    stroke(ends, thickness + 2 * devicePixelRatio, "#222");
+    stroke(ends, thickness, color);
+  }
+  slider.value = step;
+  output.value = `${(step * data.seconds).toFixed(2)} s, return ${data.returns[step].toFixed(2)}`;
+}
+
+function tick(now) {
+  if (playing && last !== null) time = (time + (now - last) / 1000) % (steps * data.seconds);
+  last = now;
+  draw();
+  requestAnimationFrame(tick);
+}
+
+function play(on) { playing = on; button.textContent = on ? "Pause" : "Play"; }
+button.onclick = () => play(!playing);
+slider.oninput = () => { play(false); time = (Number(slider.value) + 0.5) * data.seconds; };
+canvas.onpointermove = (event) => {
+  if (!event.buttons) return;
+  azimuth -= event.movementX / 150;
+  elevation = Math.max(0, Math.min(Math.PI / 2, elevation + event.movementY / 150));
+};
+requestAnimationFrame(tick);
+</script>
+</html>
+"""
