@@ -156,6 +156,7 @@ def test_horizons_and_tasks_of_variants():
     assert 1.9 < float(slow.max()) < 2 and float(slow.min()) < 0.1
 
 
+@pytest.mark.slow
 def test_half_cheetah_with_physics():
     """One compiled program: the two directions differ in the reward alone, which is opposite but for the control."""
     env = envs.make("half-cheetah-forward-backward")

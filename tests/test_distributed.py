@@ -110,7 +110,7 @@ def test_processes_together_equal_one(count, tmp_path, undisturbed):
 
 @pytest.mark.parametrize(
     ("number", "asked"),
-    [(signal.SIGKILL, "first"), (signal.SIGTERM, "last")],
+    [(signal.SIGKILL, "first"), pytest.param(signal.SIGTERM, "last", marks=pytest.mark.slow)],
 )
 def test_when_a_process_ends_the_others_stop_and_the_run_goes_on(number, asked, tmp_path, undisturbed):
     processes = start(tmp_path, 2)
@@ -123,8 +123,8 @@ def test_when_a_process_ends_the_others_stop_and_the_run_goes_on(number, asked, 
     else:
         message = said[processes.index(other)]
         assert other.returncode != 0
-        # JAX's own, if it is faster than ours: the first process is the one that all others are connected to.
-        assert "a process of this run has ended or failed" in message or "from coordination service" in message
+        # Or JAX's own, if it is faster.
+        assert "a process of this run has ended or failed" in message or "coordination service" in message
     assert not (tmp_path / "result.npz").exists()
     assert finish(start(tmp_path, 2))[0] == [0, 0]
     check_result(tmp_path, undisturbed)

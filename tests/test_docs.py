@@ -55,6 +55,7 @@ def test_commands_parse(page, monkeypatch):
 
     monkeypatch.setattr(jaxmeta.Experiment, "run", stop)
     monkeypatch.setattr("jaxmeta._experiment.evaluate_run", stop)
+    monkeypatch.setattr("jax.distributed.initialize", lambda *_: None)
     for _, code in blocks(page, "bash"):
         for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
