@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
 	@touch $@
 
-demo: $(INSTALLED)  ## Meta-train MAML in about three minutes; DATA=<folder with the Omniglot zips> for real data.
+demo: $(INSTALLED)  ## Meta-train MAML in about four minutes; DATA=<folder with the Omniglot zips> for real data.
 	$(BIN)/jaxmeta train --iterations 2000 $(if $(DATA),--benchmark omniglot --root "$(DATA)" --folder runs/demo-omniglot,--folder runs/demo)
 
 test: $(INSTALLED)
@@ -38,7 +38,8 @@ lint: $(INSTALLED)
 
 smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/sinusoid.py --iterations 200 --test-tasks 20 --folder runs/smoke/sinusoid
-	$(BIN)/python experiments/omniglot.py --benchmark glyphs --iterations 2 --test-tasks 2 --ways 3 --shots 1 --folder runs/smoke/omniglot
+	$(BIN)/python experiments/omniglot.py --benchmark glyphs --learners maml protonet --iterations 2 --test-tasks 2 --ways 3 --shots 1 \
+	  --folder runs/smoke/omniglot
 	$(BIN)/python experiments/learned_optimizer.py --iterations 2 --num-runs 2 --steps 20 --problems 2 --folder runs/smoke/learned_optimizer
 	$(BIN)/python experiments/continual.py --effort 0.002 --characters 40 --classes 5 --streams 5 --hidden 4 --folder runs/smoke/continual
 	$(BIN)/python experiments/hypergradient.py --steps 2 --seeds 0 --drawings 20 --large 10 --rounds 1 --folder runs/smoke/hypergradient

@@ -28,8 +28,8 @@ def task_mesh(devices: int | None = None) -> Mesh:
         ValueError: if there are fewer devices.
 
     Example:
-        >>> task_mesh(1).shape
-        OrderedDict({'tasks': 1})
+        >>> task_mesh(1).axis_names
+        ('tasks',)
     """
     found = jax.devices()
     count = len(found) if devices is None else devices
