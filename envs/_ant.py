@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._types import PyTree
-from jaxmeta.envs._body import BodyEnv, draw_direction, draw_sign
+from jaxmeta.envs._body import BodyEnv, Direction, ForwardBackward, draw_direction
 from jaxmeta.envs._brax import Physics
 
 
@@ -45,7 +45,7 @@ class _RunningAnt(_Ant):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AntForwardBackward(_RunningAnt):
+class AntForwardBackward(ForwardBackward, _RunningAnt):
     """Run forward or backward: the reward of a step is `direction * velocity_x + 1 - 0.5 sum(action^2)`.
 
     The task is `{"direction": []}`, -1 or 1, the same two in both splits. An observation has 27 numbers. An episode
@@ -68,17 +68,9 @@ class AntForwardBackward(_RunningAnt):
         pearl: Rakelly et al. 2019, https://arxiv.org/abs/1903.08254
     """
 
-    def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the direction."""
-        return {"direction": draw_sign(key)}
-
-    def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
-        """Velocity in the direction."""
-        return task["direction"] * velocity[0]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AntDirection(_RunningAnt):
+class AntDirection(Direction, _RunningAnt):
     """Run in a direction: the reward of a step is `dot(direction, velocity_xy) + 1 - 0.5 sum(action^2)`.
 
     The task is `{"direction": [2]}`, uniform on the unit circle. All else is as in `AntForwardBackward`.
@@ -98,14 +90,6 @@ class AntDirection(_RunningAnt):
 
         pearl: Rakelly et al. 2019, https://arxiv.org/abs/1903.08254
     """
-
-    def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the direction."""
-        return {"direction": draw_direction(key)}
-
-    def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
-        """Velocity in the direction."""
-        return jnp.dot(task["direction"], velocity[:2])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,8 @@ class BodyEnv(BaseEnv):
     backends: ClassVar[tuple[str, ...]] = BACKENDS
     frames: ClassVar[int | None] = None
     """Steps of physics in a step; None for brax's own number."""
+    velocity_weight: ClassVar[float] = 1.0
+    """What `ForwardBackward` and `Direction` multiply the velocity by."""
     control_scale: ClassVar[float] = 1.0
     """The control of an action of 1."""
     control_cost: ClassVar[float]
@@ -97,9 +99,32 @@ class BodyEnv(BaseEnv):
         return Outcome(after, obs, sum(parts.values(), start=jnp.zeros(())), self.has_fallen(after), parts)
 
 
-def draw_sign(key: jax.Array) -> jax.Array:
-    """Draw -1 or 1, `[]`."""
-    return jax.random.rademacher(key, (), float)
+class ForwardBackward:
+    """The task of running forward or backward, for a `BodyEnv` to inherit first: `{"direction": []}`, -1 or 1."""
+
+    velocity_weight: ClassVar[float]
+
+    def draw_task(self, key: jax.Array, split: str) -> PyTree:
+        """Draw the direction."""
+        return {"direction": jax.random.rademacher(key, (), float)}
+
+    def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
+        """Velocity in the direction."""
+        return self.velocity_weight * task["direction"] * velocity[0]
+
+
+class Direction:
+    """The task of running in a direction, for a `BodyEnv` to inherit first: `{"direction": [2]}` of length 1."""
+
+    velocity_weight: ClassVar[float]
+
+    def draw_task(self, key: jax.Array, split: str) -> PyTree:
+        """Draw the direction."""
+        return {"direction": draw_direction(key)}
+
+    def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
+        """Velocity in the direction."""
+        return self.velocity_weight * jnp.dot(task["direction"], velocity[:2])
 
 
 def draw_direction(key: jax.Array) -> jax.Array:

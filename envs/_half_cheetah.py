@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_finite
 from jaxmeta._types import PyTree
-from jaxmeta.envs._body import BodyEnv, draw_sign
+from jaxmeta.envs._body import BodyEnv, ForwardBackward
 from jaxmeta.envs._brax import Physics
 
 
@@ -42,7 +42,7 @@ class _HalfCheetah(BodyEnv):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HalfCheetahForwardBackward(_HalfCheetah):
+class HalfCheetahForwardBackward(ForwardBackward, _HalfCheetah):
     """Run forward or backward: the reward of a step is `direction * velocity - 0.05 sum(action^2)`.
 
     The task is `{"direction": []}`, -1 or 1, the same two in both splits. Episodes never end by themselves.
@@ -70,14 +70,6 @@ class HalfCheetahForwardBackward(_HalfCheetah):
 
         pearl: Rakelly et al. 2019, https://arxiv.org/abs/1903.08254
     """
-
-    def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the direction."""
-        return {"direction": draw_sign(key)}
-
-    def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
-        """Velocity in the direction."""
-        return task["direction"] * velocity[0]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,9 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from jaxmeta._types import PyTree
-from jaxmeta.envs._body import BodyEnv, draw_direction, draw_sign
+from jaxmeta.envs._body import BodyEnv, Direction, ForwardBackward
 from jaxmeta.envs._brax import Physics
 
 
@@ -15,6 +14,7 @@ class _Humanoid(BodyEnv):
     horizon: int = 200
 
     body = "humanoid"
+    velocity_weight = 1.25
     control_scale = 0.4
     control_cost = 0.1
     alive_bonus = 5.0
@@ -46,7 +46,7 @@ class _Humanoid(BodyEnv):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HumanoidForwardBackward(_Humanoid):
+class HumanoidForwardBackward(ForwardBackward, _Humanoid):
     """Walk forward or backward: the reward of a step is `1.25 direction * velocity_x + 5 - 0.1 sum((0.4 action)^2)`.
 
     The velocity is that of the center of mass. The task is `{"direction": []}`, -1 or 1, the same two in both splits.
@@ -67,17 +67,9 @@ class HumanoidForwardBackward(_Humanoid):
         https://arxiv.org/abs/1810.06784
     """
 
-    def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the direction."""
-        return {"direction": draw_sign(key)}
-
-    def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
-        """Velocity in the direction."""
-        return 1.25 * task["direction"] * velocity[0]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HumanoidDirection(_Humanoid):
+class HumanoidDirection(Direction, _Humanoid):
     """Walk in a direction: the reward of a step is `1.25 dot(direction, velocity_xy) + 5 - 0.1 sum((0.4 action)^2)`.
 
     The task is `{"direction": [2]}`, uniform on the unit circle. All else is as in `HumanoidForwardBackward`.
@@ -95,11 +87,3 @@ class HumanoidDirection(_Humanoid):
         learn2learn, https://github.com/learnables/learn2learn, after Rothfuss et al. 2018,
         https://arxiv.org/abs/1810.06784
     """
-
-    def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the direction."""
-        return {"direction": draw_direction(key)}
-
-    def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
-        """Velocity in the direction."""
-        return 1.25 * jnp.dot(task["direction"], velocity[:2])
