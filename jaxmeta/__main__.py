@@ -8,7 +8,6 @@ import inspect
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxmeta._cost import Cost
 from jaxmeta._experiment import Experiment
 from jaxmeta._options import kind_of
 from jaxmeta._parallel import task_mesh
+from jaxmeta._processes import on_sigterm
 from jaxmeta._recipes import RECIPES
 
 # How `jaxmeta train --help` shows the fields of an Experiment.
@@ -199,7 +199,7 @@ def _list() -> None:
 def _say(text: str) -> None:
     import jax
 
-    if jax.process_index() > 0:
+    if jax.distributed.is_initialized() and jax.process_index() > 0:
         return
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -219,10 +219,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     options = vars(_parser().parse_args(arguments))
     run = options.pop("run")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        run(**options)
+        with on_sigterm(_terminate):
+            run(**options)
     except _Terminated:
         sys.stderr.write("jaxmeta: stopped by SIGTERM; run the same command again to go on from where it was\n")
         return 128 + signal.SIGTERM

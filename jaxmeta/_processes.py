@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -19,19 +19,29 @@ def anywhere(*flags: bool) -> tuple[bool, ...]:
 
 
 @contextlib.contextmanager
-def deferred_sigterm() -> Iterator[threading.Event]:
-    """Keeps a SIGTERM (preemption) back until the end of the block, where it is sent again if the event is set.
-
-    Only in the main thread: Python gives signals to no other.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
+def on_sigterm(handler: Callable[..., object]) -> Iterator[None]:
+    """Calls `handler` for a SIGTERM in the block; only in the main thread: Python gives signals to no other."""
+    if not _in_main_thread():
+        yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    before = signal.signal(signal.SIGTERM, handler)
     try:
-        yield asked
+        yield
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-        if asked.is_set():
+
+
+@contextlib.contextmanager
+def deferred_sigterm() -> Iterator[threading.Event]:
+    """Keeps a SIGTERM (preemption) back until the end of the block, where it is sent again if the event is set."""
+    asked = threading.Event()
+    try:
+        with on_sigterm(lambda *_: asked.set()):
+            yield asked
+    finally:
+        if asked.is_set() and _in_main_thread():
             signal.raise_signal(signal.SIGTERM)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
