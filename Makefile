@@ -47,10 +47,16 @@ smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/maml_particles2d.py --algorithms promp --seeds 0 --iterations 2 --num-tasks 2 --episodes 2 --test-tasks 2 \
 	  --folder runs/smoke/maml_particles2d
 	$(BIN)/python experiments/rl2_bandits.py --iterations 2 --num-tasks 4 --pulls 10 --test-tasks 10 --folder runs/smoke/rl2_bandits
+	$(BIN)/python experiments/pearl_particles2d.py --iterations 2 --num-tasks 2 --updates 2 --test-tasks 2 --seeds 0 \
+	  --folder runs/smoke/pearl_particles2d
 	$(BIN)/python experiments/benchmarks/heads.py --shots 1 --features 16 --num-tasks 2 --rounds 1 --output runs/smoke/heads.json
 	$(BIN)/python experiments/benchmarks/meta_gradients.py --conv-steps 2 --hidden 4 --transformer-steps 2 --layers 2 --width 8 \
 	  --length 8 --sequences 1 --samples 2 --rounds 1 --only first_order --output runs/smoke/meta_gradients.json
-	$(BIN)/python experiments/benchmarks/meta_step.py --num-tasks 2 --rounds 1 --steps 1 --output runs/smoke/meta_step.json
+	$(BIN)/python experiments/benchmarks/suite.py --num-tasks 2 --hidden 4 --size 64 --rounds 1 --updates 2 \
+	  --only sinusoid "MAML, 1 step, first" --output runs/smoke/suite.json
+	$(BIN)/python experiments/benchmarks/scaling.py --devices 1 2 --num-tasks 2 --steps 1 --hidden 4 --base-tasks 2 --rounds 1 \
+	  --output runs/smoke/scaling.json
+	$(BIN)/python experiments/benchmarks/rl.py --num-tasks 2 --episodes 2 --horizon 5 --rounds 1 --output runs/smoke/rl.json
 	$(BIN)/python experiments/benchmarks/sampling.py --rounds 2 --output runs/smoke/sampling.json
 
 docs: $(INSTALLED)
@@ -59,7 +65,8 @@ docs: $(INSTALLED)
 benchmarks: $(INSTALLED)
 	$(BIN)/python experiments/benchmarks/meta_gradients.py
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/heads.py
-	$(BIN)/python experiments/benchmarks/meta_step.py
+	$(BIN)/python experiments/benchmarks/suite.py
+	$(BIN)/python experiments/benchmarks/scaling.py
 	$(BIN)/python experiments/benchmarks/sampling.py
 
 constraints: $(INSTALLED)  ## Write down what is installed (after `make test-torch`, so that all of it is).

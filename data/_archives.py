@@ -24,6 +24,7 @@ _DAMAGE = (
     OSError,  # of gzip and bz2, and of a folder that changes
     RuntimeError,  # of an encrypted zip
     NotImplementedError,  # of a zip's compression
+    IndexError,  # of a zip's file without a name
 )
 _DEPTH = 8  # of folders; ends a walk through links that lead back
 _MAX_BYTES = 1 << 26  # of one image

@@ -32,7 +32,7 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
         The arrays by name.
     """
     path = Path(os.environ.get("JAXMETA_CACHE") or _user_cache()).expanduser() / f"{name}.npz"
-    damage = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+    damage = (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
     with contextlib.suppress(*damage), open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
         return {array: stored[array] for array in arrays}
     made = make()

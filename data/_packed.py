@@ -1,5 +1,6 @@
 """Readers of benchmarks that are distributed as arrays: pickles and `.npy` files."""
 
+import tokenize
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -10,6 +11,8 @@ from jaxmeta.data._examples import PARTS, Examples, first_rows
 from jaxmeta.data._images import decode, resize_all
 from jaxmeta.data._readers import Reader, Request
 from jaxmeta.data._unpickle import load_pickle
+
+_WRONG = (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError)  # of content of another kind
 
 
 def class_dict_pickles(*endings: tuple[str, ...]) -> Reader:
@@ -54,7 +57,7 @@ def png_pickles(files: Files, request: Request) -> Examples:
             images = np.zeros((len(rows), request.size, request.size, 3), np.uint8)
             for place, row in enumerate(rows):
                 images[place] = decode(np.asarray(encoded[row], np.uint8).tobytes(), request.size)
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except _WRONG as error:
             raise ValueError(f"{where} is not readable ({type(error).__name__}: {error}). {files.advice}") from error
         inputs.append(images)
         names += [found[row] for row in rows]
@@ -73,7 +76,7 @@ def cifar100(files: Files, request: Request) -> Examples:
             classes = [_text(name) for name in fine["fine_label_names"]]
             names += [classes[label] for label in content["fine_labels"]]
             images.append(np.asarray(content["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except _WRONG as error:
             raise ValueError(f"{files.where(path)} is not CIFAR-100 ({type(error).__name__}: {error})") from error
     rows = first_rows(names, request.per_class)
     return Examples.of(np.concatenate(images)[rows], [names[row] for row in rows])
@@ -87,7 +90,7 @@ def drawings(files: Files, request: Request) -> Examples:
         with files.open(path) as file:
             try:
                 part = _first_rows_of_npy(file, request.per_class)
-            except (ValueError, EOFError) as error:
+            except (ValueError, EOFError, OverflowError, tokenize.TokenError) as error:
                 raise ValueError(f"{files.where(path)} is not readable ({error}). {files.advice}") from error
         images.append(part)
         names += [name] * len(part)
@@ -104,7 +107,7 @@ def _parts_reader(endings: Sequence[tuple[str, ...]], part_of: Any, numbered: bo
                 images, found = part_of({_text(key): value for key, value in content.items()})
                 if len(images) != len(found):
                     raise ValueError(f"it has {len(images)} images and {len(found)} labels")
-            except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+            except _WRONG as error:
                 where = files.where(path)
                 raise ValueError(f"{where} has another content ({type(error).__name__}: {error})") from error
             found = [f"{part}/{name}" for name in found] if numbered else found

@@ -89,8 +89,11 @@ def aircraft(files: Files, request: Request) -> Examples:
     """Read FGVC-Aircraft: images cut to their bounding boxes (as Meta-Dataset does), and classes, from lists."""
     boxes = {}
     for line in _lines(files, "images_box.txt"):
-        image, left, upper, right, lower = line.split()
-        boxes[image] = (int(left) - 1, int(upper) - 1, int(right), int(lower))
+        try:
+            image, left, upper, right, lower = line.split()
+            boxes[image] = (int(left) - 1, int(upper) - 1, int(right), int(lower))
+        except ValueError as error:
+            raise ValueError(f"{files.where(files.find('images_box.txt'))} has a line {line!r} ({error})") from error
     by_name = {posixpath.splitext(posixpath.basename(name))[0]: name for name in _image_names(files)}
     pictures = []
     for part in ("train", "val", "test"):
@@ -127,7 +130,7 @@ def fungi(files: Files, request: Request) -> Examples:
             try:
                 content = json.load(file)
                 classes = {row["image_id"]: f"{row['category_id']:04}" for row in content["annotations"]}
-                rows = [(row["file_name"], classes[row["id"]]) for row in content["images"]]
+                rows = [(str(row["file_name"]), classes[row["id"]]) for row in content["images"]]
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{files.where(name)} is not a list of annotations ({error!r})") from error
         pictures += [Picture(image, category) for image, category in rows]
@@ -165,7 +168,11 @@ def read_table(files: Files, ending: str, columns: tuple[str, str]) -> list[tupl
     """Return two columns of a csv file; raise ValueError if it has not got them."""
     name = files.find(ending)
     with files.open(name) as file:
-        rows = list(csv.DictReader(io.StringIO(_decode(file.read(), files.where(name)))))
+        content = _decode(file.read(), files.where(name))
+    try:
+        rows = list(csv.DictReader(io.StringIO(content)))
+    except csv.Error as error:
+        raise ValueError(f"{files.where(name)} is not a table ({error})") from error
     first, second = columns
     found = [(row.get(first), row.get(second)) for row in rows]
     complete = [(a, b) for a, b in found if a is not None and b is not None]

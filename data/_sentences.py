@@ -17,15 +17,17 @@ def intents(files: Files, request: Request) -> Examples:
         try:
             content = json.load(file)
             rows = [(sentence, intent) for part in ("train", "val", "test") for sentence, intent in content[part]]
+            if not all(isinstance(text, str) for row in rows for text in row):
+                raise TypeError("not all sentences and intents are texts")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{files.where(name)} is not CLINC150 ({error!r}). {files.advice}") from error
-    return _examples(rows, request)
+    return _examples(files, rows, request)
 
 
 def csv_rows(files: Files, request: Request) -> Examples:
     """Read Banking77's `train.csv` and `test.csv` (text, category), together."""
     tables = (read_table(files, name, ("text", "category")) for name in ("train.csv", "test.csv"))
-    return _examples([row for table in tables for row in table], request)
+    return _examples(files, [row for table in tables for row in table], request)
 
 
 def headlines(files: Files, request: Request) -> Examples:
@@ -36,14 +38,15 @@ def headlines(files: Files, request: Request) -> Examples:
         for number, line in enumerate(file, 1):
             try:
                 article = json.loads(line)
-                headline, category = article["headline"], article["category"]
-            except (ValueError, KeyError, TypeError) as error:
+                if article["category"] in request.known and article["headline"].strip():
+                    rows.append((article["headline"], article["category"]))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{files.where(name)}: line {number} is not an article ({error!r})") from error
-            if category in request.known and headline.strip():
-                rows.append((headline, category))
-    return _examples(rows, request)
+    return _examples(files, rows, request)
 
 
-def _examples(rows: Sequence[tuple[str, str]], request: Request) -> Examples:
+def _examples(files: Files, rows: Sequence[tuple[str, str]], request: Request) -> Examples:
+    if not rows:
+        raise ValueError(f"{', '.join(map(str, files.sources))} has no sentences of the benchmark's classes")
     kept = [rows[row] for row in first_rows([name for _, name in rows], request.per_class)]
     return Examples.of(np.array([sentence for sentence, _ in kept], str), [name for _, name in kept])

@@ -24,16 +24,22 @@ from jaxmeta.envs._random_params import HopperRandomParams as HopperRandomParams
 from jaxmeta.envs._random_params import Walker2DRandomParams as Walker2DRandomParams
 from jaxmeta.envs._registry import list_envs as list_envs
 from jaxmeta.envs._registry import make as make
-from jaxmeta.envs._render import save_gif as save_gif
 from jaxmeta.envs._render import save_html as save_html
+from jaxmeta.envs._render import save_video as save_video
 from jaxmeta.envs._tabular import TabularMDP as TabularMDP
 
 if typing.TYPE_CHECKING:
     from jaxmeta.envs._gymnasium import GymEnv as GymEnv
     from jaxmeta.envs._gymnasium_vector import AsyncVectorEnv as AsyncVectorEnv
     from jaxmeta.envs._gymnasium_vector import GymVectorEnv as GymVectorEnv
+    from jaxmeta.envs._metaworld import MetaWorld as MetaWorld
 
-_NEED_GYMNASIUM = {"GymEnv": "_gymnasium", "AsyncVectorEnv": "_gymnasium_vector", "GymVectorEnv": "_gymnasium_vector"}
+_NEED_GYMNASIUM = {
+    "GymEnv": "_gymnasium",
+    "AsyncVectorEnv": "_gymnasium_vector",
+    "GymVectorEnv": "_gymnasium_vector",
+    "MetaWorld": "_metaworld",
+}
 
 
 def __getattr__(name: str) -> typing.Any:

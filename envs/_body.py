@@ -2,15 +2,19 @@
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import PyTree
 from jaxmeta.envs._base import BaseEnv, Outcome
 from jaxmeta.envs._brax import BACKENDS, Physics, load
+from jaxmeta.envs._meta_env import State
+from jaxmeta.envs._render import draw_body
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,10 @@ class BodyEnv(BaseEnv):
     def physics(self, task: PyTree) -> Physics:
         """The body in a task."""
         return load(self.body, self.backend, self.frames)
+
+    def render(self, states: Sequence[State]) -> np.ndarray:
+        """Draw the last state of an episode, `[240, 320, 3]` of uint8."""
+        return draw_body(self.physics(states[-1].info["task"]), states[-1])
 
     def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
         """Start near the resting pose."""

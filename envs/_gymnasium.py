@@ -36,7 +36,7 @@ class GymEnv(gymnasium.Env):
         modes = ["rgb_array"] if hasattr(env, "render") else []
         if render_mode is not None and render_mode not in modes:
             raise ValueError(f"render_mode must be one of {[None, *modes]} for this environment, got {render_mode!r}")
-        self.metadata = {"render_modes": modes, "render_fps": 10}
+        self.metadata = {"render_modes": modes, "render_fps": 20}
         self.render_mode = render_mode
         self.observation_space, self.action_space = spaces_of(env)
         self.env = env
@@ -95,7 +95,7 @@ class GymEnv(gymnasium.Env):
         return np.asarray(state.obs), float(state.reward), terminated, truncated, _metrics(state)
 
     def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Draw the episode so far, `[height, width, 3]` of uint8."""
+        """Draw the episode so far, or its last state, `[height, width, 3]` of uint8."""
         if self.render_mode is None:
             return None
         return self.env.render([*self._states[:-1], self._last])  # pyright: ignore[reportAttributeAccessIssue]

@@ -40,8 +40,8 @@ class MetaEnv(Protocol):
         horizon: steps until an episode is truncated.
 
     Some environments have more: `floor_return(task)`, what an episode pays for nothing; `oracle_action(state)`, the
-    best action for one who knows the task; `render(states)`, a picture of an episode; `with_task(task)`, for brax's
-    wrappers.
+    best action for one who knows the task; `render(states)`, a picture of an episode so far, a list of states;
+    `with_task(task)`, for brax's wrappers.
     """
 
     @property

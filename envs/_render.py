@@ -1,4 +1,4 @@
-"""Pictures of episodes: a page on which a body moves, and GIFs.
+"""Pictures of episodes: a page on which a body moves, and videos.
 
 Bodies are made of spheres and capsules. Seen from afar, both are strokes with round ends: that is all there is to draw,
 here with Pillow and on the page with a canvas, the farthest first.
@@ -6,13 +6,15 @@ here with Pillow and on the page with a canvas, the farthest first.
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmeta._checks import check_finite
+from jaxmeta._checks import check_choice, check_finite
 from jaxmeta.envs._brax import Physics
 from jaxmeta.envs._meta_env import MetaEnv, State
 
@@ -66,19 +68,20 @@ def save_html(env: MetaEnv, states: State, path: str | os.PathLike[str]) -> None
     Path(path).write_text(page, encoding="utf-8")
 
 
-def save_gif(env: MetaEnv, states: State, path: str | os.PathLike[str], *, frames_per_second: float = 20.0) -> None:
-    """Save an episode as an animated GIF: of a body, or of an environment with a method `render`.
+def save_video(env: MetaEnv, states: State, path: str | os.PathLike[str], *, frames_per_second: float = 20.0) -> None:
+    """Save an episode of an environment with a method `render`, as all with a body have it, as a GIF or an MP4.
 
     Args:
         env: the environment.
         states: of the episode, stacked on the first axis, as `jax.lax.scan` stacks them. Those after its end are left
             out.
-        path: of the GIF.
+        path: of the video, ending in ".gif" or ".mp4"; the latter needs the program ffmpeg.
         frames_per_second: states shown per second, at most 50; half-cheetahs and ants run in real time at 20.
 
     Raises:
-        ValueError: if the environment cannot be drawn, the states are not those of one episode, or
-            `frames_per_second` is not in (0, 50].
+        ValueError: if the environment cannot be drawn, the states are not those of one episode, `path` has another
+            ending, or `frames_per_second` is not in (0, 50].
+        RuntimeError: if there is no ffmpeg, or it fails.
 
     Example:
         >>> from jaxmeta import envs
@@ -87,23 +90,41 @@ def save_gif(env: MetaEnv, states: State, path: str | os.PathLike[str], *, frame
         ...     state = env.step(state, env.oracle_action(state))
         ...     return state, state
         >>> _, states = jax.lax.scan(step, env.reset(jax.random.key(0)), length=5)
-        >>> save_gif(env, states, "particle.gif", frames_per_second=5)
+        >>> save_video(env, states, "particle.gif", frames_per_second=5)
     """
-    from PIL import Image
-
     check_finite(frames_per_second=frames_per_second)
     if not 0 < frames_per_second <= 50:
         raise ValueError(f"frames_per_second must be in (0, 50], got {frames_per_second}")
+    check_choice("the ending of path", Path(path).suffix, (".gif", ".mp4"))
+    render = getattr(env, "render", None)
+    if render is None:
+        raise ValueError(f"env must have a method render, got {type(env).__name__}")
     episode = _episode(states)
-    physics_of, render = (getattr(env, name, None) for name in ("physics", "render"))
-    if physics_of is not None:
-        frames = [draw_body(physics_of(state.info["task"]), state) for state in episode]
-    elif render is not None:
-        frames = [render(episode[: i + 1]) for i in range(len(episode))]
-    else:
-        raise ValueError(f"env must have a body or a method render, got {type(env).__name__}")
+    frames = np.stack([render(episode[: i + 1]) for i in range(len(episode))])
+    write = _write_mp4 if Path(path).suffix == ".mp4" else _write_gif
+    write(frames, Path(path), frames_per_second)
+
+
+def _write_gif(frames: np.ndarray, path: Path, frames_per_second: float) -> None:
+    from PIL import Image
+
     first, *rest = [Image.fromarray(frame) for frame in frames]
     first.save(path, save_all=True, append_images=rest, duration=1000 / frames_per_second, loop=0)
+
+
+def _write_mp4(frames: np.ndarray, path: Path, frames_per_second: float) -> None:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise RuntimeError("an MP4 needs ffmpeg, which is not on the PATH: install it, or save a .gif")
+    height, width = frames.shape[1:3]
+    given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{frames_per_second}", "-i", "-"]
+    # Players want pixels of this format, of which there must be an even number along each axis.
+    made = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", str(path)]
+    done = subprocess.run(
+        [program, "-y", "-loglevel", "error", *given, *made], input=frames.tobytes(), capture_output=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg failed: {done.stderr.decode(errors='replace').strip()}")
 
 
 def draw_body(physics: Physics, state: State) -> np.ndarray:

@@ -13,10 +13,9 @@ from jaxmeta._classifier import save_classifier as save_classifier
 from jaxmeta._cost import Cost as Cost
 from jaxmeta._cost import cost as cost
 from jaxmeta._dice import magic_box as magic_box
+from jaxmeta._evaluate_run import evaluate_run as evaluate_run
 from jaxmeta._evolution import evolution as evolution
 from jaxmeta._experiment import Experiment as Experiment
-from jaxmeta._experiment import Result as Result
-from jaxmeta._experiment import evaluate_run as evaluate_run
 from jaxmeta._implicit import LinearSolver as LinearSolver
 from jaxmeta._implicit import cg as cg
 from jaxmeta._implicit import implicit as implicit
@@ -43,6 +42,8 @@ from jaxmeta._parallel import task_mesh as task_mesh
 from jaxmeta._pretrain import Minibatches as Minibatches
 from jaxmeta._pretrain import Pretrained as Pretrained
 from jaxmeta._pretrain import pretrain as pretrain
+from jaxmeta._rl_experiment import RLExperiment as RLExperiment
+from jaxmeta._run import Result as Result
 from jaxmeta._save import load as load
 from jaxmeta._save import save as save
 from jaxmeta._step import Summary as Summary

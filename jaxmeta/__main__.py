@@ -15,15 +15,19 @@ from typing import Any, NoReturn, get_type_hints
 
 from jaxmeta._cost import Cost
 from jaxmeta._experiment import Experiment
-from jaxmeta._options import kind_of
+from jaxmeta._options import kind_of, with_options
 from jaxmeta._parallel import task_mesh
 from jaxmeta._processes import on_sigterm
 from jaxmeta._recipes import RECIPES
+from jaxmeta._rl_experiment import RLExperiment
+from jaxmeta._rl_recipes import POLICY_RECIPES
+from jaxmeta._run import Run
 
-# How `jaxmeta train --help` shows the fields of an Experiment.
+# How `jaxmeta train --help` shows the fields of an Experiment and of an RLExperiment.
 _GROUPS = {
     "tasks": ("benchmark", "split", "ways", "train_ways", "shots", "train_shots", "queries", "test_queries"),
-    "model": ("model", "norm", "hidden"),
+    "environments": ("variant", "horizon", "backend", "episodes"),
+    "model": ("model", "norm", "hidden", "dtype"),
     "learner (what is not given takes the value of the learner's paper)": (
         "learner",
         "steps",
@@ -34,11 +38,13 @@ _GROUPS = {
         "inner_batch",
         "test_inner_batch",
         "meta_gradient",
+        "remat",
         "outer_rate",
         "outer_schedule",
+        "clip",
         "num_tasks",
     ),
-    "run": ("iterations", "validate_every", "validation_tasks", "test_tasks", "batch_size", "seed"),
+    "run": ("iterations", "validate_every", "validation_tasks", "test_tasks", "batch_size", "skip_nonfinite", "seed"),
 }
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
@@ -60,20 +66,23 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", _train, "Meta-train, test, and write a report.")
     train.epilog = "Run the same command again to go on with a run that was cut short."
-    docs, hints = _field_docs(), get_type_hints(Experiment)
-    defaults = {field.name: field.default for field in dataclasses.fields(Experiment)}
+    docs = {**_field_docs(RLExperiment), **_field_docs(Experiment), **_field_docs(Run)}
+    hints = {**get_type_hints(RLExperiment), **get_type_hints(Experiment)}
     for title, names in _GROUPS.items():
         group = train.add_argument_group(title)
         for name in names:
             kind, allowed = kind_of(hints[name])
-            shown = "" if defaults[name] is None else f" [{defaults[name]}]"
+            flag, text = "--" + name.replace("_", "-"), (docs[name] + _shown_default(name)).replace("%", "%%")
+            if kind is bool:
+                group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+                continue
             group.add_argument(
-                "--" + name.replace("_", "-"),
+                flag,
                 type=kind,
                 choices=allowed or None,
-                default=defaults[name],
+                default=argparse.SUPPRESS,
                 metavar=None if allowed else {int: "N", float: "X"}.get(kind, "NAME"),
-                help=(docs[name] + shown).replace("%", "%%"),
+                help=text,
             )
     files = train.add_argument_group("files")
     files.add_argument("--folder", type=Path, help="Where the results go; runs/<what is run> if not given.")
@@ -109,9 +118,20 @@ def _command(commands: Any, name: str, run: Any, help: str) -> argparse.Argument
     return parser
 
 
-def _field_docs() -> dict[str, str]:
-    """The docstring below each field of `Experiment`."""
-    (definition,) = ast.parse(inspect.getsource(Experiment)).body
+def _shown_default(name: str) -> str:
+    """The default of an option in brackets, and that for environments if it is another."""
+    both = [
+        next((f.default for f in dataclasses.fields(run) if f.name == name), None) for run in (Experiment, RLExperiment)
+    ]
+    shown = [default for default in both if default is not None and default is not False]
+    if len(set(shown)) == 2:
+        return f" [{shown[0]}; environments: {shown[1]}]"
+    return f" [{shown[0]}]" if shown else ""
+
+
+def _field_docs(run: type[Run]) -> dict[str, str]:
+    """The docstring below each field of a run's class."""
+    (definition,) = ast.parse(inspect.getsource(run)).body
     assert isinstance(definition, ast.ClassDef)
     return {
         field.target.id: " ".join(doc.value.value.split())
@@ -125,13 +145,13 @@ def _field_docs() -> dict[str, str]:
 
 
 def _train(folder: Path | None, root: Path | None, download: bool, estimate: bool, **options: Any) -> None:
-    from jaxmeta._report import headline
+    from jaxmeta._report import headline, run_type
 
     mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
-    experiment = Experiment(**options).resolve()
+    benchmark = {"benchmark": options.pop("benchmark")} if "benchmark" in options else {}
+    experiment = with_options(run_type(benchmark.get("benchmark"))(**benchmark), options).resolve()
     if estimate:
-        parts = experiment.build(root, download)
-        _say(_describe(parts.estimate(experiment.num_tasks or 1, experiment.batch_size, mesh)))
+        _say(_describe(experiment.build(root, download).estimate(mesh)))
         return
     folder = folder or experiment.default_folder()
     _say(f"{experiment.learner} on {experiment.benchmark}, results go to {folder}")
@@ -169,7 +189,7 @@ def _describe(cost: Cost) -> str:
 
 
 def _evaluate(folder: Path, **options: Any) -> None:
-    from jaxmeta._experiment import evaluate_run
+    from jaxmeta._evaluate_run import evaluate_run
     from jaxmeta._report import show
 
     for name, summary in evaluate_run(folder, **options).items():
@@ -179,7 +199,7 @@ def _evaluate(folder: Path, **options: Any) -> None:
 
 
 def _list() -> None:
-    from jaxmeta import algorithms, data, models
+    from jaxmeta import algorithms, data, envs, models, rl
 
     def first_line(thing: object) -> str:
         return (inspect.getdoc(thing) or "").splitlines()[0]
@@ -188,6 +208,10 @@ def _list() -> None:
     tables = {
         "benchmarks (--benchmark)": {name: data.describe_tasksets(name).about for name in data.list_tasksets()},
         "learners (--learner)": {name: first_line(getattr(algorithms, name.replace("-", "_"))) for name in RECIPES},
+        "environments (--benchmark)": {name: first_line(type(envs.make(name))) for name in envs.list_envs()},
+        "learners in environments (--learner)": {
+            name: first_line(getattr(rl, name.replace("-", "_"))) for name in POLICY_RECIPES
+        },
         "models (--model)": {name: first_line(network) for name, network in networks.items()},
     }
     for title, lines in tables.items():

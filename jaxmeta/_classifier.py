@@ -1,7 +1,8 @@
 """A fitted classifier as one file: its program and its arrays, to be called where its code is not."""
 
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,14 @@ def save_classifier(path: str | os.PathLike[str], classifier: Callable[[Any], An
     if not callable(classifier) or not all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves):
         raise TypeError(f"classifier must be a pytree of arrays that can be called, got {classifier!r}")
 
-    def program(leaves: list[jax.Array], x: Any) -> Any:
+    def call(leaves: list[jax.Array], x: Any) -> Any:
         return structure.unflatten(leaves)(x)
 
     count = export.symbolic_shape("n")[0]
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *jnp.shape(x)[1:]), jnp.result_type(x)), example)
-    exported = export.export(jax.jit(program), platforms=_PLATFORMS)(leaves, inputs)
-    save(path, {"program": np.frombuffer(exported.serialize(), np.uint8), "arrays": leaves})
+    exported = export.export(jax.jit(call), platforms=_PLATFORMS)(leaves, inputs)
+    program = np.frombuffer(exported.serialize(), np.uint8)
+    save(path, {"program": program, "arrays": leaves, "checksum": _checksum([program, *leaves])})
 
 
 def load_classifier(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
@@ -66,11 +68,26 @@ def load_classifier(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
         ValueError: if the file is damaged or was not made by `save_classifier`.
         ModuleNotFoundError: see `save_classifier`.
     """
+    path = Path(path)
     stored = load(path)
-    if not isinstance(stored, dict) or stored.keys() != {"program", "arrays"}:
-        raise ValueError(f"{Path(path)} was not made by jaxmeta.save_classifier")
-    exported = export.deserialize(bytearray(stored["program"].tobytes()))
-    arrays = stored["arrays"]
-    leaves = [jnp.asarray(arrays[str(i)]) for i in range(len(arrays))]
+    if not isinstance(stored, dict) or stored.keys() != {"program", "arrays", "checksum"}:
+        raise ValueError(f"{path} was not made by jaxmeta.save_classifier")
+    try:
+        program, arrays = stored["program"], [stored["arrays"][str(i)] for i in range(len(stored["arrays"]))]
+        if _checksum([program, *arrays]) != stored["checksum"]:
+            raise ValueError("its checksum is another")
+        exported = export.deserialize(bytearray(program.tobytes()))
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # whatever comes of content that is not its own
+        raise ValueError(f"{path} is damaged, or of a version of JAX that this one cannot read ({error})") from error
+    leaves = [jnp.asarray(array) for array in arrays]
     run = jax.jit(exported.call)
     return lambda x: run(leaves, x)
+
+
+def _checksum(arrays: Sequence[Any]) -> int:
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(np.asarray(array).tobytes(), value)
+    return value

@@ -1,8 +1,11 @@
 """What a training run keeps while it runs: its records and its checkpoints, in memory and, given a folder, on disk."""
 
+import contextlib
 import json
 import os
+import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -11,6 +14,8 @@ import numpy as np
 
 from jaxmeta._files import write_atomically
 from jaxmeta._types import MetaParams, PyTree
+
+_METRICS = "metrics.jsonl"
 
 
 class State(NamedTuple):
@@ -38,12 +43,13 @@ class Log:
     Raises:
         ValueError: if the folder holds a run of another configuration; it is left as it was.
         NotADirectoryError: if the folder is a file.
+        OSError: if the folder cannot be written, here and later; what was saved before stays whole.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, state: State):
         self.start, self.state = 0, state
         self.history: list[dict[str, float]] = []
-        self._checkpoints = self._file = None
+        self._checkpoints = self._folder = None
         self._saved = time.monotonic()
         if folder is None:
             return
@@ -52,24 +58,21 @@ class Log:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f"folder must be a folder, but {folder} is a file")
-        path = folder / "metrics.jsonl"
-        records = _records(path)
+        records = _records(folder / _METRICS)
         folder.mkdir(parents=True, exist_ok=True)
-        self._checkpoints = Checkpoints(folder / "checkpoints")
+        self._checkpoints, self._folder = Checkpoints(folder / "checkpoints"), folder
         if self._checkpoints.latest is not None:
             self.start, self.state = self._checkpoints.latest, self._checkpoints.restore(state)
             _check_settings(folder, self.state.settings, state.settings)
         self.history = [record for record in records if record["step"] <= self.start]
         if jax.process_index() == 0:
-            write_atomically(path, "".join(json.dumps(record) + "\n" for record in self.history))
-            self._file = path.open("a")
+            with self._writing():
+                write_atomically(folder / _METRICS, "".join(map(_line, self.history)))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
         if self._checkpoints is not None:
             self._checkpoints.__exit__(None, None, None)
 
@@ -81,15 +84,29 @@ class Log:
     def write(self, record: dict[str, float]) -> None:
         """Adds a record."""
         self.history.append(record)
-        if self._file is not None:
-            self._file.write(json.dumps(record) + "\n")
-            self._file.flush()
+        if self._folder is not None and jax.process_index() == 0:
+            with self._writing(), (self._folder / _METRICS).open("a") as file:
+                file.write(_line(record))
 
     def save(self, step: int, state: State) -> None:
         """Saves the state after update `step`, unless there is nothing new in it."""
-        if self._checkpoints is not None and step > self.start:
-            self._checkpoints.save(step, state)
+        if self._checkpoints is not None and self._folder is not None and step > self.start:
+            with self._writing():
+                self._checkpoints.save(step, state)
             self._saved = time.monotonic()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says in one line why the folder cannot be written, and leaves it alone from then on."""
+        try:
+            yield
+        except Exception as error:
+            folder, self._folder = self._folder, None
+            code = _os_error(error)
+            if code is None:
+                raise
+            cause = f"folder {folder} cannot be written: {os.strerror(code)}"
+            raise OSError(code, f"{cause}; once it can, start again to go on from the last checkpoint") from error
 
 
 def best_meta(folder: str | os.PathLike[str], meta: MetaParams) -> MetaParams:
@@ -116,6 +133,18 @@ def best_meta(folder: str | os.PathLike[str], meta: MetaParams) -> MetaParams:
         raise FileNotFoundError(f"no checkpoint in {path}")
     with Checkpoints(path, read_only=True) as checkpoints:
         return checkpoints.restore(Part(meta), part=True).best
+
+
+def _line(record: dict[str, float]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _os_error(error: Exception) -> int | None:
+    """The number of the operating system's error; tensorstore, which writes checkpoints, has it in its text only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None
 
 
 def _records(path: Path) -> list[dict[str, float]]:

@@ -4,14 +4,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from jaxmeta._log import Log, State, settings
+from jaxmeta._parallel import replicate
 from jaxmeta._processes import anywhere, deferred_sigterm
 from jaxmeta._types import Metrics, PyTree
 
@@ -65,6 +68,7 @@ def loop(
     monitor: str = "loss",
     log_every: int = 50,
     skip_nonfinite: bool = False,
+    mesh: Mesh | None = None,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Looped:
@@ -86,6 +90,8 @@ def loop(
         log_every: updates per compiled chunk; metrics are averaged over it.
         skip_nonfinite: leave out an update that gives a NaN or infinite metric or state, instead of raising: the state
             stays as it was before. The record `train/skipped` counts them.
+        mesh: the devices of a `step` that was built with this mesh; state, key and `args` are put on all of them, but
+            for what is divided over them already.
         folder: where to keep metrics and checkpoints; `None` keeps nothing.
         progress: show a progress bar.
 
@@ -107,7 +113,8 @@ def loop(
     """
     work = ("updates", 1)
     plan = Plan(iterations, validate_every, log_every, monitor, lambda state: state, "state", work, {}, skip_nonfinite)
-    return run_loop(step, state, key, args, plan, validate, folder, progress)
+    key, args = replicate((key, args), mesh)
+    return run_loop(step, state, key, args, plan, validate, folder, progress, partial(replicate, mesh=mesh))
 
 
 def run_loop(
@@ -274,8 +281,8 @@ def _bar(total: int, initial: int, progress: bool) -> Any:
 
 def _describe(record: Mapping[str, float], unit: str) -> str:
     """The progress bar's numbers."""
-    shown = {"train/loss": "loss", "train/accuracy": "accuracy"}
-    metric = "accuracy" if "validation/accuracy" in record else "loss"
+    shown = {f"train/{metric}": metric for metric in ("loss", "accuracy", "return")}
+    metric = next((metric for metric in ("accuracy", "return") if f"validation/{metric}" in record), "loss")
     shown[f"validation/{metric}"] = f"validation {metric}"
     numbers = [f"{short} {record[name]:.3f}" for name, short in shown.items() if name in record]
     return ", ".join([f"{record[f'{unit}_per_second']:.0f} {unit}/s", *numbers])

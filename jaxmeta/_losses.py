@@ -12,12 +12,22 @@ from jaxmeta._types import Batch, LossFn, Metrics, PyTree
 Apply = Callable[[PyTree, jax.Array], Any]
 
 
+def at_least_float32(tree: PyTree) -> PyTree:
+    """The same with what is of half precision in float32: the outputs of a model, before a loss or a linear solve."""
+
+    def widen(x: jax.Array) -> jax.Array:
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(widen, tree)
+
+
 def classification(apply: Apply) -> LossFn:
     """Softmax cross-entropy with integer labels.
 
     Args:
-        apply: `(params, x) -> logits [n, ways]`, such as a Linen module's `apply`. A model with randomness of its own
-            (dropout) is used by writing the four lines of a `LossFn`, which is given a key.
+        apply: `(params, x) -> logits [n, ways]`, such as a Linen module's `apply`; of half precision they are taken to
+            float32. A model with randomness of its own (dropout) is used by writing the four lines of a `LossFn`, which
+            is given a key.
 
     Returns:
         `(params, batch, key) -> (mean cross-entropy in nats, {"accuracy": share in [0, 1]})`.
@@ -32,7 +42,7 @@ def classification(apply: Apply) -> LossFn:
 
     def loss_fn(params: PyTree, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         del key
-        logits = apply(params, batch.x)
+        logits = at_least_float32(apply(params, batch.x))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
         accuracy = jnp.mean((jnp.argmax(logits, axis=-1) == batch.y).astype(jnp.float32))
         return jnp.mean(losses), {"accuracy": accuracy}
@@ -57,7 +67,7 @@ def regression(apply: Apply) -> LossFn:
 
     def loss_fn(params: PyTree, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         del key
-        prediction = apply(params, batch.x)
+        prediction = at_least_float32(apply(params, batch.x))
         if prediction.shape != batch.y.shape:
             raise ValueError(f"apply must return the targets' shape {batch.y.shape}, got {prediction.shape}")
         return jnp.mean(jnp.square(prediction - batch.y)), {}

@@ -1,10 +1,13 @@
-"""Checks of the options of an `Experiment`."""
+"""Checks of the options of a run."""
 
+import dataclasses
 import math
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from jaxmeta import data
-from jaxmeta._recipes import RECIPES, SPECIFIC, learners_with
+if TYPE_CHECKING:
+    from jaxmeta._run import Run
+
+R = TypeVar("R", bound="Run")
 
 
 def kind_of(hint: Any) -> tuple[type, tuple[str, ...]]:
@@ -14,30 +17,33 @@ def kind_of(hint: Any) -> tuple[type, tuple[str, ...]]:
     return (str, get_args(hint)) if get_origin(hint) is Literal else (hint, ())
 
 
-def check_options(experiment: Any) -> None:
+def with_options(run: R, options: dict[str, Any]) -> R:
+    """The run with other values of some options; raises a `ValueError` for one that it does not have."""
+    known = {field.name for field in dataclasses.fields(run)}
+    for name, value in options.items():
+        if name not in known:
+            raise ValueError(f"{name} does not apply to {run.benchmark}, got {value!r}")
+    return dataclasses.replace(run, **options)
+
+
+def check_options(run: "Run") -> None:
     """Raises a `ValueError` if a name is unknown, a number out of range, or an option does not apply."""
-    registries = {"benchmark": data.list_tasksets(), "learner": tuple(RECIPES)}
-    for name, hint in get_type_hints(type(experiment)).items():
-        value = getattr(experiment, name)
-        if value is None:
-            continue
+    names, limited = run.names(), run.limited()
+    for name, hint in get_type_hints(type(run)).items():
+        value = getattr(run, name)
         kind, allowed = kind_of(hint)
-        allowed = registries.get(name, allowed)
+        if value is None or (value is False and kind is bool):
+            continue
+        allowed = names.get(name, allowed)
         if allowed and value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        if kind is bool and not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
         least = 0 if name == "seed" else 1
         if kind is int and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
         if kind is float and not (isinstance(value, int | float) and 0 < value < math.inf):
             raise ValueError(f"{name} must be a positive number, got {value!r}")
-        if name in SPECIFIC and experiment.learner not in learners_with(name):
-            learners = ", ".join(learners_with(name))
-            raise ValueError(f"{name} does not apply to {experiment.learner}, only to {learners}")
-    if experiment.model is not None and (experiment.model == "mlp") != (experiment.kind != "images"):
-        allowed = "cnn, cnn4 or fc" if experiment.kind == "images" else "mlp"
-        raise ValueError(f"model must be {allowed} for {experiment.benchmark}, got {experiment.model!r}")
-    kind = "regression" if experiment.regressing else "images"
-    able = [name for name, recipe in RECIPES.items() if getattr(recipe, kind) is not None]
-    if experiment.learner not in able:
-        what = "regression" if experiment.regressing else "classification"
-        raise ValueError(f"learner must be one for {what} ({', '.join(able)}), got {experiment.learner!r}")
+        able = limited.get(name)
+        if able is not None and run.learner not in able:
+            raise ValueError(f"{name} does not apply to {run.learner}, only to {', '.join(able)}")

@@ -43,11 +43,13 @@ def auto(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
-def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
     """Puts every array on all devices of the mesh, but for those that are divided over several devices already.
 
-    In a run of several processes each one gives the same values.
+    In a run of several processes each one gives the same values. Without a mesh everything stays where it is.
     """
+    if mesh is None:
+        return tree
     everywhere = NamedSharding(auto(mesh), EVERYWHERE)
 
     def place(x: Any) -> Any:
@@ -73,9 +75,18 @@ def divided(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda x: constrain(x, mesh, spec(x)), tree)
 
 
-def constrain(tree: PyTree, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> PyTree:
-    """Says where arrays that are on the mesh are to be, by default whole on every device."""
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(auto(mesh), spec))
+def constrain(tree: PyTree, mesh: Mesh | None, spec: PartitionSpec = EVERYWHERE) -> PyTree:
+    """Says where arrays that are on the mesh are to be, by default whole on every device; nothing without a mesh."""
+    return tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(auto(mesh), spec))
+
+
+def over_tasks(tree: PyTree, mesh: Mesh | None, axis: int = 0) -> PyTree:
+    """Says that arrays are divided over the mesh along their axis of tasks, whatever its length.
+
+    The compiler then divides what is computed from them, task by task, and adds up what is summed over the tasks.
+    """
+    names = () if mesh is None else mesh.axis_names
+    return constrain(tree, mesh, PartitionSpec(*[None] * axis, names))
 
 
 def over_devices(

@@ -1,7 +1,8 @@
 """What an `Experiment` is made of."""
 
+import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import optax
@@ -12,12 +13,20 @@ from jaxmeta import data
 from jaxmeta._cost import Cost, cost
 from jaxmeta._parallel import replicate
 from jaxmeta._step import Summary, evaluate, meta_step, summarize
+from jaxmeta._train import Trained, train
 from jaxmeta._types import MetaLearner, MetaParams
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-class Parts(NamedTuple):
+    from jaxmeta._experiment import Experiment
+
+
+class TasksetParts(NamedTuple):
     """What an `Experiment` is made of."""
 
+    experiment: "Experiment"
+    """Without open options."""
     model: nn.Module
     learner: MetaLearner
     trained: MetaLearner | Callable[[jax.Array], MetaLearner]
@@ -28,16 +37,40 @@ class Parts(NamedTuple):
     train_key: jax.Array
     test_key: jax.Array
 
-    def test(
-        self, meta: MetaParams, num_tasks: int, batch_size: int | None = None, mesh: Mesh | None = None
-    ) -> dict[str, Summary]:
-        """Adapts to `num_tasks` tasks of the test split and summarises each metric."""
-        run = jax.jit(evaluate(self.learner, num_tasks, batch_size=batch_size, mesh=mesh))
-        args = meta, self.tasksets.test, self.test_key
-        return summarize(run(*(args if mesh is None else replicate(args, mesh))))
+    def train(self, folder: "Path", mesh: Mesh | None, progress: bool) -> Trained:
+        """Meta-trains."""
+        this = self.experiment
+        validate_every = min(this.validate_every, this.iterations)
+        return train(
+            self.trained,
+            self.optimizer,
+            self.meta,
+            self.tasksets.train,
+            self.train_key,
+            iterations=this.iterations,
+            num_tasks=this.num_tasks or 1,
+            batch_size=this.batch_size,
+            mesh=mesh,
+            validation=self.tasksets.validation,
+            validation_tasks=this.validation_tasks,
+            validate_every=validate_every,
+            monitor=this.monitor,
+            log_every=math.gcd(validate_every, 50),
+            skip_nonfinite=this.skip_nonfinite,
+            folder=folder,
+            progress=progress,
+        )
 
-    def estimate(self, num_tasks: int, batch_size: int | None = None, mesh: Mesh | None = None) -> Cost:
+    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
+        """Adapts to tasks of the test split and summarises each metric."""
+        run = jax.jit(
+            evaluate(self.learner, self.experiment.test_tasks, batch_size=self.experiment.batch_size, mesh=mesh)
+        )
+        return summarize(run(*replicate((meta, self.tasksets.test, self.test_key), mesh)))
+
+    def estimate(self, mesh: Mesh | None = None) -> Cost:
         """Compiles an outer update, and does not run it."""
-        step = meta_step(self.learner, self.optimizer, num_tasks, batch_size=batch_size, mesh=mesh)
+        this = self.experiment
+        step = meta_step(self.learner, self.optimizer, this.num_tasks or 1, batch_size=this.batch_size, mesh=mesh)
         args = self.meta, self.optimizer.init(self.meta), self.tasksets.train, self.train_key
-        return cost(step, *(args if mesh is None else replicate(args, mesh)))
+        return cost(step, *replicate(args, mesh))

@@ -40,6 +40,8 @@ def deferred_sigterm() -> Iterator[threading.Event]:
             yield asked
     finally:
         if asked.is_set() and _in_main_thread():
+            if jax.distributed.is_initialized() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+                jax.distributed.shutdown()  # else the others take this process for a failed one, and abort
             signal.raise_signal(signal.SIGTERM)
 
 

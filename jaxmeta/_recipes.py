@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
 from jaxmeta import models
 from jaxmeta._implicit import cg
 from jaxmeta._losses import regression
-from jaxmeta._meta_gradient import first_order, mixed, reverse
+from jaxmeta._meta_gradient import MetaGradient, first_order, mixed, reverse
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms import (
     ContextTransformer,
@@ -41,8 +42,8 @@ from jaxmeta.algorithms import (
 
 if TYPE_CHECKING:
     from jaxmeta._experiment import Experiment
+    from jaxmeta._run import Run
 
-_META_GRADIENTS = {"reverse": reverse, "mixed": mixed, "first-order": first_order}
 _SCHEDULES = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),
     "linear": lambda rate, steps: optax.linear_schedule(rate, 0.0, steps),
@@ -78,8 +79,13 @@ def _steps(this: "Experiment") -> dict[str, Any]:
     return {"steps": this.steps or 1, "test_steps": this.test_steps}
 
 
+def make_meta_gradient(name: str | None, remat: bool = False) -> MetaGradient:
+    """The meta-gradient of an option."""
+    return first_order() if name == "first-order" else (mixed if name == "mixed" else reverse)(remat=remat)
+
+
 def _inner_loop(this: "Experiment") -> dict[str, Any]:
-    return {**_steps(this), "meta_gradient": _META_GRADIENTS[this.meta_gradient or "reverse"]()}
+    return {**_steps(this), "meta_gradient": make_meta_gradient(this.meta_gradient, this.remat)}
 
 
 def _rate(this: "Experiment") -> float:
@@ -245,19 +251,21 @@ def build_model(this: "Experiment") -> nn.Module:
     return RECIPES[this.learner].model(this, _build_network(this))
 
 
-def build_optimizer(this: "Experiment") -> optax.GradientTransformation:
-    """The outer optimizer of an experiment without open options."""
-    schedule = _SCHEDULES[this.outer_schedule or "constant"](this.outer_rate, this.iterations)
-    return optax.sgd(schedule) if this.learner == "reptile" else optax.adam(schedule)
+def build_optimizer(this: "Run", steps_per_update: int = 1) -> optax.GradientTransformation:
+    """The outer optimizer of a run without open options."""
+    schedule = _SCHEDULES[this.outer_schedule or "constant"](this.outer_rate, this.iterations * steps_per_update)
+    optimizer = optax.sgd(schedule) if this.learner == "reptile" else optax.adam(schedule)
+    return optimizer if this.clip is None else optax.chain(optax.clip_by_global_norm(this.clip), optimizer)
 
 
 def _build_network(this: "Experiment") -> nn.Module:
+    dtype = jnp.bfloat16 if this.dtype == "bfloat16" else None
     if this.model == "mlp":
-        return models.MLP() if this.regressing else models.MLP((this.hidden,), _ways(this))
+        return models.MLP(dtype=dtype) if this.regressing else models.MLP((this.hidden,), _ways(this), dtype=dtype)
     if this.model == "fc":
-        return models.OmniglotFC(ways=_ways(this), norm=this.norm)
+        return models.OmniglotFC(ways=_ways(this), norm=this.norm, dtype=dtype)
     network = models.CNN4 if this.model == "cnn4" else models.OmniglotCNN
-    return network(ways=_ways(this), hidden=this.hidden, norm=this.norm)
+    return network(ways=_ways(this), hidden=this.hidden, norm=this.norm, dtype=dtype)
 
 
 def _ways(this: "Experiment") -> int:

@@ -15,25 +15,33 @@ from jaxmeta._files import write_atomically
 from jaxmeta._step import Summary
 
 if TYPE_CHECKING:
-    from jaxmeta._experiment import Experiment, Result
+    from jaxmeta._run import Result, Run
 
 _FILES = ("checkpoints", "metrics.jsonl", "result.json", "curve.png", "report.md")
 
 
-def read_experiment(folder: Path) -> "Experiment | None":
-    """The experiment that `claim` wrote into the folder; `None` if it wrote nothing."""
+def run_type(benchmark: Any) -> "type[Run]":
+    """The kind of run that a benchmark is for."""
+    from jaxmeta import envs
     from jaxmeta._experiment import Experiment
+    from jaxmeta._rl_experiment import RLExperiment
 
+    return RLExperiment if benchmark in envs.list_envs() else Experiment
+
+
+def read_experiment(folder: Path) -> "Run | None":
+    """The experiment that `claim` wrote into the folder; `None` if it wrote nothing."""
     path = folder / "config.json"
     if not path.is_file():
         return None
     try:
-        return Experiment(**json.loads(path.read_text())["experiment"]).resolve()
+        options = json.loads(path.read_text())["experiment"]
+        return run_type(options["benchmark"])(**options).resolve()
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not describe a run of this version of jaxmeta ({error})") from error
 
 
-def claim(folder: Path, experiment: "Experiment") -> None:
+def claim(folder: Path, experiment: "Run") -> None:
     """Writes what is being run into the folder, or checks that it is what was run there before.
 
     Of several processes all check and the first one writes.
@@ -41,7 +49,8 @@ def claim(folder: Path, experiment: "Experiment") -> None:
     found = read_experiment(folder)
     if found is not None:
         old, new = dataclasses.asdict(found), dataclasses.asdict(experiment)
-        different = [f"{name} was {old[name]!r}, now {new[name]!r}" for name in new if old[name] != new[name]]
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        different = [f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names]
         if different:
             raise ValueError(f"folder {folder} holds another run ({'; '.join(different)}); choose another folder")
         return
@@ -73,10 +82,9 @@ def show(name: str, summary: Summary) -> str:
 
 def headline(result: "Result") -> str:
     """The test result in one line."""
-    this, metric = result.experiment, result.experiment.monitor
-    ways = "" if this.regressing else f"{this.ways}-way "
+    metric = result.experiment.monitor
     summary = result.test[metric]
-    what = f"{ways}{this.shots}-shot test {metric} {show(metric, summary)}"
+    what = f"{result.experiment.task} test {metric} {show(metric, summary)}"
     return f"{what} ({summary.num_tasks} tasks, 95 % interval)"
 
 
@@ -109,13 +117,9 @@ def _page(result: "Result", config: dict[str, Any], seconds: float) -> list[str]
         f"{this.iterations}, the best on validation, were tested.",
         "",
     ]
-    if this.norm == "batch" and not this.regressing:
-        lines += [
-            "Batch norm uses the statistics of the batch at hand, at test too: the numbers are *transductive*.",
-            "",
-        ]
-    unused = ("ways", "norm", "hidden") if this.regressing else ()
-    settings = {k: v for k, v in dataclasses.asdict(this).items() if v is not None and k not in unused}
+    if this.note:
+        lines += [this.note, ""]
+    settings = {k: v for k, v in dataclasses.asdict(this).items() if v is not None and k not in this.unused}
     settings |= {name: config[name] for name in ("device", "python", "started")} | config["versions"]
     return [
         *lines,
@@ -142,7 +146,7 @@ def _plot_curve(result: "Result") -> None:
             axes.plot(steps, values, label=part, **style)
     test = result.test[metric]
     axes.axhline(test.mean, color="black", linestyle=":", label=f"test {test.mean:.3f}")
-    axes.set(xlabel="outer updates", ylabel=f"query {metric}", title=headline(result))
+    axes.set(xlabel="outer updates", ylabel=metric, title=headline(result))
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -43,7 +43,7 @@ ALLOWED = {
     "_log": ["_types", "_checkpoint", "_files"],
     "_checkpoint": ["_types"],
     "_processes": [],
-    "_loop": ["_types", "_log", "_processes"],
+    "_loop": ["_types", "_log", "_parallel", "_processes"],
     "_train": ["_types", "_parallel", "_step", "_loop"],
     "_pretrain": ["_types", "_checks", "_losses", "_step", "_loop", "algorithms", "models", "data"],
     "testing": ["_types", "_learned", "_step", "_check_env"],
@@ -53,7 +53,7 @@ ALLOWED = {
     "data": ["_types", "data"],
     "_check_env": ["_types", "envs"],
     "envs": ["_types", "_checks", "envs"],
-    "rl": [*CORE, "_step", "algorithms", "envs", "models", "optim", "rl"],
+    "rl": [*CORE, "_parallel", "_step", "algorithms", "envs", "models", "optim", "rl"],
 }
 HEAVY = [
     "brax",

@@ -14,6 +14,8 @@ import jaxmeta
 import jaxmeta.testing
 from jaxmeta import __main__ as command_line
 from jaxmeta._recipes import RECIPES
+from jaxmeta._rl_recipes import POLICY_RECIPES
+from jaxmeta._run import Run
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = README.parent / "docs" / "pages"
@@ -53,8 +55,8 @@ def test_commands_parse(page, monkeypatch):
     def stop(*args, **kwargs):
         raise Parsed
 
-    monkeypatch.setattr(jaxmeta.Experiment, "run", stop)
-    monkeypatch.setattr("jaxmeta._experiment.evaluate_run", stop)
+    monkeypatch.setattr(Run, "run", stop)
+    monkeypatch.setattr("jaxmeta._evaluate_run.evaluate_run", stop)
     monkeypatch.setattr("jax.distributed.initialize", lambda *_: None)
     for _, code in blocks(page, "bash"):
         for line in code.replace("\\\n", " ").splitlines():
@@ -110,3 +112,13 @@ def test_command_line_page_has_the_published_values():
     images = list(rows_of_recipes(lambda recipe: (recipe.images, recipe.from_20_ways)))
     regression = list(rows_of_recipes(lambda recipe: (recipe.regression, {})))
     assert [line for line in page if line.startswith("| `") and line.split("`")[1] in RECIPES] == images + regression
+
+
+def test_command_line_page_has_the_published_values_in_environments():
+    page = (PAGES / "command-line.md").read_text(encoding="utf-8").splitlines()
+    columns = ("steps", "test_steps", "inner_rate", "outer_rate", "num_tasks", "episodes")
+    expected = [
+        f"| `{learner}` | " + " | ".join(str(recipe.options.get(column, "")) for column in columns) + " |"
+        for learner, recipe in POLICY_RECIPES.items()
+    ]
+    assert [line for line in page if line.startswith("| `") and line.split("`")[1] in POLICY_RECIPES] == expected

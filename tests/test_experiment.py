@@ -11,12 +11,15 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import jaxmeta
-from jaxmeta import Experiment
+from jaxmeta import Experiment, RLExperiment, envs
 from jaxmeta.__main__ import _GROUPS, _field_docs, main
 from jaxmeta._recipes import RECIPES, SPECIFIC, learners_with
+from jaxmeta._rl_recipes import POLICY_RECIPES
+from jaxmeta._run import Run
 
 LEARNERS = tuple(RECIPES)
 TINY: dict[str, Any] = {
@@ -35,7 +38,7 @@ FILES = {"checkpoints", "config.json", "curve.png", "metrics.jsonl", "report.md"
 
 def command(*words, **options):
     """The words of a command, with options as `--name value`."""
-    return [*words, *(word for k, v in options.items() for word in ("--" + k.replace("_", "-"), str(v)))]
+    return [*words, *(word for k, v in options.items() for word in ("--" + k.replace("_", "-"), str(v)) if word)]
 
 
 def values(summaries):
@@ -110,7 +113,9 @@ def test_evaluate_with_other_ways(finished, tmp_path):
     test = jax.jit(jaxmeta.evaluate(learner, 3))
     expected = test(done.trained.meta, jaxmeta.data.get_tasksets("glyphs", 4, 1, 2).test, parts.test_key)
     assert jaxmeta.evaluate_run(done.folder, ways=4) == jaxmeta.summarize(expected)
-    with pytest.raises(ValueError, match="ways of maml must be the run's, 2, got 4; others are for protonet, "):
+    with pytest.raises(
+        ValueError, match="ways of maml cannot be changed after training, got 4; only those of protonet, "
+    ):
         jaxmeta.evaluate_run(finished.folder, ways=4)
 
 
@@ -170,6 +175,50 @@ def test_models(model, norm):
     parts = Experiment(model=model, norm=norm, ways=3, hidden=4).build()
     task = jax.eval_shape(parts.tasksets.test, parts.test_key)
     assert jax.eval_shape(parts.model.apply, parts.meta.params, task.query.x).shape == (3, 3)
+
+
+def test_bfloat16_is_what_the_model_computes_in_and_nothing_else():
+    parts = Experiment(dtype="bfloat16", ways=2, hidden=4).build()
+    assert {leaf.dtype for leaf in jax.tree.leaves(parts.meta)} == {np.dtype("float32")}
+    task = jax.eval_shape(parts.tasksets.test, parts.test_key)
+    assert jax.eval_shape(parts.model.apply, parts.meta.params, task.query.x).dtype == "bfloat16"
+    metrics, grads = jax.eval_shape(parts.learner.grad, parts.meta, task, parts.test_key)
+    assert {leaf.dtype for leaf in jax.tree.leaves((metrics, grads))} == {np.dtype("float32")}
+
+
+def test_bfloat16_gives_nearly_the_same_gradient():
+    def gradient(dtype):
+        parts = Experiment("sinusoid", dtype=dtype).build()
+        task = parts.tasksets.train(parts.train_key)
+        return parts.learner.grad(parts.meta, task, parts.test_key)[1].params["params"]
+
+    exact, rounded = gradient("float32"), gradient("bfloat16")
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(rounded), strict=True):
+        assert 0 < np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a)
+
+
+@pytest.mark.parametrize("learner", [name for name, recipe in RECIPES.items() if recipe.images is not None])
+def test_every_learner_computes_in_bfloat16(learner):
+    """A Cholesky factor and a solver of programs have no bfloat16: the features that they get are float32."""
+    parts = Experiment(learner=learner, dtype="bfloat16", model="fc").build()
+    task = jax.eval_shape(parts.tasksets.train, parts.train_key)
+    metrics, _ = jax.eval_shape(parts.learner.grad, parts.meta, task, parts.train_key)
+    assert {leaf.dtype for leaf in jax.tree.leaves(metrics)} == {np.dtype("float32")}
+
+
+def test_remat_needs_less_memory():
+    plain, remat = (
+        Experiment(ways=5, shots=5, steps=3, num_tasks=1, hidden=4, norm="none", remat=remat).build().estimate()
+        for remat in (False, True)
+    )
+    assert remat.temporary_bytes < 0.7 * plain.temporary_bytes
+
+
+def test_clip_bounds_the_gradient_that_the_outer_optimizer_sees():
+    parts = Experiment("sinusoid", learner="reptile", outer_rate=1.0, outer_schedule="constant", clip=1e-3).build()
+    grads = jax.tree.map(np.ones_like, parts.meta)
+    updates, _ = parts.optimizer.update(grads, parts.optimizer.init(parts.meta), parts.meta)
+    np.testing.assert_allclose(optax.tree.norm(updates), 1e-3, rtol=1e-5)
 
 
 def test_everything_follows_from_the_seed():
@@ -258,7 +307,22 @@ def refused(arguments, capsys):
         ({"context-size": 5}, "context_size does not apply to maml, only to cavia"),
         ({"proximal": 5}, "proximal does not apply to maml, only to imaml"),
         ({"learner": "protonet", "steps": 5}, "steps does not apply to protonet, only to maml, fomaml"),
+        ({"learner": "fomaml", "remat": ""}, "remat does not apply to fomaml, only to maml"),
+        ({"meta-gradient": "first-order", "remat": ""}, "remat does not apply to meta_gradient='first-order'"),
+        ({"clip": 0}, "clip must be a positive number, got 0"),
         ({"train-ways": 5}, "train_ways does not apply to maml, only to protonet"),
+        ({"horizon": 5}, "horizon does not apply to glyphs, got 5"),
+        ({"benchmark": "particles2d", "shots": 5}, "shots does not apply to particles2d, got 5"),
+        ({"benchmark": "particles2d", "learner": "maml"}, "learner must be one of maml-trpo, promp"),
+        ({"benchmark": "particles2d", "learner": "rl2", "steps": 2}, "steps does not apply to rl2, only to maml-trpo"),
+        ({"benchmark": "particles2d", "learner": "maml-trpo", "clip": 1.0}, "clip does not apply to maml-trpo"),
+        ({"benchmark": "particles2d", "variant": "mine"}, "variant must be one of 'l2l', 'promp'"),
+        ({"benchmark": "bandit-bernoulli", "backend": "mjx"}, "'bandit-bernoulli' has no option 'backend'"),
+        (
+            {"benchmark": "cartpole", "learner": "pearl"},
+            "pearl needs continuous actions, those of cartpole are discrete",
+        ),
+        ({"benchmark": "particles2d", "root": "data"}, "root and download do not apply to particles2d"),
         ({"split": "vinyals"}, "split does not apply to 'glyphs'"),
     ],
 )
@@ -362,14 +426,15 @@ def test_help(words, capsys):
 
 
 def test_every_option_is_shown_and_explained(capsys):
-    fields = {field.name for field in dataclasses.fields(Experiment)}
+    fields = {field.name for run in (Experiment, RLExperiment) for field in dataclasses.fields(run)}
     shown = [name for names in _GROUPS.values() for name in names]
     assert sorted(shown) == sorted(fields)
-    assert set(_field_docs()) == fields
+    assert {name for run in (Run, Experiment, RLExperiment) for name in _field_docs(run)} == fields
 
 
 def test_list_as_a_program():
     done = subprocess.run([sys.executable, "-m", "jaxmeta", "list"], capture_output=True, text=True, env=os.environ)
     assert (done.returncode, done.stderr) == (0, "")
     names = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert names == {*jaxmeta.data.list_tasksets(), *LEARNERS, "cnn", "cnn4", "fc", "mlp"}
+    in_environments = {*envs.list_envs(), *POLICY_RECIPES}
+    assert names == {*jaxmeta.data.list_tasksets(), *LEARNERS, *in_environments, "cnn", "cnn4", "fc", "mlp"}

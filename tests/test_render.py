@@ -1,7 +1,9 @@
-"""Pages and GIFs of episodes: bodies where mujoco puts them, pictures as `render` draws them."""
+"""Pages and videos of episodes: bodies where mujoco puts them, pictures as `render` draws them."""
 
 import json
 import re
+import shutil
+import subprocess
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from jaxmeta import envs
+from jaxmeta.envs._render import draw_body
 
 mujoco: Any = pytest.importorskip("mujoco")
 STEPS = 4
@@ -50,6 +53,11 @@ def episode_of(positions, rotations, done=(0, 0, 0, 0)) -> Any:
     return envs.State(state, obs, reward, done, {}, {"task": zero})
 
 
+def drawn(physics) -> Any:
+    """What is drawn of an environment with a body."""
+    return SimpleNamespace(physics=lambda task: physics, render=lambda states: draw_body(physics, states[-1]))
+
+
 @pytest.fixture(scope="module")
 def moved() -> Any:
     """A body in random poses: an environment that has it, its states, and mujoco's centers and axes of its geoms."""
@@ -65,8 +73,7 @@ def moved() -> Any:
         centers.append(data.geom_xpos[1:].copy())
         axes.append(data.geom_xmat.reshape(-1, 3, 3)[1:, :, 2].copy())
     physics = SimpleNamespace(dt=0.05, system=SimpleNamespace(mj_model=model))
-    env = SimpleNamespace(physics=lambda task: physics)
-    return env, episode_of(positions, rotations), np.array(centers), np.array(axes)
+    return drawn(physics), episode_of(positions, rotations), np.array(centers), np.array(axes)
 
 
 def page_data(path):
@@ -101,7 +108,7 @@ def test_page_needs_no_other_file(moved, tmp_path):
 
 def test_gif_follows_the_body(moved, tmp_path):
     env, states = moved[:2]
-    envs.save_gif(env, states, tmp_path / "a.gif", frames_per_second=10)
+    envs.save_video(env, states, tmp_path / "a.gif", frames_per_second=10)
     with Image.open(tmp_path / "a.gif") as image:
         assert (image.info["duration"], image.info["loop"]) == (100, 0)
     frames = gif_frames(tmp_path / "a.gif")
@@ -122,8 +129,7 @@ def test_nearer_parts_hide_farther_ones(tmp_path):
         model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{''.join(order)}<body/></worldbody></mujoco>")
         physics = SimpleNamespace(dt=0.1, system=SimpleNamespace(mj_model=model))
         states = episode_of([[[0.0, 0.0, 0.0]]], [[[1.0, 0.0, 0.0, 0.0]]], done=[0])
-        env: Any = SimpleNamespace(physics=lambda task, physics=physics: physics)
-        envs.save_gif(env, states, tmp_path / "a.gif")
+        envs.save_video(drawn(physics), states, tmp_path / "a.gif")
         pixels = gif_frames(tmp_path / "a.gif")[0]
         green, red = ((pixels[..., i] - pixels[..., 1 - i] > 100).sum() for i in (1, 0))
         assert green == pytest.approx(np.pi * (0.3 * 120 / 1.4 + 1) ** 2, rel=0.03)  # with an outline
@@ -145,9 +151,49 @@ def test_gif_of_particles_is_what_render_draws(tmp_path):
         return state, state
 
     _, states = jax.lax.scan(step, start, length=6)
-    envs.save_gif(env, states, tmp_path / "a.gif")
+    envs.save_video(env, states, tmp_path / "a.gif")
     episode = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(4)]  # which reach the goal
     np.testing.assert_array_equal(gif_frames(tmp_path / "a.gif"), [env.render(episode[: i + 1]) for i in range(4)])
+
+
+PROGRAM = """#!/bin/sh
+for last; do :; done
+echo "$@" > "$last.args"
+exec cat > "$last"
+"""
+
+
+def test_mp4_is_what_ffmpeg_makes_of_the_frames(moved, tmp_path, monkeypatch):
+    """Of a program that writes down what it is given."""
+    env, states = moved[:2]
+    (tmp_path / "ffmpeg").write_text(PROGRAM)
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    envs.save_video(env, states, tmp_path / "a.mp4", frames_per_second=12.5)
+    envs.save_video(env, states, tmp_path / "a.gif")
+    given = np.fromfile(tmp_path / "a.mp4", np.uint8).reshape(STEPS, 240, 320, 3)
+    assert np.abs(given - gif_frames(tmp_path / "a.gif")).mean() < 2  # a GIF has 256 colours
+    assert "-f rawvideo -pix_fmt rgb24 -s 320x240 -r 12.5 -i -" in (tmp_path / "a.mp4.args").read_text()
+
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\necho no such codec >&2; exit 1\n")
+    with pytest.raises(RuntimeError, match="ffmpeg failed: no such codec"):
+        envs.save_video(env, states, tmp_path / "a.mp4")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match="an MP4 needs ffmpeg, .* install it, or save a .gif"):
+        envs.save_video(env, states, tmp_path / "b.mp4")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg")
+def test_mp4_shows_the_frames(moved, tmp_path):
+    """Also of odd numbers of pixels."""
+    env, states = moved[:2]
+    odd: Any = SimpleNamespace(render=lambda states: env.render(states)[:-1, :-1])
+    envs.save_video(odd, states, tmp_path / "a.mp4")
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    shown = subprocess.run(["ffmpeg", "-i", tmp_path / "a.mp4", *raw], check=True, capture_output=True).stdout
+    frames = np.frombuffer(shown, np.uint8).reshape(STEPS, 240, 320, 3)[:, :-1, :-1]
+    episode = [jax.tree.map(lambda x, i=i: x[i], states) for i in range(STEPS)]
+    assert np.abs(frames - np.stack([odd.render([state]) for state in episode]).astype(int)).mean() < 5
 
 
 def test_errors(moved, tmp_path):
@@ -156,13 +202,15 @@ def test_errors(moved, tmp_path):
     start = bandit.reset(jax.random.key(0))
     with pytest.raises(ValueError, match="env must have a body, as .* got BernoulliBandit"):
         envs.save_html(bandit, start, tmp_path / "a.html")
-    with pytest.raises(ValueError, match="env must have a body or a method render, got BernoulliBandit"):
-        envs.save_gif(bandit, jax.tree.map(lambda x: x[None], start), tmp_path / "a.gif")
+    with pytest.raises(ValueError, match="env must have a method render, got BernoulliBandit"):
+        envs.save_video(bandit, jax.tree.map(lambda x: x[None], start), tmp_path / "a.gif")
     with pytest.raises(ValueError, match=r"states must be those of one episode, stacked; got observations \(3,\)"):
         envs.save_html(env, jax.tree.map(lambda x: x[0], states), tmp_path / "a.html")
+    with pytest.raises(ValueError, match="ending of path must be one of '.gif', '.mp4', got '.avi'"):
+        envs.save_video(env, states, tmp_path / "a.avi")
     for rate in (0, 51, float("nan")):
         with pytest.raises(ValueError, match="frames_per_second must be"):
-            envs.save_gif(env, states, tmp_path / "a.gif", frames_per_second=rate)
+            envs.save_video(env, states, tmp_path / "a.gif", frames_per_second=rate)
 
 
 @pytest.mark.slow
@@ -171,7 +219,11 @@ def test_bodies_of_brax(name, tmp_path):
     env: Any = envs.make(name)
     states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 2))
     envs.save_html(env, states, tmp_path / "a.html")
-    envs.save_gif(env, states, tmp_path / "a.gif")
+    gym = envs.GymEnv(env, render_mode="rgb_array")
+    gym.reset(seed=0)
+    image = np.asarray(gym.render())
+    assert image.shape == (240, 320, 3) and image.dtype == np.uint8
+    assert 0.005 < (image.max(axis=-1) < 200).mean() < 0.2  # the body; lines of the floor are lighter
     ends = np.array(page_data(tmp_path / "a.html")["ends"])
     radius = np.array(page_data(tmp_path / "a.html")["radius"])
     lowest = (ends[..., 2] - radius[:, None]).min(axis=(1, 2))

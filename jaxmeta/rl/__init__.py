@@ -1,5 +1,6 @@
 """Meta-reinforcement learning: rollouts, adaptation and the outer update in one XLA program."""
 
+from jaxmeta.rl._agent import AdaptingAgent as AdaptingAgent
 from jaxmeta.rl._algorithms import e_maml as e_maml
 from jaxmeta.rl._algorithms import maml_a2c as maml_a2c
 from jaxmeta.rl._algorithms import maml_trpo as maml_trpo
@@ -15,12 +16,19 @@ from jaxmeta.rl._evaluate import AdaptationCurve as AdaptationCurve
 from jaxmeta.rl._evaluate import Interval as Interval
 from jaxmeta.rl._evaluate import adaptation_curve as adaptation_curve
 from jaxmeta.rl._evaluate import interquartile_mean as interquartile_mean
+from jaxmeta.rl._latent import LatentPolicy as LatentPolicy
+from jaxmeta.rl._latent import pearl_curve as pearl_curve
+from jaxmeta.rl._latent import posterior_sampling as posterior_sampling
 from jaxmeta.rl._learned_discount import learned_discount as learned_discount
 from jaxmeta.rl._meta_policy import Training as Training
 from jaxmeta.rl._meta_policy import TrainingState as TrainingState
+from jaxmeta.rl._pearl import PearlState as PearlState
+from jaxmeta.rl._pearl import pearl as pearl
 from jaxmeta.rl._policies import CategoricalPolicy as CategoricalPolicy
 from jaxmeta.rl._policies import GaussianPolicy as GaussianPolicy
 from jaxmeta.rl._policies import RecurrentPolicy as RecurrentPolicy
+from jaxmeta.rl._replay import Replay as Replay
+from jaxmeta.rl._replay import Transition as Transition
 from jaxmeta.rl._returns import discounted_returns as discounted_returns
 from jaxmeta.rl._returns import gae as gae
 from jaxmeta.rl._returns import linear_baseline as linear_baseline
@@ -29,6 +37,7 @@ from jaxmeta.rl._rl2 import rl2 as rl2
 from jaxmeta.rl._rollout import Trajectory as Trajectory
 from jaxmeta.rl._rollout import episode_returns as episode_returns
 from jaxmeta.rl._rollout import rollout as rollout
+from jaxmeta.rl._sac import TanhGaussian as TanhGaussian
 from jaxmeta.rl._surrogates import clipped as clipped
 from jaxmeta.rl._surrogates import dice as dice
 from jaxmeta.rl._surrogates import policy_gradient as policy_gradient

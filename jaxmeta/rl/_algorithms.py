@@ -1,6 +1,7 @@
 """Meta-policy search by name: what is minimised on the data of a meta-iteration, and by which optimizer."""
 
 import optax
+from jax.sharding import Mesh
 
 from jaxmeta._checks import check_size
 from jaxmeta._meta_gradient import MetaGradient
@@ -19,6 +20,7 @@ def maml_trpo(
     optimizer: optax.GradientTransformation | None = None,
     surrogate: Surrogate = ratio,
     meta_gradient: MetaGradient | None = None,
+    mesh: Mesh | None = None,
 ) -> Training:
     """MAML with a policy gradient inside and TRPO outside.
 
@@ -34,6 +36,9 @@ def maml_trpo(
         optimizer: the outer one; `trpo(0.01)` if `None`.
         surrogate: of the inner loss: `ratio`, `reinforce` (the paper's) or `dice`.
         meta_gradient: `jaxmeta.reverse()` (the default), `mixed()`, `first_order()` or `truncated(n)`.
+        mesh: devices to divide the tasks over, e.g. `jaxmeta.task_mesh()`; the state is the same on all of them. The
+            episodes do not depend on the mesh, so the result does not either, up to the order of a sum. Give it to
+            `jaxmeta.loop` too.
 
     Returns:
         A `Training`. Its metrics: `return_0`, ... `return_<steps>`, the mean undiscounted return after so many inner
@@ -62,7 +67,7 @@ def maml_trpo(
     """
     check_size(steps=steps)
     outer = Outer(trpo() if optimizer is None else optimizer, ratio)
-    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks)
+    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
 
 
 def promp(
@@ -77,6 +82,7 @@ def promp(
     kl_penalty: float = 5e-4,
     surrogate: Surrogate = ratio,
     meta_gradient: MetaGradient | None = None,
+    mesh: Mesh | None = None,
 ) -> Training:
     """ProMP, proximal meta-policy search: several clipped steps on the same data, as PPO does.
 
@@ -91,6 +97,7 @@ def promp(
         kl_penalty: weight of the divergence of the unadapted policy from the one that played, the paper's `eta`.
         surrogate: of the inner loss.
         meta_gradient: see `maml_trpo`.
+        mesh: see `maml_trpo`.
 
     Returns:
         A `Training`, see `maml_trpo`.
@@ -111,7 +118,7 @@ def promp(
     """
     check_size(steps=steps)
     outer = Outer(optax.adam(1e-3) if optimizer is None else optimizer, clipped(clip), epochs, kl_penalty)
-    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks)
+    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
 
 
 def maml_a2c(
@@ -123,6 +130,7 @@ def maml_a2c(
     optimizer: optax.GradientTransformation | None = None,
     surrogate: Surrogate = reinforce,
     meta_gradient: MetaGradient | None = None,
+    mesh: Mesh | None = None,
 ) -> Training:
     """MAML with an advantage policy gradient (REINFORCE with a baseline, A2C) inside and outside.
 
@@ -136,6 +144,7 @@ def maml_a2c(
         optimizer: the outer one; `optax.adam(1e-3)` if `None`.
         surrogate: of the inner loss.
         meta_gradient: see `maml_trpo`.
+        mesh: see `maml_trpo`.
 
     Returns:
         A `Training`, see `maml_trpo`.
@@ -150,7 +159,7 @@ def maml_a2c(
     """
     check_size(steps=steps)
     outer = Outer(optax.adam(1e-3) if optimizer is None else optimizer, reinforce)
-    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks)
+    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
 
 
 def e_maml(
@@ -162,6 +171,7 @@ def e_maml(
     exploration: float = 1.0,
     surrogate: Surrogate = reinforce,
     meta_gradient: MetaGradient | None = None,
+    mesh: Mesh | None = None,
 ) -> Training:
     """E-MAML: MAML whose unadapted policy is also paid for where it looks.
 
@@ -176,6 +186,7 @@ def e_maml(
         exploration: weight of the term, a mean over steps; the number of episodes would be exact, and noisy.
         surrogate: of the inner loss.
         meta_gradient: see `maml_trpo`.
+        mesh: see `maml_trpo`.
 
     Returns:
         A `Training`, see `maml_trpo`.
@@ -191,7 +202,7 @@ def e_maml(
     if num_tasks < 2:
         raise ValueError(f"num_tasks must be at least 2, got {num_tasks}")
     outer = Outer(trpo() if optimizer is None else optimizer, ratio, exploration=exploration)
-    return meta_policy_search(Inner(collect, inner, surrogate, 1, meta_gradient), outer, num_tasks)
+    return meta_policy_search(Inner(collect, inner, surrogate, 1, meta_gradient), outer, num_tasks, mesh)
 
 
 def multi_task_ppo(
@@ -201,6 +212,7 @@ def multi_task_ppo(
     optimizer: optax.GradientTransformation | None = None,
     epochs: int = 5,
     clip: float = 0.3,
+    mesh: Mesh | None = None,
 ) -> Training:
     """PPO on all tasks with no inner loop: the control that meta-learning must beat after the same adaptation.
 
@@ -210,6 +222,7 @@ def multi_task_ppo(
         optimizer: `optax.adam(1e-3)` if `None`.
         epochs: steps on the data of one iteration.
         clip: see `clipped`.
+        mesh: see `maml_trpo`.
 
     Returns:
         A `Training`, see `maml_trpo`; the only return is `return_0`.
@@ -223,4 +236,4 @@ def multi_task_ppo(
         https://arxiv.org/abs/1707.06347
     """
     outer = Outer(optax.adam(1e-3) if optimizer is None else optimizer, clipped(clip), epochs)
-    return meta_policy_search(Inner(collect, optax.identity(), ratio, 0), outer, num_tasks)
+    return meta_policy_search(Inner(collect, optax.identity(), ratio, 0), outer, num_tasks, mesh)

@@ -10,7 +10,7 @@ from flax import struct
 from jaxmeta._checks import check_finite, check_size
 from jaxmeta._types import PyTree, Task
 from jaxmeta.envs import MetaEnv
-from jaxmeta.rl._returns import discounted_returns, gae, linear_baseline, normalize
+from jaxmeta.rl._returns import discounted_returns, gae, linear_baseline, next_step, normalize
 from jaxmeta.rl._rollout import Policy, Trajectory, rollout
 
 
@@ -74,9 +74,8 @@ class Collector:
         ended = data.terminated | data.truncated
         returns = discounted_returns(data.reward, ended, discount=discount)
         value = linear_baseline(data.obs, returns, data.valid)
-        next_value = jnp.append(value[1:], jnp.zeros_like(value[:1]), axis=0)
         ends = ended, jnp.zeros_like(ended)
-        advantage = gae(data.reward, value, next_value, *ends, discount=discount, trace_decay=trace_decay)
+        advantage = gae(data.reward, value, next_step(value), *ends, discount=discount, trace_decay=trace_decay)
         return Samples(data, normalize(advantage, data.valid))
 
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
+from jax.sharding import Mesh
 
 from jaxmeta._checks import check_size, check_transformation
+from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, PyTree
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Inner, collect_and_adapt
@@ -33,6 +35,7 @@ def adaptation_curve(
     steps: int = 3,
     *,
     surrogate: Surrogate = ratio,
+    mesh: Mesh | None = None,
 ) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
     """Builds an evaluation: adapt to tasks, and measure before and after each inner step.
 
@@ -42,6 +45,7 @@ def adaptation_curve(
             optax schedule in `inner` counts them, as in the example.
         steps: inner steps.
         surrogate: of the inner loss.
+        mesh: devices to divide the tasks over, see `maml_trpo`.
 
     Returns:
         `(meta, tasks, key) -> AdaptationCurve`, a pure function to jit. For tasks that were not trained on there is
@@ -80,7 +84,7 @@ def adaptation_curve(
 
     def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
         keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
-        return jax.vmap(partial(in_task, meta))(tasks, keys)
+        return constrain(jax.vmap(partial(in_task, meta))(*over_tasks((tasks, keys), mesh)), mesh)
 
     return run
 

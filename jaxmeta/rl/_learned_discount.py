@@ -3,13 +3,16 @@
 Learns what return to optimise, by how the update that it leads to does on the next episodes.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jaxmeta._checks import check_size, check_transformation
+from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Training, TrainingState, mean_over_tasks
@@ -25,6 +28,7 @@ def learned_discount(
     num_tasks: int = 20,
     discount: float = 0.9,
     trace_decay: float = 0.9,
+    mesh: Mesh | None = None,
 ) -> Training:
     """A policy gradient whose discount and trace decay are learned while it runs: one lifetime, no inner loop anew.
 
@@ -38,6 +42,7 @@ def learned_discount(
         num_tasks: tasks per iteration.
         discount: where the learned discount starts, between 0 and 1.
         trace_decay: where the learned trace decay starts, between 0 and 1.
+        mesh: see `maml_trpo`.
 
     Returns:
         A `Training`. Its `meta` is `MetaParams` of the policy's parameters and of the logits, a dictionary; its metrics
@@ -71,7 +76,7 @@ def learned_discount(
         def in_task(data: Trajectory) -> jax.Array:
             return surrogate_loss(collect, reinforce, params, collect.judge(data, **numbers))
 
-        return mean_over_tasks(in_task, data)
+        return mean_over_tasks(in_task, data, mesh=mesh)
 
     def init(params: PyTree) -> TrainingState:
         logits = jax.tree.map(jax.scipy.special.logit, {"discount": discount, "trace_decay": trace_decay})
@@ -88,7 +93,7 @@ def learned_discount(
         tasks = collect.env.sample_tasks(task_key, num_tasks)
 
         def play(params: PyTree, key: jax.Array) -> Trajectory:
-            return jax.vmap(collect.play, (None, 0, 0))(params, tasks, jax.random.split(key, num_tasks))
+            return jax.vmap(partial(collect.play, params))(*over_tasks((tasks, jax.random.split(key, num_tasks)), mesh))
 
         data = play(params, keys[0])
 
@@ -107,6 +112,6 @@ def learned_discount(
             **jax.tree.map(jax.nn.sigmoid, logits),
         }
         meta = MetaParams(params, optax.apply_updates(logits, updates))
-        return TrainingState(meta, (opt_state, meta_opt_state)), metrics
+        return constrain((TrainingState(meta, (opt_state, meta_opt_state)), metrics), mesh)
 
     return Training(init, step)

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_finite, check_size, check_transformation
 from jaxmeta._learned import combine, partition
 from jaxmeta._meta_gradient import MetaGradient
+from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree
 from jaxmeta.rl._collector import Collector, Samples
 from jaxmeta.rl._returns import masked_mean
@@ -38,6 +40,10 @@ class Training(NamedTuple):
     """`(state, key) -> (state, metrics)`: sample tasks, play, adapt and update."""
 
 
+InnerState = tuple[PyTree, optax.OptState]
+"""Parameters in the inner loop, and the inner optimizer's state."""
+
+
 class Inner(NamedTuple):
     """How a policy adapts to a task."""
 
@@ -58,7 +64,7 @@ class Outer(NamedTuple):
     exploration: float = 0.0
 
 
-def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int) -> Training:
+def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | None) -> Training:
     """The training that `maml_trpo`, `promp` and the others are cases of."""
     check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
     check_size(num_tasks=num_tasks, epochs=outer.epochs)
@@ -74,15 +80,16 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int) -> Training:
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
         task_key, key = jax.random.split(key)
         tasks = inner.collect.env.sample_tasks(task_key, num_tasks)
-        keys = jax.random.split(key, num_tasks)
-        _, samples = jax.vmap(partial(collect_and_adapt, inner, state.meta))(tasks, keys)
+        tasks, keys = over_tasks((tasks, jax.random.split(key, num_tasks)), mesh)
+        _, samples = over_tasks(jax.vmap(partial(collect_and_adapt, inner, state.meta))(tasks, keys), mesh)
         returns = jax.vmap(jax.vmap(episode_returns))(samples.trajectory).mean(axis=2)  # [num_tasks, steps + 1]
 
         def loss_fn(meta: MetaParams) -> jax.Array:
-            return mean_over_tasks(partial(_task_loss, inner, outer, meta), samples, _standardize(returns[:, -1]))
+            credit = _standardize(returns[:, -1])
+            return mean_over_tasks(partial(_task_loss, inner, outer, meta), samples, credit, mesh=mesh)
 
         def kl_fn(meta: MetaParams) -> jax.Array:
-            return mean_over_tasks(partial(_divergence, inner, meta), samples)
+            return mean_over_tasks(partial(_divergence, inner, meta), samples, mesh=mesh)
 
         def epoch(carry: tuple[MetaParams, optax.OptState], _: None) -> tuple[Any, None]:
             meta, opt_state = carry
@@ -100,7 +107,7 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int) -> Training:
             metrics |= opt_state._asdict()
         else:
             metrics["kl"] = kl_fn(meta)
-        return TrainingState(meta, opt_state), metrics
+        return constrain((TrainingState(meta, opt_state), metrics), mesh)
 
     return Training(init, step)
 
@@ -111,17 +118,26 @@ def collect_and_adapt(inner: Inner, meta: MetaParams, task: PyTree, key: jax.Arr
     The scan's last update is dropped: so there is one copy of the environment in the program.
     """
 
-    def step(carry: tuple[PyTree, optax.OptState], key: jax.Array) -> tuple[Any, tuple[PyTree, Samples]]:
-        params, state = carry
-        samples = inner.collect(params, task, key)
-        one = jax.tree.map(lambda x: x[None], samples)
-        end = unroll(partial(_inner_loss, inner), inner.optimizer, params, None, one, state=state)
-        return (end.params, end.state), (params, samples)
+    def step(carry: InnerState, key: jax.Array) -> tuple[InnerState, tuple[PyTree, Samples]]:
+        samples = inner.collect(carry[0], task, key)
+        return adapt_once(inner, carry, samples), (carry[0], samples)
 
+    return jax.lax.scan(step, begin(inner, meta), jax.random.split(key, inner.steps + 1))[1]
+
+
+def begin(inner: Inner, meta: MetaParams) -> InnerState:
+    """Where the inner loop starts."""
     # Nothing learned may have the structure of another inner optimizer's state.
     learned = meta.learned if jax.tree.leaves(meta.learned) else None
-    start = meta.params, combine(learned, inner.optimizer.init(meta.params))
-    return jax.lax.scan(step, start, jax.random.split(key, inner.steps + 1))[1]
+    return meta.params, combine(learned, inner.optimizer.init(meta.params))
+
+
+def adapt_once(inner: Inner, start: InnerState, samples: Samples) -> InnerState:
+    """One inner step."""
+    params, state = start
+    one = jax.tree.map(lambda x: x[None], samples)
+    end = unroll(partial(_inner_loss, inner), inner.optimizer, params, None, one, state=state)
+    return end.params, end.state
 
 
 def _adapted(inner: Inner, meta: MetaParams, samples: Samples) -> PyTree:
@@ -159,9 +175,9 @@ def _inner_loss(inner: Inner, params: PyTree, batch: Any, samples: Any) -> tuple
     return surrogate_loss(inner.collect, inner.surrogate, params, samples), {}
 
 
-def mean_over_tasks(fn: Callable[..., jax.Array], *xs: PyTree) -> jax.Array:
-    """On a CPU one task after the other: what its gradient needs then stays in the caches."""
-    if jax.default_backend() == "cpu":
+def mean_over_tasks(fn: Callable[..., jax.Array], *xs: PyTree, mesh: Mesh | None) -> jax.Array:
+    """On one CPU one task after the other: what its gradient needs then stays in the caches."""
+    if mesh is None and jax.default_backend() == "cpu":
         return jnp.mean(jax.lax.map(jax.checkpoint(lambda x: fn(*x)), xs))
     return jnp.mean(jax.vmap(fn)(*xs))
 

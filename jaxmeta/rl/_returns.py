@@ -120,6 +120,11 @@ def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, rid
         return (features @ solution).reshape(valid.shape)
 
 
+def next_step(value: jax.Array) -> jax.Array:
+    """What follows each step along the first axis, and 0 after the last one."""
+    return jnp.append(value[1:], jnp.zeros_like(value[:1]), axis=0)
+
+
 def masked_mean(x: jax.Array, valid: jax.Array) -> jax.Array:
     """The mean over the valid steps, 0 if there are none."""
     return jnp.sum(jnp.where(valid, x, 0)) / jnp.maximum(jnp.sum(valid), 1)

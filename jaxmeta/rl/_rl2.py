@@ -10,14 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jaxmeta._checks import check_finite, check_size, check_transformation
+from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree
 from jaxmeta.rl._collector import Samples, check_fraction
 from jaxmeta.rl._distributions import Distribution
 from jaxmeta.rl._meta_policy import Training, TrainingState
 from jaxmeta.rl._policies import RecurrentPolicy
-from jaxmeta.rl._returns import gae, masked_mean, normalize
+from jaxmeta.rl._returns import gae, masked_mean, next_step, normalize
 from jaxmeta.rl._rollout import Trajectory, episode_returns, rollout
 from jaxmeta.rl._surrogates import clipped
 from jaxmeta.rl._trial import Trial
@@ -36,6 +38,7 @@ def rl2(
     clip: float = 0.2,
     value_weight: float = 0.5,
     entropy_weight: float = 0.01,
+    mesh: Mesh | None = None,
 ) -> Training:
     """RL2 with PPO: the memory is empty at the start of a trial, and gradients go back through all of it.
 
@@ -54,6 +57,7 @@ def rl2(
         clip: see `clipped`.
         value_weight: of the critic's squared error.
         entropy_weight: of the entropy, which is paid for.
+        mesh: see `maml_trpo`.
 
     Returns:
         A `Training`. Its metrics: `return`, the mean undiscounted return of a trial; `loss`, minus that; `entropy` in
@@ -108,17 +112,18 @@ def rl2(
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
         task_key, play_key, key = jax.random.split(key, 3)
         tasks = trial.sample_tasks(task_key, num_tasks)
-        data = _play(trial, policy, state.meta.params, tasks, jax.random.split(play_key, num_tasks))
+        tasks, keys = over_tasks((tasks, jax.random.split(play_key, num_tasks)), mesh)
+        data = over_tasks(_play(trial, policy, state.meta.params, tasks, keys), mesh, axis=1)
         _, value = _replay(policy, state.meta.params, data.obs)
-        next_value = jnp.append(value[1:], jnp.zeros_like(value[:1]), axis=0)
         ends = data.terminated, data.truncated
-        advantage = gae(data.reward, value, next_value, *ends, discount=discount, trace_decay=trace_decay)
+        advantage = gae(data.reward, value, next_step(value), *ends, discount=discount, trace_decay=trace_decay)
         samples = Samples(data, normalize(advantage, data.valid))
-        update = partial(_update, objective, optimizer, (samples, advantage + value), minibatches)
+        update = partial(_update, objective, optimizer, (samples, advantage + value), minibatches, mesh)
         (meta, opt_state), metrics = jax.lax.scan(update, (state.meta, state.opt_state), jax.random.split(key, epochs))
         mean_return = jnp.mean(episode_returns(data))
         metrics = jax.tree.map(lambda x: x[-1], metrics)
-        return TrainingState(meta, opt_state), {"loss": -mean_return, "return": mean_return, **metrics}
+        metrics = {"loss": -mean_return, "return": mean_return, **metrics}
+        return constrain((TrainingState(meta, opt_state), metrics), mesh)
 
     return Training(init, step)
 
@@ -149,6 +154,7 @@ def _update(
     optimizer: optax.GradientTransformation,
     data: PyTree,
     minibatches: int,
+    mesh: Mesh | None,
     carry: tuple[MetaParams, optax.OptState],
     key: jax.Array,
 ) -> tuple[tuple[MetaParams, optax.OptState], Metrics]:
@@ -156,7 +162,8 @@ def _update(
 
     def step(carry: tuple[MetaParams, optax.OptState], chosen: jax.Array) -> tuple[Any, Metrics]:
         meta, opt_state = carry
-        grads, metrics = jax.grad(objective, has_aux=True)(meta, *jax.tree.map(lambda x: x[:, chosen], data))
+        minibatch = over_tasks(jax.tree.map(lambda x: x[:, chosen], data), mesh, axis=1)
+        grads, metrics = jax.grad(objective, has_aux=True)(meta, *minibatch)
         updates, opt_state = optimizer.update(grads, opt_state, meta)
         return (optax.apply_updates(meta, updates), opt_state), metrics
 

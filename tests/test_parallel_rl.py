@@ -1,0 +1,140 @@
+"""Meta-RL with its tasks divided over devices: the same numbers on one, two and eight, and truly divided episodes."""
+
+import functools
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxmeta
+from jaxmeta import envs, rl
+from jaxmeta._parallel import over_tasks, replicate
+
+TASKS = 11  # no multiple of the devices
+ENV = envs.make("particles2d", horizon=5)
+
+
+def policy(params, obs):
+    mean = jnp.tanh(obs @ params["weights"] + params["bias"][(None,) * (obs.ndim - 1)])
+    return rl.DiagonalGaussian(mean, jnp.full_like(mean, -0.5))
+
+
+COLLECT = rl.Collector(env=ENV, policy=policy, episodes=3)
+INNER = optax.sgd(0.1)
+TRIAL = rl.Trial(envs.make("bandit-bernoulli", arms=2, horizon=4))
+NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, hidden=4)
+
+TRAININGS = {
+    "maml_trpo": lambda mesh: rl.maml_trpo(COLLECT, INNER, num_tasks=TASKS, mesh=mesh),
+    "promp": lambda mesh: rl.promp(COLLECT, INNER, num_tasks=TASKS, epochs=2, optimizer=optax.sgd(0.1), mesh=mesh),
+    "maml_a2c": lambda mesh: rl.maml_a2c(COLLECT, INNER, num_tasks=TASKS, optimizer=optax.sgd(0.1), mesh=mesh),
+    "e_maml": lambda mesh: rl.e_maml(COLLECT, INNER, num_tasks=TASKS, mesh=mesh),
+    "multi_task_ppo": lambda mesh: rl.multi_task_ppo(COLLECT, num_tasks=TASKS, optimizer=optax.sgd(0.1), mesh=mesh),
+    "learned_discount": lambda mesh: rl.learned_discount(
+        COLLECT, optax.sgd(0.1), optax.sgd(0.1), num_tasks=TASKS, mesh=mesh
+    ),
+    "rl2": lambda mesh: rl.rl2(
+        TRIAL, NETWORK, num_tasks=12, minibatches=2, epochs=2, optimizer=optax.sgd(0.1), mesh=mesh
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    """Rounding says little then, even after the conjugate gradients of a trust region."""
+    with jax.enable_x64(True):
+        yield
+
+
+def start(name):
+    if name != "rl2":
+        return {"weights": jnp.array([[0.3, -0.2], [0.1, 0.4]]), "bias": jnp.array([0.2, -0.1])}
+    return jax.jit(NETWORK.init)(jax.random.key(0), jnp.zeros((1, TRIAL.observation_size)), NETWORK.empty_memory(1))
+
+
+@functools.cache
+def compiled(name, devices):
+    """An iteration, and what it takes."""
+    training = TRAININGS[name](jaxmeta.task_mesh(devices) if devices else None)
+    args = training.init(start(name)), jax.random.key(1)
+    return jax.jit(training.step).lower(*args).compile(), args
+
+
+CASES = [("promp", 8), ("rl2", 8)]
+SLOW = [("promp", 1), ("promp", 2), ("rl2", 2), ("maml_trpo", 2), ("maml_trpo", 8), ("maml_a2c", 8), ("e_maml", 8)]
+SLOW += [("multi_task_ppo", 8), ("learned_discount", 2), ("learned_discount", 8)]
+
+
+@pytest.mark.parametrize(("name", "devices"), CASES + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW])
+def test_an_iteration_does_not_depend_on_the_devices(name, devices):
+    step, (start, key) = compiled(name, None)
+    expected = step(start, key)  # state and metrics
+    moved = jax.tree.map(lambda x, y: np.abs(x - y).max(), start.meta, expected[0].meta)
+    assert max(jax.tree.leaves(moved)) > 1e-3
+
+    mesh = jaxmeta.task_mesh(devices)
+    step, args = compiled(name, devices)
+    found = step(*replicate(args, mesh))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-8), found, expected)
+    assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(found))
+
+
+def test_episodes_and_losses_are_divided():
+    """Each device has two of the eleven tasks throughout the program, and sends only what is added up over them."""
+    program = compiled("promp", 8)[0].as_text() or ""
+    sizes = {int(size) for shape in re.findall(r"\w\[([\d,]+)\]", program) for size in shape.split(",")}
+    assert 2 in sizes and not sizes & {11, 16}
+    sent = re.findall(r"= (.+?) (all-\w+|collective-\w+|reduce-scatter)\(", program)
+    assert {name for _, name in sent} == {"all-reduce"}
+    shapes = re.findall(r"\w\[([\d,]*)\]", " ".join(shapes for shapes, _ in sent))
+    elements = sum(np.prod([int(n) for n in shape.split(",") if n]) for shape in shapes)
+    parameters = 6
+    assert 2 * parameters <= elements <= 2 * parameters + 8  # gradients of the loss and the penalty, and eight numbers
+
+
+@pytest.mark.slow
+def test_the_adaptation_curve():
+    def run(mesh):
+        curve = rl.adaptation_curve(COLLECT, INNER, 1, mesh=mesh)
+        tasks = ENV.sample_tasks(jax.random.key(2), TASKS, split="test")
+        return jax.jit(curve)(jaxmeta.MetaParams(start("promp")), tasks, jax.random.key(3))
+
+    expected, found = run(None), run(jaxmeta.task_mesh())
+    assert expected.mode.shape == (TASKS, 2)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8, atol=1e-8), found, expected)
+    assert found.mode.sharding.is_fully_replicated
+
+
+def test_the_loop_goes_on_with_another_number_of_devices(tmp_path):
+    def run(devices, iterations, folder):
+        mesh = jaxmeta.task_mesh(devices) if devices else None
+
+        def step(state, key, scale):
+            keys = over_tasks(jax.random.split(key, TASKS), mesh)
+            draws = jax.vmap(jax.random.normal)(keys)
+            return state + scale * jnp.mean(draws), {"loss": jnp.mean(draws**2)}
+
+        return jaxmeta.loop(
+            step,
+            jnp.array(0.0),
+            jax.random.key(0),
+            jnp.array(2.0),
+            iterations=iterations,
+            log_every=2,
+            validate_every=2,
+            mesh=mesh,
+            folder=folder,
+            progress=False,
+        )
+
+    expected = run(None, 4, None)
+    run(8, 2, tmp_path)
+    again = run(2, 4, tmp_path)
+    np.testing.assert_allclose(again.state, expected.state, rtol=1e-8)
+    assert len(again.state.sharding.device_set) == 2
+    for ours, theirs in zip(again.history, expected.history, strict=True):
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-8)
