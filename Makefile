@@ -54,7 +54,7 @@ smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	  --length 8 --sequences 1 --samples 2 --rounds 1 --only first_order --output runs/smoke/meta_gradients.json
 	$(BIN)/python experiments/benchmarks/suite.py --num-tasks 2 --hidden 4 --size 64 --rounds 1 --updates 2 \
 	  --only sinusoid "MAML, 1 step, first" --output runs/smoke/suite.json
-	$(BIN)/python experiments/benchmarks/scaling.py --devices 1 2 --num-tasks 2 --steps 1 --hidden 4 --base-tasks 2 --rounds 1 \
+	$(BIN)/python experiments/benchmarks/scaling.py --devices 1 2 --num-tasks 2 --steps 1 --hidden 64 --base-tasks 2 --rounds 1 \
 	  --output runs/smoke/scaling.json
 	$(BIN)/python experiments/benchmarks/rl.py --num-tasks 2 --episodes 2 --horizon 5 --rounds 1 --output runs/smoke/rl.json
 	$(BIN)/python experiments/benchmarks/sampling.py --rounds 2 --output runs/smoke/sampling.json

@@ -74,10 +74,12 @@ def cifar100(files: Files, request: Request) -> Examples:
         content = _load(files, path)
         try:
             classes = [_text(name) for name in fine["fine_label_names"]]
-            names += [classes[label] for label in content["fine_labels"]]
-            images.append(np.asarray(content["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+            found = [classes[label] for label in content["fine_labels"]]
+            pixels = np.asarray(content["data"], np.uint8).reshape(len(found), 3, 32, 32).transpose(0, 2, 3, 1)
         except _WRONG as error:
             raise ValueError(f"{files.where(path)} is not CIFAR-100 ({type(error).__name__}: {error})") from error
+        images.append(pixels)
+        names += found
     rows = first_rows(names, request.per_class)
     return Examples.of(np.concatenate(images)[rows], [names[row] for row in rows])
 

@@ -5,30 +5,16 @@ import io
 import json
 import os
 import posixpath
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from jaxmeta.data._archives import Files
 from jaxmeta.data._examples import PARTS, Examples, first_rows
 from jaxmeta.data._images import SUFFIXES, Picture, decode_all
+from jaxmeta.data._mat import mat_numbers
 
 _PART_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-
-_BAD_MAT = (
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    OSError,
-    EOFError,
-    NotImplementedError,
-    MemoryError,
-    zlib.error,
-)
 
 
 class Request(NamedTuple):
@@ -105,14 +91,11 @@ def aircraft(files: Files, request: Request) -> Examples:
 
 def flowers(files: Files, request: Request) -> Examples:
     """Read VGG Flowers: `jpg/image_<NNNNN>.jpg`, and the number of each one's class from `imagelabels.mat`."""
-    import scipy.io
-    from scipy.io.matlab import MatReadError
-
     name = files.find("imagelabels.mat")
     with files.open(name) as file:
         try:
-            labels = np.ravel(scipy.io.loadmat(io.BytesIO(file.read()))["labels"]).tolist()
-        except (*_BAD_MAT, MatReadError) as error:
+            labels = mat_numbers(file.read(), "labels").astype(int).tolist()
+        except ValueError as error:
             raise ValueError(f"{files.where(name)} is not the list of labels ({error}). {files.advice}") from error
     by_name = {posixpath.basename(name): name for name in _image_names(files)}
     wanted = [f"image_{number:05}.jpg" for number in range(1, len(labels) + 1)]

@@ -38,8 +38,9 @@ def headlines(files: Files, request: Request) -> Examples:
         for number, line in enumerate(file, 1):
             try:
                 article = json.loads(line)
-                if article["category"] in request.known and article["headline"].strip():
-                    rows.append((article["headline"], article["category"]))
+                headline, category = article["headline"], article["category"]
+                if category in request.known and headline.strip():
+                    rows.append((headline, category))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{files.where(name)}: line {number} is not an article ({error!r})") from error
     return _examples(files, rows, request)

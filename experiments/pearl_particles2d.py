@@ -1,4 +1,4 @@
-"""PEARL's point robot: a point must find a goal on a half circle that it does not see.
+r"""PEARL's point robot: a point must find a goal on a half circle that it does not see.
 
 The environment is PEARL's (Rakelly et al. 2019, https://arxiv.org/abs/1903.08254): 80 goals for training, 20 for
 testing, 20 steps of at most 0.1 along each axis. A step pays the negative distance to the goal; with `--reward radius`,
@@ -7,10 +7,14 @@ infers from the latter; here both are the same.) At test an agent plays four epi
 with a latent from what it believes by then: `after 0` is the prior. `most probable` are new episodes of the most
 probable actions given the most probable latent. `random` is the policy before training.
 
-EXPECTED
+Expected: a point that stays at the origin gets -20.0, one that knows the goal -3.8; PEARL -18 to -19 before it has seen
+anything, and then -9 to -10, -6 to -8 and -6, in three seeds alike. With the sparse reward, as in the second command,
+they get 0.0 and 13.5, and PEARL 0.9, 4.0 after three episodes and 5.0 after seven. A seed takes one and a half minutes
+of CPU time, two with the sparse reward.
 
     python experiments/pearl_particles2d.py
-    python experiments/pearl_particles2d.py --rewards radius --seeds 0 1 2
+    python experiments/pearl_particles2d.py --reward radius --seeds 0 --iterations 120 --episodes 5 --context-size 40 \
+      --rate 2e-3 --target-rate 0.02 --steps 7 --folder runs/pearl_particles2d_sparse
 """
 
 import json

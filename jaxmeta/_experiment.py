@@ -21,6 +21,11 @@ class Experiment(Run):
     """Few-shot learning or regression: everything that decides the result of a run.
 
     What is left at None takes the value of the learner's paper for Omniglot, or for sinusoids.
+
+    Example:
+        >>> experiment = Experiment(learner="protonet", ways=20).resolve()
+        >>> experiment.train_ways, experiment.outer_rate
+        (60, 0.003)
     """
 
     benchmark: str = "glyphs"

@@ -137,8 +137,9 @@ def run_loop(
         step, state = log.start, log.state._replace(state=place(log.state.state))
         seconds = log.history[-1]["seconds"] if log.history else 0.0
         newest: dict[str, float] = {}
+        stop = False  # what all processes agree on, unlike `asked`
         try:
-            while step < plan.iterations and not asked.is_set():
+            while step < plan.iterations and not stop:
                 begin = time.perf_counter()
                 size = min(plan.log_every - step % plan.log_every, plan.iterations - step)
                 new, averages = run_chunk(state, step, size)

@@ -19,6 +19,11 @@ class RLExperiment(Run):
     What is left at None takes the value of the learner's paper, or of the environment. The policy is a network with two
     layers of `hidden`, with `rl2` a memory of so many numbers. The return of a task is undiscounted, of new episodes
     after adaptation. Inner steps after the first are half as long.
+
+    Example:
+        >>> run = RLExperiment("bandit-bernoulli", "rl2", episodes=1)
+        >>> run.task, run.resolve().num_tasks, run.resolve().horizon
+        ('1-episode', 256, 100)
     """
 
     benchmark: str = "particles2d"

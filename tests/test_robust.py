@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import gc
+import io
 import resource
 import zlib
 
@@ -10,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.io
 
 import jaxmeta
 from jaxmeta._checkpoint import Checkpoints
+from jaxmeta.data._mat import mat_numbers
 
 SIZE = 50_000  # numbers, 200 kB of a checkpoint
 KEY = jax.random.key(0)
@@ -181,3 +184,19 @@ def test_damaged_checkpoints(tmp_path):
             path.write_bytes(content)
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(like), like)
     gc.collect()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_matlab_files_as_scipy_writes_them(compressed):
+    """And any damage to them is a ValueError; scipy's own reader can crash."""
+    random = np.random.default_rng(0)
+    for kind in ("u1", "i2", "f4", "f8"):
+        labels = np.arange(1, 20, dtype=kind)
+        file = io.BytesIO()
+        scipy.io.savemat(file, {"a": np.ones((2, 3)), "labels": labels[None]}, do_compression=compressed)
+        np.testing.assert_array_equal(mat_numbers(file.getvalue(), "labels"), labels)
+        with pytest.raises(ValueError, match="it holds no matrix b"):
+            mat_numbers(file.getvalue(), "b")
+        for _ in range(200):
+            with contextlib.suppress(ValueError):
+                mat_numbers(corrupt(file.getvalue(), random), "labels")

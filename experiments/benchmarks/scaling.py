@@ -104,7 +104,7 @@ def main(args: Args) -> None:
     args.output.write_text(json.dumps({"before": before, "after": after, "results": results}, indent=2))
     plot(results, args.output.with_suffix(".png"))
     print(f"{before}, load afterwards {after['load']}; {args.base_tasks} tasks; {args.rounds} rounds\n")
-    print("| | ms | CPU ms | temporary MiB | compile s |")
+    print("| | ms | CPU ms | temporary MiB | compile CPU s |")
     print("| --- | --- | --- | --- | --- |")
     for quantity, rows in results.items():
         for value, r in rows.items():

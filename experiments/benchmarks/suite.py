@@ -186,7 +186,7 @@ COLUMNS = {
     "updates/s": ("updates_per_s", ".1f"),
     "tasks/s": ("tasks_per_s", ".0f"),
     "temporary MiB": ("temporary_MiB", ".1f"),
-    "compile s": ("compile_s", ".1f"),
+    "compile CPU s": ("compile_s", ".1f"),
     "share": ("share", ".0%"),
     "difference": ("difference", ".0e"),
 }

@@ -79,7 +79,7 @@ class Way(NamedTuple):
     updates: int = 1
     """Meta-updates of a call."""
     compile_s: float = float("nan")
-    """To trace and to compile."""
+    """CPU time to trace and to compile."""
     memory: float = float("nan")
     """Peak memory for intermediate values, MiB."""
 
@@ -116,9 +116,9 @@ def jax_way(
         return jax.lax.scan(update, (meta, opt_state), jax.random.split(key, updates))[0]
 
     arguments = (meta, optimizer.init(meta), work.sampler, jax.random.key(KEY))
-    begin = time.perf_counter()
+    begin = time.process_time()
     compiled = jax.jit(train).lower(*arguments).compile()
-    compile_s = time.perf_counter() - begin
+    compile_s = time.process_time() - begin
     memory = compiled.memory_analysis()
 
     def gradient(result: Any) -> list[Any]:

@@ -139,12 +139,9 @@ def pearl(
         carry, metrics = jax.lax.scan(update, carry, jax.random.split(key, updates))
         params, opt_state, target = carry
         returns = jnp.mean(jnp.sum(data.reward, axis=2), axis=0)
-        metrics = {
-            "loss": -returns[-1],
-            **{f"return_{i}": returns[i] for i in range(episodes)},
-            **jax.tree.map(jnp.mean, metrics),
-        }
-        return TrainingState(MetaParams(params), PearlState(opt_state, target, kept.tasks, replay)), metrics
+        metrics = {f"return_{i}": returns[i] for i in range(episodes)} | jax.tree.map(jnp.mean, metrics)
+        kept = PearlState(opt_state, target, kept.tasks, replay)
+        return TrainingState(MetaParams(params), kept), {"loss": -returns[-1], **metrics}
 
     return Training(init, step)
 
