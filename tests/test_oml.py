@@ -114,6 +114,7 @@ def test_learned_values_of_the_inner_optimizer_are_for_the_head_only():
     assert all(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_meta_training_makes_a_head_forget_less():
     """After a stream of four classes, on the drawings of the first that the stream showed: the learned body against a
     random one, each at the better of two rates."""
