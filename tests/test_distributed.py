@@ -101,6 +101,11 @@ def checkpoints(folder):
     return [path for path in (folder / "checkpoints").glob("*") if path.name.isdigit()]
 
 
+def records(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 def unfinished(folder):
     return list((folder / "checkpoints").glob("*tmp*"))
 
@@ -141,9 +146,9 @@ def test_kills_at_random_moments(seed, tmp_path, undisturbed):
     """One of the processes, or the whole job; every other time while a checkpoint is being written."""
     random_moment = random.Random(seed)
     for _ in range(2):
-        processes = start(tmp_path, 2)
-        wait_for((tmp_path / "metrics.jsonl").exists, processes)
-        time.sleep(random_moment.uniform(0.0, 4.0))
+        known, processes = records(tmp_path), start(tmp_path, 2)
+        wait_for(lambda known=known: records(tmp_path) > known, processes)
+        time.sleep(random_moment.uniform(0.0, 1.0))
         victims = random_moment.choice([processes[:1], processes[1:], processes])
         if random_moment.random() < 0.5:
             wait_for(lambda: unfinished(tmp_path), processes)
