@@ -61,6 +61,7 @@ class Options(NamedTuple):
     test_ways: int | None
     test_shots: int | None
     test_queries: int | None
+    test_rotations: bool | None
     split: str | None
     seed: int | None
     root: str | Path | None
@@ -117,7 +118,8 @@ def _omniglot(_: str, options: Options) -> TaskSets:
         except ValueError as error:
             raise ValueError(f"{part} tasks of 'omniglot': {error}") from error
 
-    return TaskSets(sampler("train", train, 4), sampler("validation", test, 1), sampler("test", test, 1))
+    turned = 4 if options.test_rotations else 1
+    return TaskSets(sampler("train", train, 4), sampler("validation", test, turned), sampler("test", test, turned))
 
 
 def _from_files(name: str, options: Options) -> TaskSets:
@@ -204,7 +206,7 @@ BENCHMARKS: dict[str, Benchmark] = {
             "Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015)",
             "images",
             SPLITS,
-            _FILES,
+            _FILES | {"test_rotations"},
         ),
     ),
     "harmonic": Benchmark(

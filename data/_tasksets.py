@@ -48,6 +48,7 @@ def get_tasksets(
     test_ways: int | None = None,
     test_shots: int | None = None,
     test_queries: int | None = None,
+    test_rotations: bool | None = None,
     split: str | None = None,
     seed: int | None = None,
     root: str | Path | None = None,
@@ -79,6 +80,8 @@ def get_tasksets(
         test_ways: Classes in a task of validation and test; `ways` by default.
         test_shots: Support examples per class in validation and test; `shots` by default.
         test_queries: Query examples per class in validation and test; `queries` by default.
+        test_rotations: Whether characters of Omniglot that are turned by 90, 180 and 270 degrees are classes of their
+            own in validation and test too, as in ProtoNets' paper; no by default.
         split: How classes are divided, see `describe_tasksets`; by default the first one there.
         seed: Which classes there are (`"glyphs"`), or the seed of `split="random"`; 0 by default.
         root: Folder with the data, see `load_examples` and `Omniglot.load`.
@@ -103,7 +106,7 @@ def get_tasksets(
     """  # noqa: E501
     found = benchmark(name)
     sizes = (ways, shots, queries, test_ways, test_shots, test_queries)
-    options = Options(*sizes, split, seed, root, download, size, per_class, examples)
+    options = Options(*sizes, test_rotations, split, seed, root, download, size, per_class, examples)
     for argument, value in options._asdict().items():
         if value is not None and argument not in found.info.arguments:
             allowed = ", ".join(sorted(found.info.arguments))

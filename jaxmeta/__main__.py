@@ -25,7 +25,17 @@ from jaxmeta._run import Run
 
 # How `jaxmeta train --help` shows the fields of an Experiment and of an RLExperiment.
 _GROUPS = {
-    "tasks": ("benchmark", "split", "ways", "train_ways", "shots", "train_shots", "queries", "test_queries"),
+    "tasks": (
+        "benchmark",
+        "split",
+        "ways",
+        "train_ways",
+        "shots",
+        "train_shots",
+        "queries",
+        "test_queries",
+        "test_rotations",
+    ),
     "environments": ("variant", "horizon", "backend", "episodes"),
     "model": ("model", "norm", "hidden", "dtype"),
     "learner (what is not given takes the value of the learner's paper)": (
@@ -105,6 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--ways", type=int, metavar="N", help="Classes per task, if not the run's.")
     test.add_argument("--test-steps", type=int, metavar="N", help="Inner steps, if not the run's.")
     test.add_argument("--test-queries", type=int, metavar="N", help="Query examples per class, if not the run's.")
+    test.add_argument(
+        "--test-rotations",
+        action="store_true",
+        default=None,
+        help="Turned characters are classes of their own (Omniglot).",
+    )
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
 
     _command(commands, "list", _list, "List the benchmarks, learners and models.")

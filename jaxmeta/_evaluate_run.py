@@ -16,6 +16,7 @@ def evaluate_run(
     ways: int | None = None,
     test_steps: int | None = None,
     test_queries: int | None = None,
+    test_rotations: bool | None = None,
     root: str | Path | None = None,
 ) -> dict[str, Summary]:
     """Tests the best meta-parameters of a run once more, perhaps with other settings. Changes nothing in the folder.
@@ -26,6 +27,7 @@ def evaluate_run(
         ways: classes per task, for learners that fit a head to features; `None` for the run's.
         test_steps: inner steps; `None` for the run's.
         test_queries: query examples per class, for few-shot learning; `None` for the run's.
+        test_rotations: whether turned characters of Omniglot are classes of their own; `None` for the run's.
         root: folder with the benchmark's files, if it needs any.
 
     Returns:
@@ -45,6 +47,7 @@ def evaluate_run(
         told = f"ways of {experiment.learner} cannot be changed after training, got {ways}"
         raise ValueError(f"{told}; only those of {', '.join(able)} can")
     changes = {"ways": ways, "test_tasks": num_tasks, "test_steps": test_steps, "test_queries": test_queries}
+    changes |= {"test_rotations": test_rotations}
     experiment = with_options(experiment, {k: v for k, v in changes.items() if v is not None})
     parts = experiment.build(root)
     return parts.test(best_meta(folder, parts.meta))

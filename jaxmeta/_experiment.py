@@ -45,6 +45,8 @@ class Experiment(Run):
     test_queries: int | None = None
     """The same at validation and test, if it is to differ. A model with batch norm sees a query set as a whole (it is
     transductive), so this number matters."""
+    test_rotations: bool = False
+    """Let turned characters be classes of their own at validation and test too, as in ProtoNets' paper (Omniglot)."""
     split: str | None = None
     """How classes are divided into training, validation and test, if the benchmark offers a choice."""
     model: Literal["cnn", "cnn4", "fc", "mlp"] | None = None
@@ -147,6 +149,7 @@ class Experiment(Run):
             test_ways=this.ways if this.train_ways else None,
             test_shots=this.shots,
             test_queries=this.test_queries,
+            test_rotations=this.test_rotations or None,
             split=this.split,
             root=root,
             download=download or None,

@@ -96,6 +96,13 @@ def test_omniglot_parts_share_no_drawing(omniglot):
     assert all(len(a & b) == 0 for i, a in enumerate(seen) for b in seen[:i])
 
 
+def test_omniglot_with_turned_test_classes(omniglot):
+    sets = _few_shot("omniglot", test_rotations=True, examples=omniglot)
+    assert [sampler.num_classes for sampler in sets] == [4 * 1028, 4 * 172, 4 * 423]
+    with pytest.raises(ValueError, match="test_rotations does not apply to 'glyphs', got True"):
+        get_tasksets("glyphs", test_rotations=True)
+
+
 def test_omniglot_splits_and_seed(omniglot):
     sets = _few_shot("omniglot", split="random", seed=3, examples=omniglot)
     assert [sampler.num_classes for sampler in sets] == [4400, 100, 423]
