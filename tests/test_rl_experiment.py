@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jaxmeta import RLExperiment, envs, rl
 from jaxmeta.__main__ import main
 from jaxmeta._rl_recipes import POLICY_RECIPES
 
-TINY = {
+TINY: dict[str, Any] = {
     "horizon": 4,
     "episodes": 2,
     "hidden": 4,
@@ -58,9 +59,9 @@ def test_the_test_is_an_adaptation_curve_in_held_out_tasks(finished):
     meta = jaxmeta.best_meta(finished, parts.meta)
     env = envs.make("particles2d", horizon=4)
     policy = rl.GaussianPolicy(2, (4, 4))
-    halved = jaxmeta.rl.adaptation_curve(
+    halved = rl.adaptation_curve(
         rl.Collector(env=env, policy=policy.apply, episodes=2),
-        optax.sgd(lambda count: jnp.where(count > 0, 0.05, 0.1)),
+        optax.sgd(lambda count: jnp.where(jnp.asarray(count) > 0, 0.05, 0.1)),
         2,
     )
     task_key, key = jax.random.split(parts.test_key)
