@@ -118,9 +118,10 @@ def test_processes_together_equal_one(count, tmp_path, undisturbed):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == ITERATIONS // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "asked"),
-    [(signal.SIGKILL, "first"), pytest.param(signal.SIGTERM, "last", marks=pytest.mark.slow)],
+    [(signal.SIGKILL, "first"), (signal.SIGTERM, "last")],
 )
 def test_when_a_process_ends_the_others_stop_and_the_run_goes_on(number, asked, tmp_path, undisturbed):
     processes = start(tmp_path, 2)
