@@ -91,7 +91,7 @@ def slow_but(*quick):
     return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in LEARNERS]
 
 
-@pytest.mark.parametrize("name", slow_but("protonet", "neural-process"))
+@pytest.mark.parametrize("name", slow_but("protonet"))
 def test_learner(name):
     learner, params, _ = initial(name)
     check_learner(learner, params, LEARNERS[name][2])

@@ -331,7 +331,7 @@ SMOOTH = [
     models.OmniglotCNN(ways=3, hidden=4, layers=2, param_dtype=jnp.float64, lowering="im2col"),
     models.OmniglotCNN(ways=3, hidden=4, layers=1, norm="layer", param_dtype=jnp.float64, lowering="conv"),
     models.CNN4(ways=3, hidden=4, blocks=1, param_dtype=jnp.float64),
-    models.ResNet12(ways=3, sizes=(4,), param_dtype=jnp.float64),
+    pytest.param(models.ResNet12(ways=3, sizes=(4,), param_dtype=jnp.float64), marks=pytest.mark.slow),
     pytest.param(
         models.ViT(ways=3, patch=4, hidden=4, depth=1, heads=2, param_dtype=jnp.float64), marks=pytest.mark.slow
     ),

@@ -74,7 +74,10 @@ def random(*shape):
 PARAMS = {"conv": random(2, 1, 3, 2), "kernel": random(3, 2), "bias": random(2), "gain": random()}
 
 
-@every_transform
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in ("learned-mlp", "kronecker-tanh") else ()) for n in TRANSFORMS],
+)
 def test_check_transform(name):
     check_transform(TRANSFORMS[name][0], PARAMS)
 

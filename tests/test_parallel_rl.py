@@ -64,8 +64,17 @@ def compiled(name, devices):
     return jax.jit(training.step).lower(*args).compile(), args
 
 
-CASES = [("promp", 8), ("rl2", 8)]
-SLOW = [("promp", 1), ("promp", 2), ("rl2", 2), ("maml_trpo", 2), ("maml_trpo", 8), ("maml_a2c", 8), ("e_maml", 8)]
+CASES = [("promp", 8)]
+SLOW = [
+    ("promp", 1),
+    ("promp", 2),
+    ("rl2", 2),
+    ("rl2", 8),
+    ("maml_trpo", 2),
+    ("maml_trpo", 8),
+    ("maml_a2c", 8),
+    ("e_maml", 8),
+]
 SLOW += [("multi_task_ppo", 8), ("learned_discount", 2), ("learned_discount", 8)]
 
 

@@ -320,6 +320,7 @@ def whole(training, start):
     return run(iterations=60, progress=False), run
 
 
+@pytest.mark.slow
 def test_it_finds_out_which_task_it_is(whole):
     """Both steps pay -0.64 to one who does not know the task, and 0 to one who does: an episode tells which it is."""
     tasks = jnp.array([0.8, -0.8] * 20)

@@ -100,8 +100,11 @@ def test_a_run_that_was_cut_goes_on_to_the_same_numbers(finished, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), trained.meta, whole)
 
 
-@pytest.mark.parametrize("learner", POLICY_RECIPES)
-@pytest.mark.parametrize("benchmark", ["particles2d", "bandit-bernoulli"])
+@pytest.mark.parametrize(
+    ("benchmark", "learner"),
+    [("particles2d", learner) for learner in POLICY_RECIPES]
+    + [("bandit-bernoulli", learner) for learner in ("promp", "rl2", "pearl")],
+)
 def test_every_learner_builds_on_every_kind_of_action(learner, benchmark):
     run = RLExperiment(benchmark, learner, **{k: v for k, v in TINY.items() if k != "iterations"})
     if learner == "pearl" and benchmark == "bandit-bernoulli":
