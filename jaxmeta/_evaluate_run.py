@@ -46,8 +46,13 @@ def evaluate_run(
     if ways is not None and ways != getattr(experiment, "ways", None) and experiment.learner not in able:
         told = f"ways of {experiment.learner} cannot be changed after training, got {ways}"
         raise ValueError(f"{told}; only those of {', '.join(able)} can")
-    changes = {"ways": ways, "test_tasks": num_tasks, "test_steps": test_steps, "test_queries": test_queries}
-    changes |= {"test_rotations": test_rotations}
+    changes = {
+        "ways": ways,
+        "test_tasks": num_tasks,
+        "test_steps": test_steps,
+        "test_queries": test_queries,
+        "test_rotations": test_rotations,
+    }
     experiment = with_options(experiment, {k: v for k, v in changes.items() if v is not None})
     parts = experiment.build(root)
     return parts.test(best_meta(folder, parts.meta))

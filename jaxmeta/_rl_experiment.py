@@ -67,17 +67,12 @@ class RLExperiment(Run):
 
     def limited(self) -> dict[str, tuple[str, ...]]:
         """The options that some learners have and others not, and which ones have them."""
-        options = {name for recipe in POLICY_RECIPES.values() for name in recipe.options} | {"clip"}
-        optional = {field.name for field in dataclasses.fields(self) if field.default is None} & options
-        by_gradient = ("outer_schedule", "clip")
-        return {
-            name: tuple(
-                learner
-                for learner, recipe in POLICY_RECIPES.items()
-                if ("outer_schedule" if name in by_gradient else name) in recipe.options
-            )
-            for name in optional
+        names = {name for recipe in POLICY_RECIPES.values() for name in recipe.options}
+        able = {
+            name: tuple(learner for learner, recipe in POLICY_RECIPES.items() if name in recipe.options)
+            for name in names
         }
+        return able | {"clip": able["outer_schedule"]}
 
     def check(self) -> None:
         """Raises a `ValueError` if the options do not fit the environment."""

@@ -93,10 +93,10 @@ def _rl2(this: "RLExperiment", env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
     trial = rl.Trial(env, this.episodes or 1)
     policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, this.hidden)
     num_tasks = this.num_tasks or 1
-    minibatches = max(n for n in (4, 3, 2, 1) if num_tasks % n == 0)
-    optimizer = build_optimizer(this, 4 * minibatches)
+    epochs, minibatches = 4, max(n for n in (4, 3, 2, 1) if num_tasks % n == 0)
+    optimizer = build_optimizer(this, epochs * minibatches)
     training = rl.rl2(
-        trial, policy, num_tasks=num_tasks, optimizer=optimizer, epochs=4, minibatches=minibatches, mesh=mesh
+        trial, policy, num_tasks=num_tasks, optimizer=optimizer, epochs=epochs, minibatches=minibatches, mesh=mesh
     )
 
     def test(meta: MetaParams, tasks: PyTree, key: jax.Array) -> Metrics:
@@ -119,15 +119,20 @@ def _pearl(this: "RLExperiment", env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
         raise ValueError("pearl runs on one device, got a mesh")
     policy = rl.LatentPolicy(env.action_size, sizes=(this.hidden, this.hidden))
     tasks = env.sample_tasks(jax.random.key(this.seed), 100)
-    options = {
-        "num_tasks": this.num_tasks or 1,
-        "episodes": this.episodes or 1,
-        "optimizer": build_optimizer(this, 200),
-    }
+    updates = 200
+    training = rl.pearl(
+        env,
+        policy,
+        tasks,
+        num_tasks=this.num_tasks or 1,
+        episodes=this.episodes or 1,
+        updates=updates,
+        optimizer=build_optimizer(this, updates),
+    )
     curve = rl.pearl_curve(env, policy, this.test_steps or 1)
     return Agent(
         lambda key: policy.init(key, jnp.zeros((1, env.observation_size)), policy.prior().mean),
-        rl.pearl(env, policy, tasks, **options),
+        training,
         lambda *args: _named(curve(*args)),
     )
 

@@ -129,8 +129,7 @@ def train(
         return Training(meta, opt_state, state.update + 1), metrics
 
     update_at(jnp.int32(0))  # bad arguments are found before anything is made
-    if mesh is not None:
-        tasks, validation, train_key, validation_key = replicate((tasks, validation, train_key, validation_key), mesh)
+    tasks, validation, train_key, validation_key = replicate((tasks, validation, train_key, validation_key), mesh)
     validate = None
     if validation is not None:
         run = jax.jit(evaluate(learner_at(jnp.int32(0)), validation_tasks, **options))
@@ -142,10 +141,10 @@ def train(
 
 
 def _place(state: Training, mesh: Mesh | None, divide_optimizer: bool) -> Training:
-    if mesh is None:
-        return state
     state = replicate(state, mesh)
-    return state._replace(opt_state=divided(state.opt_state, mesh)) if divide_optimizer else state
+    if mesh is None or not divide_optimizer:
+        return state
+    return state._replace(opt_state=divided(state.opt_state, mesh))
 
 
 def _validator(run: Any, meta: MetaParams, tasks: Sampler, key: jax.Array, monitor: str) -> Validate:
