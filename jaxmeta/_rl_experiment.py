@@ -1,6 +1,7 @@
 """Meta-reinforcement learning as one value, from Python or the command line."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +104,7 @@ class RLExperiment(Run):
         this = self.resolve()
         init_key, train_key, test_key = jax.random.split(jax.random.key(this.seed), 3)
         recipe, env = POLICY_RECIPES[this.learner], this.make_env()
-        agent = recipe.build(this, env, None)
+        agent_on = partial(recipe.build, this, env)
+        agent = agent_on(None)
         meta = agent.training.init(jax.jit(agent.init)(init_key)).meta
-        return PolicyParts(this, env, agent, lambda mesh: recipe.build(this, env, mesh), meta, train_key, test_key)
+        return PolicyParts(this, env, agent_on, meta, train_key, test_key)

@@ -28,9 +28,8 @@ class PolicyParts(NamedTuple):
     experiment: "RLExperiment"
     """Without open options."""
     env: envs.BaseEnv
-    agent: "Agent"
-    """On one device."""
     agent_on: "Callable[[Mesh | None], Agent]"
+    """On some devices, or on one."""
     meta: MetaParams
     train_key: jax.Array
     test_key: jax.Array

@@ -112,12 +112,13 @@ def test_every_learner_builds_on_every_kind_of_action(learner, benchmark):
             run.build()
         return
     parts = run.build()
-    state = jax.eval_shape(parts.agent.training.init, parts.meta.params)
-    new, metrics = jax.eval_shape(parts.agent.training.step, state, parts.train_key)
+    agent = parts.agent_on(None)
+    state = jax.eval_shape(agent.training.init, parts.meta.params)
+    new, metrics = jax.eval_shape(agent.training.step, state, parts.train_key)
     assert jax.tree.map(np.shape, new) == jax.tree.map(np.shape, state)
     assert "loss" in metrics
     tasks = parts.env.sample_tasks(parts.test_key, 3, split="test")
-    test = jax.eval_shape(parts.agent.test, parts.meta, tasks, parts.test_key)
+    test = jax.eval_shape(agent.test, parts.meta, tasks, parts.test_key)
     assert test["return"].shape == (3,)
 
 
