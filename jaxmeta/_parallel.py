@@ -89,6 +89,12 @@ def over_tasks(tree: PyTree, mesh: Mesh | None, axis: int = 0) -> PyTree:
     return constrain(tree, mesh, PartitionSpec(*[None] * axis, names))
 
 
+def map_tasks(fn: Callable[[PyTree, jax.Array], PyTree], tasks: PyTree, key: jax.Array, mesh: Mesh | None) -> PyTree:
+    """`fn(task, key)` of every one of some stacked tasks, each with a key of its own, divided over the mesh."""
+    keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
+    return jax.vmap(fn)(*over_tasks((tasks, keys), mesh))
+
+
 def over_devices(
     fn: Callable[[PyTree, PyTree, jax.Array], PyTree],
     draw: Callable[[jax.Array], PyTree],

@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta import envs, rl
+from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._recipes import build_optimizer, make_meta_gradient
 from jaxmeta._types import MetaParams, Metrics, PyTree
 
@@ -105,8 +106,7 @@ def _rl2(this: "RLExperiment", env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
             data = rl.rollout(trial, policy.apply, meta.params, task, key, episodes=1, memory=memory)
             return rl.episode_returns(data)[0]
 
-        keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
-        return {"return": jax.vmap(in_task)(tasks, keys)}
+        return constrain({"return": map_tasks(in_task, tasks, key, mesh)}, mesh)
 
     def init(key: jax.Array) -> PyTree:
         return policy.init(key, jnp.zeros((1, trial.observation_size)), policy.empty_memory(1))
@@ -115,8 +115,6 @@ def _rl2(this: "RLExperiment", env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
 
 
 def _pearl(this: "RLExperiment", env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
-    if mesh is not None:
-        raise ValueError("pearl runs on one device, got a mesh")
     policy = rl.LatentPolicy(env.action_size, sizes=(this.hidden, this.hidden))
     tasks = env.sample_tasks(jax.random.key(this.seed), 100)
     updates = 200
@@ -128,8 +126,9 @@ def _pearl(this: "RLExperiment", env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
         episodes=this.episodes or 1,
         updates=updates,
         optimizer=build_optimizer(this, updates),
+        mesh=mesh,
     )
-    curve = rl.pearl_curve(env, policy, this.test_steps or 1)
+    curve = rl.pearl_curve(env, policy, this.test_steps or 1, mesh=mesh)
     return Agent(
         lambda key: policy.init(key, jnp.zeros((1, env.observation_size)), policy.prior().mean),
         training,

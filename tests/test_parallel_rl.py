@@ -27,6 +27,7 @@ COLLECT = rl.Collector(env=ENV, policy=policy, episodes=3)
 INNER = optax.sgd(0.1)
 TRIAL = rl.Trial(envs.make("bandit-bernoulli", arms=2, horizon=4))
 NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, hidden=4)
+LATENT = rl.LatentPolicy(ENV.action_size, latent_size=2, sizes=(4,), encoder_sizes=(3,))
 
 TRAININGS = {
     "maml_trpo": lambda mesh: rl.maml_trpo(COLLECT, INNER, num_tasks=TASKS, mesh=mesh),
@@ -40,6 +41,19 @@ TRAININGS = {
     "rl2": lambda mesh: rl.rl2(
         TRIAL, NETWORK, num_tasks=12, minibatches=2, epochs=2, optimizer=optax.sgd(0.1), mesh=mesh
     ),
+    "pearl": lambda mesh: rl.pearl(
+        ENV,
+        LATENT,
+        ENV.sample_tasks(jax.random.key(4), 2 * TASKS),
+        num_tasks=TASKS,
+        episodes=2,
+        updates=3,
+        optimizer=optax.sgd(0.1),
+        context_size=4,
+        batch_size=6,
+        capacity=30,
+        mesh=mesh,
+    ),
 }
 
 
@@ -51,9 +65,12 @@ def float64():
 
 
 def start(name):
-    if name != "rl2":
-        return {"weights": jnp.array([[0.3, -0.2], [0.1, 0.4]]), "bias": jnp.array([0.2, -0.1])}
-    return jax.jit(NETWORK.init)(jax.random.key(0), jnp.zeros((1, TRIAL.observation_size)), NETWORK.empty_memory(1))
+    key = jax.random.key(0)
+    if name == "rl2":
+        return jax.jit(NETWORK.init)(key, jnp.zeros((1, TRIAL.observation_size)), NETWORK.empty_memory(1))
+    if name == "pearl":
+        return jax.jit(LATENT.init)(key, jnp.zeros((1, ENV.observation_size)), LATENT.prior().mean)
+    return {"weights": jnp.array([[0.3, -0.2], [0.1, 0.4]]), "bias": jnp.array([0.2, -0.1])}
 
 
 @functools.cache
@@ -75,7 +92,7 @@ SLOW = [
     ("maml_a2c", 8),
     ("e_maml", 8),
 ]
-SLOW += [("multi_task_ppo", 8), ("learned_discount", 2), ("learned_discount", 8)]
+SLOW += [("multi_task_ppo", 8), ("learned_discount", 2), ("learned_discount", 8), ("pearl", 2), ("pearl", 8)]
 
 
 @pytest.mark.parametrize(("name", "devices"), CASES + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW])
@@ -102,15 +119,22 @@ def test_episodes_and_losses_are_divided():
     shapes = re.findall(r"\w\[([\d,]*)\]", " ".join(shapes for shapes, _ in sent))
     elements = sum(np.prod([int(n) for n in shape.split(",") if n]) for shape in shapes)
     parameters = 6
-    assert 2 * parameters <= elements <= 2 * parameters + 8  # gradients of the loss and the penalty, and eight numbers
+    # Gradients of the penalty and of the loss, directly and through the inner step, and eight numbers.
+    assert 2 * parameters <= elements <= 4 * parameters + 8
+
+
+CURVES = {
+    "promp": lambda mesh: rl.adaptation_curve(COLLECT, INNER, 1, mesh=mesh),
+    "pearl": lambda mesh: rl.pearl_curve(ENV, LATENT, 1, mesh=mesh),
+}
 
 
 @pytest.mark.slow
-def test_the_adaptation_curve():
+@pytest.mark.parametrize("name", CURVES)
+def test_the_adaptation_curve(name):
     def run(mesh):
-        curve = rl.adaptation_curve(COLLECT, INNER, 1, mesh=mesh)
         tasks = ENV.sample_tasks(jax.random.key(2), TASKS, split="test")
-        return jax.jit(curve)(jaxmeta.MetaParams(start("promp")), tasks, jax.random.key(3))
+        return jax.jit(CURVES[name](mesh))(jaxmeta.MetaParams(start(name)), tasks, jax.random.key(3))
 
     expected, found = run(None), run(jaxmeta.task_mesh())
     assert expected.mode.shape == (TASKS, 2)

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_size, check_transformation
-from jaxmeta._parallel import constrain, over_tasks
+from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Inner, collect_and_adapt
@@ -83,8 +83,7 @@ def adaptation_curve(
         return AdaptationCurve(sampled, jax.vmap(play)(params, jax.random.split(key, steps + 1)))
 
     def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
-        keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
-        return constrain(jax.vmap(partial(in_task, meta))(*over_tasks((tasks, keys), mesh)), mesh)
+        return constrain(map_tasks(partial(in_task, meta), tasks, key, mesh), mesh)
 
     return run
 

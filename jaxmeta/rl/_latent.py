@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from jaxmeta._checks import check_size
+from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
 from jaxmeta.envs import MetaEnv
 from jaxmeta.models import MLP
@@ -163,7 +165,7 @@ def _one_episode(
 
 
 def pearl_curve(
-    env: MetaEnv, policy: LatentPolicy, steps: int = 3
+    env: MetaEnv, policy: LatentPolicy, steps: int = 3, *, mesh: Mesh | None = None
 ) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
     """Builds an evaluation: the returns of `pearl`'s policy with a context of 0, 1, ... episodes.
 
@@ -171,6 +173,7 @@ def pearl_curve(
         env: the environment.
         policy: the networks.
         steps: episodes of context at the end.
+        mesh: devices to divide the tasks over, see `maml_trpo`.
 
     Returns:
         `(meta, tasks, key) -> AdaptationCurve`, a pure function to jit. `sampled` are the returns of the episodes that
@@ -203,7 +206,6 @@ def pearl_curve(
         return AdaptationCurve(jax.vmap(episode_returns)(data), mode)
 
     def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
-        keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
-        return jax.vmap(partial(in_task, meta))(tasks, keys)
+        return constrain(map_tasks(partial(in_task, meta), tasks, key, mesh), mesh)
 
     return run

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_size, check_transformation
-from jaxmeta._parallel import constrain, over_tasks
+from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Training, TrainingState, mean_over_tasks
@@ -93,7 +93,7 @@ def learned_discount(
         tasks = collect.env.sample_tasks(task_key, num_tasks)
 
         def play(params: PyTree, key: jax.Array) -> Trajectory:
-            return jax.vmap(partial(collect.play, params))(*over_tasks((tasks, jax.random.split(key, num_tasks)), mesh))
+            return map_tasks(partial(collect.play, params), tasks, key, mesh)
 
         data = play(params, keys[0])
 

@@ -13,7 +13,7 @@ from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_finite, check_size, check_transformation
 from jaxmeta._learned import combine, partition
 from jaxmeta._meta_gradient import MetaGradient
-from jaxmeta._parallel import constrain, over_tasks
+from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree
 from jaxmeta.rl._collector import Collector, Samples
 from jaxmeta.rl._returns import masked_mean
@@ -80,8 +80,7 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
         task_key, key = jax.random.split(key)
         tasks = inner.collect.env.sample_tasks(task_key, num_tasks)
-        tasks, keys = over_tasks((tasks, jax.random.split(key, num_tasks)), mesh)
-        _, samples = over_tasks(jax.vmap(partial(collect_and_adapt, inner, state.meta))(tasks, keys), mesh)
+        _, samples = over_tasks(map_tasks(partial(collect_and_adapt, inner, state.meta), tasks, key, mesh), mesh)
         returns = jax.vmap(jax.vmap(episode_returns))(samples.trajectory).mean(axis=2)  # [num_tasks, steps + 1]
 
         def loss_fn(meta: MetaParams) -> jax.Array:

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from jaxmeta._checks import check_finite, check_size, check_transformation
+from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._collector import check_fraction
@@ -51,6 +53,7 @@ def pearl(
     entropy_weight: float = 0.2,
     kl_weight: float = 0.1,
     target_rate: float = 0.005,
+    mesh: Mesh | None = None,
 ) -> Training:
     """PEARL: off-policy meta-reinforcement learning, by posterior sampling.
 
@@ -78,6 +81,7 @@ def pearl(
         entropy_weight: of the policy's entropy, which is paid for: 1 divided by the paper's scale of rewards.
         kl_weight: of the divergence of the belief from the prior, the paper's `beta`.
         target_rate: how far the slow copies move in an update.
+        mesh: see `maml_trpo`; every device has all of the stored steps.
 
     Returns:
         A `Training`, whose `opt_state` is a `PearlState`. Its metrics: `return_0`, ... `return_<episodes - 1>`, the
@@ -130,18 +134,18 @@ def pearl(
         chosen = jax.random.permutation(task_key, total)[:num_tasks]
         play = partial(posterior_sampling, env, policy, state.meta.params, episodes=episodes)
         now = jax.tree.map(lambda x: x[chosen], kept.tasks)
-        data, _ = jax.vmap(play)(now, jax.random.split(play_key, num_tasks))  # [num_tasks, episodes, T]
+        data, _ = map_tasks(play, now, play_key, mesh)  # [num_tasks, episodes, T]
         flat = jax.tree.map(lambda x: x.reshape(num_tasks, -1, *x.shape[3:]), (transitions(data), data.valid))
-        replay = add(kept.replay, chosen, *flat)
+        replay = constrain(add(kept.replay, chosen, *constrain(flat, mesh)), mesh)
         carry = state.meta.params, kept.opt_state, kept.target
         sample = partial(_sample, replay, num_tasks, context_size, episodes * env.horizon, batch_size)
-        update = partial(_update, loss, optimizer, sample, target_rate)
+        update = partial(_update, loss, optimizer, sample, target_rate, mesh)
         carry, metrics = jax.lax.scan(update, carry, jax.random.split(key, updates))
         params, opt_state, target = carry
         returns = jnp.mean(jnp.sum(data.reward, axis=2), axis=0)
         metrics = {f"return_{i}": returns[i] for i in range(episodes)} | jax.tree.map(jnp.mean, metrics)
         kept = PearlState(opt_state, target, kept.tasks, replay)
-        return TrainingState(MetaParams(params), kept), {"loss": -returns[-1], **metrics}
+        return constrain((TrainingState(MetaParams(params), kept), {"loss": -returns[-1], **metrics}), mesh)
 
     return Training(init, step)
 
@@ -163,6 +167,7 @@ def _update(
     optimizer: optax.GradientTransformation,
     sample: Callable[..., tuple[Transition, Transition]],
     target_rate: float,
+    mesh: Mesh | None,
     carry: tuple[PyTree, optax.OptState, PyTree],
     key: jax.Array,
 ) -> tuple[Any, Metrics]:
@@ -170,7 +175,7 @@ def _update(
     params, opt_state, target = carry
     *sample_keys, key = jax.random.split(key, 4)
     data = sample(*sample_keys)
-    keys = jax.random.split(key, len(data[0].reward))
+    data, keys = over_tasks((data, jax.random.split(key, len(data[0].reward))), mesh)
 
     def objective(params: PyTree) -> tuple[jax.Array, Metrics]:
         losses, metrics = jax.vmap(partial(loss, params, target))(*data, keys)
