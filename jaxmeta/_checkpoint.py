@@ -10,7 +10,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from jaxmeta._files import checksum
 from jaxmeta._types import PyTree
+
+_CHECKSUM = "checksum"  # no path in a tree is called so
 
 
 class Checkpoints:
@@ -48,7 +51,9 @@ class Checkpoints:
     def save(self, step: int, tree: PyTree) -> None:
         """Saves `tree` as the checkpoint of `step`; does nothing if that step is there already."""
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(_by_path(tree)))
+            arrays = _by_path(tree)
+            content = {**arrays, _CHECKSUM: np.uint32(_checksum(arrays))}
+            self._manager.save(step, args=ocp.args.StandardSave(content))
 
     def restore(self, like: PyTree, *, part: bool = False) -> PyTree:
         """Restores the newest checkpoint.
@@ -70,6 +75,8 @@ class Checkpoints:
         where = self._folder / str(step)
         try:
             saved = dict(self._manager.restore(step, args=ocp.args.StandardRestore()))
+            if saved.pop(_CHECKSUM) != _checksum(saved):
+                raise ValueError("its checksum is another")
         except Exception as error:  # whatever the layers below orbax make of a damaged file
             raise ValueError(
                 f"checkpoint {where} is damaged; remove that folder to go on from the checkpoint before it "
@@ -89,6 +96,10 @@ def _by_path(tree: PyTree) -> dict[str, np.ndarray]:
     """What is saved: no empty arrays, which orbax refuses."""
     arrays = {name: np.asarray(_data(leaf)) for name, leaf in _paths(tree).items()}
     return {name: array for name, array in arrays.items() if array.size}
+
+
+def _checksum(arrays: dict[str, Any]) -> int:
+    return checksum(arrays[name] for name in sorted(arrays))
 
 
 def _data(leaf: Any) -> Any:

@@ -1,8 +1,7 @@
 """A fitted classifier as one file: its program and its arrays, to be called where its code is not."""
 
 import os
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
+from jaxmeta._files import checksum
 from jaxmeta._save import load, save
 
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -51,7 +51,7 @@ def save_classifier(path: str | os.PathLike[str], classifier: Callable[[Any], An
     inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *jnp.shape(x)[1:]), jnp.result_type(x)), example)
     exported = export.export(jax.jit(call), platforms=_PLATFORMS)(leaves, inputs)
     program = np.frombuffer(exported.serialize(), np.uint8)
-    save(path, {"program": program, "arrays": leaves, "checksum": _checksum([program, *leaves])})
+    save(path, {"program": program, "arrays": leaves, "checksum": checksum([program, *leaves])})
 
 
 def load_classifier(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
@@ -74,7 +74,7 @@ def load_classifier(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
         raise ValueError(f"{path} was not made by jaxmeta.save_classifier")
     try:
         program, arrays = stored["program"], [stored["arrays"][str(i)] for i in range(len(stored["arrays"]))]
-        if _checksum([program, *arrays]) != stored["checksum"]:
+        if checksum([program, *arrays]) != stored["checksum"]:
             raise ValueError("its checksum is another")
         exported = export.deserialize(bytearray(program.tobytes()))
     except ModuleNotFoundError:
@@ -84,10 +84,3 @@ def load_classifier(path: str | os.PathLike[str]) -> Callable[[Any], Any]:
     leaves = [jnp.asarray(array) for array in arrays]
     run = jax.jit(exported.call)
     return lambda x: run(leaves, x)
-
-
-def _checksum(arrays: Sequence[Any]) -> int:
-    value = 0
-    for array in arrays:
-        value = zlib.crc32(np.asarray(array).tobytes(), value)
-    return value

@@ -1,8 +1,13 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and numbers that are those that were written."""
 
 import contextlib
 import os
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -15,3 +20,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def checksum(arrays: Iterable[Any]) -> int:
+    """CRC-32 of the bytes of arrays, one after the other."""
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(np.asarray(array).tobytes(), value)
+    return value
