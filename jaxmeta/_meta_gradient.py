@@ -65,7 +65,12 @@ def _unroll(
         updates, state = update(grads, state, params, value=loss)
         return (optax.apply_updates(params, updates), state), loss
 
-    scan = partial(jax.lax.scan, jax.checkpoint(step) if remat else step)
+    body = jax.checkpoint(step) if remat else step
+    if jax.tree.leaves(xs)[0].shape[0] == 1:
+        # In a scan `vmap` would copy the initial parameters, which tasks share, for each of them.
+        (params, state), loss = body((params, state), jax.tree.map(lambda x: x[0], xs))
+        return Unrolled(params, state, loss[None])
+    scan = partial(jax.lax.scan, body)
     if isinstance(remat, bool):
         (params, state), losses = scan((params, state), xs)
         return Unrolled(params, state, losses)

@@ -78,6 +78,18 @@ def test_truncated_differentiates_the_last_steps(last):
     np.testing.assert_allclose(grad, (1 - R) ** last * (adapted - B), rtol=1e-5)
 
 
+def test_one_step_takes_what_tasks_share_once():
+    """Under `vmap` the first product has the weights as they are, not a copy for each of the tasks."""
+    weights = jnp.ones((2, 4))
+
+    def adapt(x):
+        return jaxmeta.adapt(lambda w, x, key: (jnp.sum((x @ w) ** 2), {}), optax.sgd(0.1), weights, x, KEY, steps=1)
+
+    before, product, *_ = str(jax.make_jaxpr(jax.vmap(adapt))(jnp.ones((7, 3, 2)))).partition("dot_general")
+    assert "f32[7,3,4] = " in before.splitlines()[-1] and product
+    assert "f32[7,2,4]" not in before
+
+
 def test_truncated_to_nothing_is_first_order():
     jax.tree.map(np.testing.assert_array_equal, network_grad(jaxmeta.truncated(0)), network_grad(jaxmeta.first_order()))
 
