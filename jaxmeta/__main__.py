@@ -117,9 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--test-queries", type=int, metavar="N", help="Query examples per class, if not the run's.")
     test.add_argument(
         "--test-rotations",
-        action="store_true",
-        default=None,
-        help="Turned characters are classes of their own (Omniglot).",
+        action=argparse.BooleanOptionalAction,
+        help="Turned characters are classes of their own (Omniglot), if not as in the run.",
     )
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
 
