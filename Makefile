@@ -53,7 +53,7 @@ smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/benchmarks/meta_gradients.py --conv-steps 2 --hidden 4 --transformer-steps 2 --layers 2 --width 8 \
 	  --length 8 --sequences 1 --samples 2 --rounds 1 --only first_order --output runs/smoke/meta_gradients.json
 	$(BIN)/python experiments/benchmarks/suite.py --num-tasks 2 --hidden 4 --size 64 --rounds 1 --updates 2 \
-	  --only sinusoid "MAML, 1 step, first" --output runs/smoke/suite.json
+	  --only sinusoid "MAML, 1 step, first" "a task" --output runs/smoke/suite.json
 	$(BIN)/python experiments/benchmarks/scaling.py --devices 1 2 --num-tasks 2 --steps 1 --hidden 64 --base-tasks 2 --rounds 1 \
 	  --output runs/smoke/scaling.json
 	$(BIN)/python experiments/benchmarks/rl.py --num-tasks 2 --episodes 2 --horizon 5 --rounds 1 --output runs/smoke/rl.json

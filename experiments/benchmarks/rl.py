@@ -275,8 +275,15 @@ def with_torch(args: Args, vector_env: Any) -> Iterator[None]:
         yield
 
 
+def rows(args: Args) -> dict[str, Iterator[None]]:
+    """Meta-iterations in all ways, ours first."""
+    vector_envs = make_vector_envs(args) if torch else {}
+    return {"jaxmeta": ours(args)} | {name: with_torch(args, env) for name, env in vector_envs.items()}
+
+
 def make_vector_envs(args: Args) -> dict[str, Any]:
     """The environments of PyTorch's rows, by the row's name."""
+    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns; it does not run in the workers
     make_env: Callable[[], gymnasium.Env] = Particle if args.env == "particles2d" else HalfCheetah
     lanes = args.num_tasks * args.episodes
     found: dict[str, Any] = {
@@ -290,18 +297,13 @@ def make_vector_envs(args: Args) -> dict[str, Any]:
 
 def main(args: Args) -> None:
     """Time all rows, print a table."""
-    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns, but has not started yet
-    vector_envs = make_vector_envs(args) if torch else {}
-    rows = {"jaxmeta": ours(args)}
-    rows |= {name: with_torch(args, vector_env) for name, vector_env in vector_envs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in rows}
+    table = rows(args)
+    seconds: dict[str, list[float]] = {name: [] for name in table}
     for _ in range(1 + args.rounds):  # the first one compiles
-        for name, row in rows.items():
+        for name, row in table.items():
             begin = time.perf_counter()
             next(row)
             seconds[name].append(time.perf_counter() - begin)
-    for vector_env in vector_envs.values():
-        vector_env.close()
 
     steps = 2 * args.num_tasks * args.episodes * args.horizon
     print(f"{args.env}, {steps:,} steps of the environment per meta-iteration, {jax.devices()[0].device_kind}\n")

@@ -88,6 +88,7 @@ def columns(
     if importlib.util.find_spec("torch"):
         from torch.utils.data import DataLoader  # pyright: ignore[reportMissingImports]
 
+        warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns; it does not run in the workers
         for workers in (0, 2):
             loader = DataLoader(tasks, batch_size=BATCH, num_workers=workers, sampler=range(1 << 31))
             found[f"DataLoader, {workers} workers"] = batches(iter(loader), on_the_host)
@@ -105,11 +106,15 @@ def rate(turns: Iterator[int], rounds: int) -> float:
     return count / float(np.median(seconds))
 
 
+def make_dataset() -> data.MetaDataset:
+    """As many images as Omniglot has."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1623 * 20, 28, 28, 1), np.uint8)
+    return data.MetaDataset((pixels, np.repeat(np.arange(1623), 20)))
+
+
 def main(args: Args) -> None:
     """Time all rows, print a table."""
-    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns; it does not run in the workers
-    pixels = np.random.default_rng(0).integers(0, 256, (1623 * 20, 28, 28, 1), np.uint8)
-    dataset = data.MetaDataset((pixels, np.repeat(np.arange(1623), 20)))
+    dataset = make_dataset()
     results = []
     for ways, shots, queries, *sizes in ROWS:
         draw = data.FusedNWaysKShots(ways, shots, queries=queries)

@@ -1,5 +1,7 @@
 """Speed and memory of whole meta-updates: jaxmeta, the naive JAX port, and PyTorch and learn2learn if installed.
 
+Beside them what `sampling.py` and `rl.py` have more of: drawing a 5-way 1-shot task, and a meta-iteration of ProMP.
+
 Conv-4: 5-way 1-shot, 28x28 random pixels, 4 convolutions x 64 channels with stride 2, 1 query per class (ProtoNets 15),
 32 tasks per update. Sinusoid: 10 shots, a 40-40 network, 25 tasks; jaxmeta's row runs 100 updates in one program, as
 `jaxmeta.train` does. Adam outside. All rows start from the same parameters and the same tasks, and their first
@@ -7,7 +9,8 @@ meta-gradients are compared. The naive port is the same network with XLA's convo
 sinusoid it is one compiled update at a time. PyTorch gets its tasks for free.
 
 The rows' rounds alternate in one process: compare ratios, and CPU time (of all threads) where the machine has other
-load. Memory is what a call needs beside its arguments: JAX's is the compiler's figure, PyTorch's the profiler's.
+load; that of rows with processes of their own is left out. Memory is what a call needs beside its arguments: JAX's is
+the compiler's figure, PyTorch's the profiler's.
 
 "share" is the rate of the arithmetic that Conv-4 needs, counted by hand (`flops`), per CPU second, as a share of the
 rate of a product of two 2048x2048 matrices (JAX's or PyTorch's, the faster one) in the same rounds.
@@ -19,6 +22,7 @@ rate of a product of two 2048x2048 matrices (JAX's or PyTorch's, the faster one)
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +30,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import rl
+import sampling
 import tyro
 from workloads import Way, Workload, alternate, conv4, jax_way, machine, naive
 
 import jaxmeta
 from jaxmeta import data, models
 
-OURS, NAIVE, PRODUCT = "jaxmeta", "naive JAX port", "matrix product"
+OURS, NAIVE = "jaxmeta", "naive JAX port"
+PRODUCT, SAMPLING, RL = "matrix product", "a task, 5-way 1-shot", "ProMP, Particles2D"
+WITH_PROCESSES = ("DataLoader, 2 workers", "AsyncVectorEnv + PyTorch")
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,28 @@ def ways(work: Workload, args: Args) -> dict[str, Way]:
     return found
 
 
+def others(args: Args) -> dict[tuple[str, str], Way]:
+    """Ways to draw tasks, and of meta-iterations of ProMP; to be made before JAX starts, as some fork."""
+
+    def wanted(name: str) -> bool:
+        return not args.only or any(part in name for part in args.only)
+
+    def way(turns: Iterator[int] | Iterator[None]) -> Way:
+        return Way(lambda: next(turns), updates=next(turns) or 1)
+
+    found: dict[tuple[str, str], Way] = {}
+    if wanted(RL):
+        meta_iterations = rl.rows(rl.Args(torch_threads=args.torch_threads))
+        found |= {(RL, how): way(turns) for how, turns in meta_iterations.items() if args.torch or how == OURS}
+    if wanted(SAMPLING):
+        (ways, shots, queries, *sizes), *_ = sampling.ROWS
+        draw = data.FusedNWaysKShots(ways, shots, queries=queries)
+        columns = sampling.columns(sampling.make_dataset(), draw, *sizes)
+        columns = {OURS: columns.pop("device, images")} | columns
+        found |= {(SAMPLING, how): way(turns) for how, turns in columns.items()}
+    return found
+
+
 def differences(ways: dict[str, Way]) -> dict[str, float]:
     """Norm of the difference of each meta-gradient to the first one, over the norm of that."""
     gradients = {
@@ -150,10 +180,9 @@ def products(size: int, with_torch: bool) -> dict[str, Way]:
     return found
 
 
-def measure(args: Args) -> list[dict[str, Any]]:
+def measure(args: Args, others: dict[tuple[str, str], Way]) -> list[dict[str, Any]]:
     """All rows."""
-    table = workloads(args)
-    runs: dict[tuple[str, str], Way] = {}
+    table, runs = workloads(args), dict(others)
     facts: dict[tuple[str, str], dict[str, float]] = {}
     for name, work in table.items():
         print(f"compiling: {name}", file=sys.stderr)
@@ -169,10 +198,14 @@ def measure(args: Args) -> list[dict[str, Any]]:
     rows = []
     for (name, how), r in times.items():
         row: dict[str, Any] = {"workload": name, "how": how, **r, **facts.get((name, how), {})}
+        if how in WITH_PROCESSES:
+            row["cpu_ms"] = float("nan")
+        if name != PRODUCT:
+            row["relative"] = r["ms"] / times[name, OURS]["ms"]
+            row["relative_cpu"] = row["cpu_ms"] / times[name, OURS]["cpu_ms"]
         if name in table:
             row["updates_per_s"] = 1e3 / r["ms"]
             row["tasks_per_s"] = table[name].num_tasks * row["updates_per_s"]
-            row["relative_cpu"] = r["cpu_ms"] / times[name, OURS]["cpu_ms"]
             if table[name].learner == "maml" and not isinstance(table[name].model, models.MLP):
                 row["share"] = flops(table[name]) / r["cpu_ms"] / peak
         rows.append(row)
@@ -180,8 +213,9 @@ def measure(args: Args) -> list[dict[str, Any]]:
 
 
 COLUMNS = {
-    "ms": ("ms", ".1f"),
-    "CPU ms": ("cpu_ms", ".1f"),
+    "ms": ("ms", ".4g"),
+    "CPU ms": ("cpu_ms", ".4g"),
+    "times jaxmeta's": ("relative", ".1f"),
     "times jaxmeta's CPU": ("relative_cpu", ".1f"),
     "updates/s": ("updates_per_s", ".1f"),
     "tasks/s": ("tasks_per_s", ".0f"),
@@ -194,8 +228,9 @@ COLUMNS = {
 
 def main(args: Args) -> None:
     """Measure, print a table, write it down."""
+    found = others(args)
     before = machine()
-    rows = measure(args)
+    rows = measure(args, found)
     after = machine()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps({"before": before, "after": after, "rows": rows}, indent=2))
