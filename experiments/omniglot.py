@@ -13,11 +13,12 @@ list (1028/172/423), which is harder. Everything at full length takes days on a 
     python experiments/omniglot.py --root <folder with the zips> --learners maml --ways 5 --shots 1 \
         --split random --num-tasks 16 --iterations 27000 --outer-schedule cosine
 
-ProtoNets on Vinyals' list, with its paper's network, in 34 CPU minutes; the same weights on tasks of 5 ways:
+ProtoNets on Vinyals' list as in its paper, its network and turned test characters, reaches 95.9 % for 20-way 1-shot
+in 18 minutes on two cores (the paper: 96.0); the same weights on tasks of 5 ways 99.0 % (98.8):
 
     jaxmeta train --benchmark omniglot --root <folder with the zips> --learner protonet --model cnn4 --ways 20 \
-        --queries 2 --iterations 6000 --folder runs/protonet
-    jaxmeta evaluate runs/protonet --root <folder with the zips> --ways 5 --test-rotations
+        --queries 2 --test-rotations --iterations 7500 --validate-every 1500 --folder runs/protonet
+    jaxmeta evaluate runs/protonet --root <folder with the zips> --ways 5
 """
 
 from dataclasses import dataclass

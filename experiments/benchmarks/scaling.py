@@ -2,15 +2,17 @@
 
 Conv-4 as in `suite.py`, second order. One quantity varies, the others stay at 1 step, 64 channels, 32 tasks. Devices
 are simulated: they share the machine's cores, so time can fall only until there are as many devices as cores. Further
-ones only add overhead: tasks are drawn at once, parameters are copied, gradients are added up. The rounds of all points
-alternate in one process.
+ones only add overhead: tasks are drawn at once, parameters are copied, gradients are added up. Each number of devices
+has a process of its own, as XLA starts a thread for each; in a process the rounds of all points alternate.
 Expected: time grows in proportion to tasks and steps; memory grows with steps, and hardly with tasks.
 
     python experiments/benchmarks/scaling.py      # 5 to 10 minutes, most of them to compile
 """
 
 import json
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -59,16 +61,26 @@ class Point(NamedTuple):
 QUANTITIES = {"devices": "devices", "num_tasks": "tasks", "steps": "inner steps", "hidden": "channels"}
 
 
+def time_points(points: list[Point], rounds: int) -> dict[Point, dict[str, float]]:
+    """Times of points of the same number of devices, in a process that has these."""
+    jax.config.update("jax_num_cpu_devices", points[0].devices)
+    ways: dict[Point, Way] = {}
+    for point in points:
+        print(f"compiling: {point}", file=sys.stderr)
+        ways[point] = point.compile()
+    return alternate(ways, rounds)
+
+
 def measure(args: Args) -> dict[str, dict[int, dict[str, float]]]:
     """By quantity, by its value."""
     base = Point(args.base_tasks)
     points = {name: {n: base._replace(**{name: n}) for n in getattr(args, name)} for name in QUANTITIES}
-    ways: dict[Point, Way] = {}
-    for point in [point for row in points.values() for point in row.values()]:
-        if point not in ways:
-            print(f"compiling: {point}", file=sys.stderr)
-            ways[point] = point.compile()
-    times = alternate(ways, args.rounds)
+    wanted = {point for row in points.values() for point in row.values()}
+    times: dict[Point, dict[str, float]] = {}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as processes:
+        for devices in sorted({point.devices for point in wanted}):
+            chosen = sorted(point for point in wanted if point.devices == devices)
+            times |= processes.submit(time_points, chosen, args.rounds).result()
     return {QUANTITIES[name]: {n: times[point] for n, point in row.items()} for name, row in points.items()}
 
 
@@ -96,7 +108,6 @@ def plot(results: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
 
 def main(args: Args) -> None:
     """Measure, print a table, write it down, plot it."""
-    jax.config.update("jax_num_cpu_devices", max(args.devices))
     before = machine()
     results = measure(args)
     after = machine()

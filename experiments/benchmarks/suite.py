@@ -55,6 +55,8 @@ class Args:
     """Updates of the sinusoid in one program."""
     size: int = 2048
     """Rows of the matrices of the large product."""
+    devices: int = 2
+    """Of the rows that divide the tasks over devices; simulated on a CPU, where one for each core is best."""
     rounds: int = 5
     """Alternating rounds; medians count."""
     only: tuple[str, ...] = ()
@@ -100,6 +102,8 @@ def ways(work: Workload, args: Args) -> dict[str, Way]:
         }
     else:
         found = {OURS: jax_way(work)}
+        if args.devices > 1:
+            found[f"jaxmeta, {args.devices} devices"] = jax_way(work, mesh=jaxmeta.task_mesh(args.devices))
         if work.learner == "maml" and not work.first_order:
             found["jaxmeta, mixed()"] = jax_way(work, meta_gradient=jaxmeta.mixed())
             found["jaxmeta, all tasks under vmap"] = jax_way(work, batch_size=everything)
@@ -228,6 +232,7 @@ COLUMNS = {
 
 def main(args: Args) -> None:
     """Measure, print a table, write it down."""
+    jax.config.update("jax_num_cpu_devices", args.devices)
     found = others(args)
     before = machine()
     rows = measure(args, found)
