@@ -41,7 +41,7 @@ ALLOWED = {
     "_parallel": ["_types"],
     "_step": ["_types", "_parallel"],
     "_log": ["_types", "_checkpoint", "_files"],
-    "_checkpoint": ["_types"],
+    "_checkpoint": ["_types", "_files"],
     "_processes": [],
     "_loop": ["_types", "_log", "_parallel", "_processes"],
     "_train": ["_types", "_parallel", "_step", "_loop"],

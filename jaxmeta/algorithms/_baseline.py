@@ -46,7 +46,7 @@ def linear_head(
         Chen, Liu, Kira, Wang & Huang, *A Closer Look at Few-shot Classification*, ICLR 2019,
         https://arxiv.org/abs/1904.04232
     """
-    inner = _default_inner() if inner is None else inner
+    inner = _default_inner(0.01) if inner is None else inner
     check_transformation(inner=inner)
     check_size(steps=steps)
     if cosine is not None:
@@ -81,7 +81,7 @@ def baseline(
     Args:
         features_fn: see `with_head`.
         ways: classes of a task in meta-training.
-        inner: see `linear_head`.
+        inner: see `linear_head`; if `fine_tune`, `None` has the rate 0.001: a whole network diverges with more.
         steps: see `linear_head`.
         test_ways: classes of a task at test; `None` for the same.
         fine_tune: train the whole network with the classifier. If false, the features are frozen: a linear probe.
@@ -125,7 +125,7 @@ def baseline_plus_plus(
     Args:
         features_fn: see `with_head`.
         ways: classes of a task in meta-training.
-        inner: see `linear_head`.
+        inner: see `linear_head`; if `fine_tune`, `None` has the rate 0.001: a whole network diverges with more.
         steps: see `linear_head`.
         scale: factor of the cosines.
         test_ways: classes of a task at test; `None` for the same.
@@ -153,8 +153,8 @@ def baseline_plus_plus(
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)
 
 
-def _default_inner() -> optax.GradientTransformation:
-    return optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(0.01, momentum=0.9))
+def _default_inner(rate: float) -> optax.GradientTransformation:
+    return optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(rate, momentum=0.9))
 
 
 def _start(features: jax.Array, one_hot: jax.Array, cosine: float | None) -> PyTree:
@@ -180,7 +180,7 @@ def _fine_tuned(
     cosine: float | None,
 ) -> MetaLearner:
     """The learner whose classifier and network are trained together."""
-    optimizer = _default_inner() if inner is None else inner
+    optimizer = _default_inner(0.001) if inner is None else inner
     check_transformation(inner=optimizer)
     check_size(ways=ways, steps=steps)
     check_optional_size(test_ways=test_ways)
