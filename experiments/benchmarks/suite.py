@@ -15,7 +15,7 @@ the compiler's figure, PyTorch's the profiler's.
 "share" is the rate of the arithmetic that Conv-4 needs, counted by hand (`flops`), per CPU second, as a share of the
 rate of a product of two 2048x2048 matrices (JAX's or PyTorch's, the faster one) in the same rounds.
 
-    python experiments/benchmarks/suite.py                               # 5 to 10 minutes, most of them to compile
+    python experiments/benchmarks/suite.py                               # 5 minutes; with PyTorch 14
     JAX_ENABLE_X64=1 python experiments/benchmarks/suite.py --rounds 1   # in float64, where differences are rounding
 """
 
