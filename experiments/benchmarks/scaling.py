@@ -6,7 +6,7 @@ ones only add overhead: tasks are drawn at once, parameters are copied, gradient
 has a process of its own, as XLA starts a thread for each; in a process the rounds of all points alternate.
 Expected: time grows in proportion to tasks and steps; memory grows with steps, and hardly with tasks.
 
-    python experiments/benchmarks/scaling.py      # 5 to 10 minutes, most of them to compile
+    python experiments/benchmarks/scaling.py      # 3 minutes, most of them to compile
 """
 
 import json
