@@ -198,8 +198,18 @@ def test_bfloat16_gives_nearly_the_same_gradient():
         assert 0 < np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a)
 
 
-@pytest.mark.parametrize("learner", ["meta-kfo", "imaml", "r2d2", "lr-d2", "metaoptnet", "matching-network"])
-def test_learners_compute_in_bfloat16(learner):
+QUICK_IN_BFLOAT16 = ("meta-kfo", "imaml", "r2d2", "lr-d2", "metaoptnet", "matching-network")
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        pytest.param(name, marks=() if name in QUICK_IN_BFLOAT16 else pytest.mark.slow)
+        for name, recipe in RECIPES.items()
+        if recipe.images is not None
+    ],
+)
+def test_every_learner_computes_in_bfloat16(learner):
     """A Cholesky factor and a solver of programs have no bfloat16: the features that they get are float32."""
     parts = Experiment(learner=learner, dtype="bfloat16", model="fc").build()
     task = jax.eval_shape(parts.tasksets.train, parts.train_key)

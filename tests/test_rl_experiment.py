@@ -103,7 +103,10 @@ def test_a_run_that_was_cut_goes_on_to_the_same_numbers(finished, tmp_path):
 @pytest.mark.parametrize(
     ("benchmark", "learner"),
     [("particles2d", learner) for learner in POLICY_RECIPES]
-    + [("bandit-bernoulli", learner) for learner in ("promp", "rl2", "pearl")],
+    + [
+        pytest.param("bandit-bernoulli", name, marks=() if name in ("promp", "rl2", "pearl") else pytest.mark.slow)
+        for name in POLICY_RECIPES
+    ],
 )
 def test_every_learner_builds_on_every_kind_of_action(learner, benchmark):
     run = RLExperiment(benchmark, learner, **{k: v for k, v in TINY.items() if k != "iterations"})
