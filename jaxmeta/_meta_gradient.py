@@ -66,7 +66,8 @@ def _unroll(
         return (optax.apply_updates(params, updates), state), loss
 
     body = jax.checkpoint(step) if remat else step
-    if jax.tree.leaves(xs)[0].shape[0] == 1:
+    steps = jax.tree.leaves(xs)[0].shape[0]
+    if steps == 1:
         # In a scan `vmap` would copy the initial parameters, which tasks share, for each of them.
         (params, state), loss = body((params, state), jax.tree.map(lambda x: x[0], xs))
         return Unrolled(params, state, loss[None])
@@ -76,7 +77,6 @@ def _unroll(
         return Unrolled(params, state, losses)
 
     # Checkpoints of checkpoints: whole segments of `remat` steps, then what is left over.
-    steps = jax.tree.leaves(xs)[0].shape[0]
     whole = steps - steps % remat
     segments = jax.tree.map(lambda x: x[:whole].reshape(whole // remat, remat, *x.shape[1:]), xs)
     rest = jax.tree.map(lambda x: x[whole:], xs)

@@ -17,6 +17,7 @@ in MuJoCo, and ours is brax's: the same body in another simulator.
     python experiments/benchmarks/rl.py
 """
 
+import contextlib
 import importlib
 import importlib.util
 import itertools
@@ -261,18 +262,19 @@ def with_torch(args: Args, vector_env: Any) -> Iterator[None]:
     params = [*weights, *(torch.zeros(1, o) for o in widths[1:]), torch.zeros(1, widths[-1])]
     params = [x.requires_grad_() for x in params]
     adam = torch.optim.Adam(params, OUTER_RATE)
-    while True:
-        tasks = draw_tasks(args.env, random, args.num_tasks)
-        spread = [x.expand(args.num_tasks, *x.shape) for x in params]
-        before = collect(args, vector_env, spread, tasks)
-        after = collect(args, vector_env, adapt(spread, before, create_graph=False), tasks)
-        for _ in range(EPOCHS):
+    with contextlib.closing(vector_env):
+        while True:
+            tasks = draw_tasks(args.env, random, args.num_tasks)
             spread = [x.expand(args.num_tasks, *x.shape) for x in params]
-            loss = surrogate(adapt(spread, before, create_graph=True), after, CLIP)
-            adam.zero_grad()
-            ((loss + KL_PENALTY * divergence(spread, before)) / args.num_tasks).backward()
-            adam.step()
-        yield
+            before = collect(args, vector_env, spread, tasks)
+            after = collect(args, vector_env, adapt(spread, before, create_graph=False), tasks)
+            for _ in range(EPOCHS):
+                spread = [x.expand(args.num_tasks, *x.shape) for x in params]
+                loss = surrogate(adapt(spread, before, create_graph=True), after, CLIP)
+                adam.zero_grad()
+                ((loss + KL_PENALTY * divergence(spread, before)) / args.num_tasks).backward()
+                adam.step()
+            yield
 
 
 def rows(args: Args) -> dict[str, Iterator[None]]:

@@ -73,6 +73,11 @@ class Args:
     """Where the numbers go."""
 
 
+def wanted(name: str, args: Args) -> bool:
+    """Whether `--only` leaves a workload in."""
+    return not args.only or any(part in name for part in args.only)
+
+
 def workloads(args: Args) -> dict[str, Workload]:
     """By name."""
 
@@ -89,7 +94,7 @@ def workloads(args: Args) -> dict[str, Workload]:
         "ProtoNets": conv(learner="protonet", queries=15),
         "sinusoid, MAML, 1 step": Workload("maml", models.MLP(), data.Sinusoid(), num_tasks=25, rate=0.01),
     }
-    return {name: work for name, work in table.items() if not args.only or any(part in name for part in args.only)}
+    return {name: work for name, work in table.items() if wanted(name, args)}
 
 
 def ways(work: Workload, args: Args) -> dict[str, Way]:
@@ -119,22 +124,23 @@ def ways(work: Workload, args: Args) -> dict[str, Way]:
 def others(args: Args) -> dict[tuple[str, str], Way]:
     """Ways to draw tasks, and of meta-iterations of ProMP; to be made before JAX starts, as some fork."""
 
-    def wanted(name: str) -> bool:
-        return not args.only or any(part in name for part in args.only)
-
     def way(turns: Iterator[int] | Iterator[None]) -> Way:
         return Way(lambda: next(turns), updates=next(turns) or 1)
 
     found: dict[tuple[str, str], Way] = {}
-    if wanted(RL):
+    if wanted(RL, args):
         meta_iterations = rl.rows(rl.Args(torch_threads=args.torch_threads))
         found |= {(RL, how): way(turns) for how, turns in meta_iterations.items() if args.torch or how == OURS}
-    if wanted(SAMPLING):
+    if wanted(SAMPLING, args):
         (ways, shots, queries, *sizes), *_ = sampling.ROWS
         draw = data.FusedNWaysKShots(ways, shots, queries=queries)
         columns = sampling.columns(sampling.make_dataset(), draw, *sizes)
         columns = {OURS: columns.pop("device, images")} | columns
-        found |= {(SAMPLING, how): way(turns) for how, turns in columns.items()}
+        found |= {
+            (SAMPLING, how): way(turns)
+            for how, turns in columns.items()
+            if args.torch or not how.startswith("DataLoader")
+        }
     return found
 
 
@@ -184,9 +190,9 @@ def products(size: int, with_torch: bool) -> dict[str, Way]:
     return found
 
 
-def measure(args: Args, others: dict[tuple[str, str], Way]) -> list[dict[str, Any]]:
-    """All rows."""
-    table, runs = workloads(args), dict(others)
+def measure(args: Args, made: dict[tuple[str, str], Way]) -> list[dict[str, Any]]:
+    """All rows: those `made` already, and those of the workloads."""
+    table, runs = workloads(args), dict(made)
     facts: dict[tuple[str, str], dict[str, float]] = {}
     for name, work in table.items():
         print(f"compiling: {name}", file=sys.stderr)
@@ -233,9 +239,9 @@ COLUMNS = {
 def main(args: Args) -> None:
     """Measure, print a table, write it down."""
     jax.config.update("jax_num_cpu_devices", args.devices)
-    found = others(args)
+    made = others(args)
     before = machine()
-    rows = measure(args, found)
+    rows = measure(args, made)
     after = machine()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps({"before": before, "after": after, "rows": rows}, indent=2))

@@ -136,7 +136,7 @@ def pearl(
         now = jax.tree.map(lambda x: x[chosen], kept.tasks)
         data, _ = map_tasks(play, now, play_key, mesh)  # [num_tasks, episodes, T]
         flat = jax.tree.map(lambda x: x.reshape(num_tasks, -1, *x.shape[3:]), (transitions(data), data.valid))
-        replay = constrain(add(kept.replay, chosen, *constrain(flat, mesh)), mesh)
+        replay = add(kept.replay, chosen, *constrain(flat, mesh))
         carry = state.meta.params, kept.opt_state, kept.target
         sample = partial(_sample, replay, num_tasks, context_size, episodes * env.horizon, batch_size)
         update = partial(_update, loss, optimizer, sample, target_rate, mesh)
