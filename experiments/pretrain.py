@@ -1,10 +1,12 @@
-"""Supervised pre-training, then few-shot tests: Baseline, Baseline++ (Chen et al. 2019), SimpleShot (Wang et al. 2019).
+"""Supervised pre-training, then few-shot tests: SimpleShot, Baseline, Baseline++, fine-tuning, Meta-Baseline.
 
 The stride-2 network with 4 x 64 channels learns to tell all base classes apart (Adam 1e-3 falling to 0, minibatches of
 64, shifts by up to 2 pixels), and is tested on tasks of new classes, 15 queries a class: by the nearest centroid of its
-features scaled to length 1; by a linear classifier trained on them in 100 steps (a linear probe), or together with all
-layers; and, trained with a cosine classifier in both stages, as Baseline++. The base classes are 400 characters of
-`Glyphs`, 20 drawings each, or those of Omniglot's training alphabets, each rotation a class.
+features scaled to length 1 (SimpleShot); by a linear classifier trained on them in 100 steps (Baseline), or together
+with all layers (fine-tuning); trained with a cosine classifier in both stages (Baseline++); and by the nearest centroid
+by the cosine after as many tasks of up to 60 ways and 1 shot as a fifth of the minibatches (Meta-Baseline). The base
+classes are 400 characters of `Glyphs`, 20 drawings each, or those of Omniglot's training alphabets, each rotation a
+class.
 
 Batch norm has the statistics of the base classes at test, so nothing is transductive; the row that says so takes those
 of the support and the query set instead. The papers have no Omniglot; their point is that this simple recipe is close
@@ -13,34 +15,44 @@ to meta-learning. Time: 5 minutes on two CPU cores, most of it to fine-tune.
     python experiments/pretrain.py                          # Glyphs
     python experiments/pretrain.py --benchmark omniglot --root <folder with the zips> --iterations 10000 \
         --test-tasks 600
+
+`experiments/omniglot.py` has the same learners by name, beside the others.
+
+References:
+    Chen et al., *A Closer Look at Few-shot Classification*, ICLR 2019, https://arxiv.org/abs/1904.04232
+    Wang et al., *SimpleShot*, 2019, https://arxiv.org/abs/1911.04623
+    Chen et al., *Meta-Baseline*, ICCV 2021, https://arxiv.org/abs/2003.04390
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 import tyro
-from flax import linen as nn
 
 import jaxmeta
 from jaxmeta import data, models
 
 QUERIES = 15
+EPISODE_WAYS = 60  # of Meta-Baseline's second stage, if there are so many classes
 
 
 @dataclass(frozen=True)
 class Args:
     """Pre-train on base classes, test on tasks of new classes, and print a table."""
 
-    benchmark: Literal["glyphs", "omniglot"] = "glyphs"
-    """Where the classes come from."""
+    benchmark: str = "glyphs"
+    """Where the classes come from: glyphs or a few-shot benchmark of images, such as omniglot."""
     root: Path | None = None
-    """Folder with images_background.zip and images_evaluation.zip."""
+    """Folder with the benchmark's files, for omniglot images_background.zip and images_evaluation.zip."""
+    split: str | None = None
+    """How its classes are divided, if it offers a choice."""
     classes: int = 400
     """Base classes of glyphs."""
     iterations: int = 3000
@@ -59,48 +71,74 @@ class Args:
     """Where checkpoints and the table go."""
 
 
-def glyphs(classes: int, ways: int) -> data.TaskSets:
-    """Tasks of glyphs; those for training from a fixed set of 20 drawings of each of the first classes."""
-    train, validation, test = (data.Glyphs(ways, 1, QUERIES, split) for split in ("train", "validation", "test"))
+class Backbone(NamedTuple):
+    """A network that was trained to tell the base classes apart."""
+
+    features: Callable[..., Any]
+    """`(variables, x [n, ...]) -> [n, d]`."""
+    untrained: Any
+    """The variables that it started from, with statistics of their own."""
+    variables: Any
+    """Those that it ended with."""
+    seconds: float
+    """Of training."""
+
+
+class Fitted(NamedTuple):
+    """What is tested, and the seconds that its training took."""
+
+    learner: jaxmeta.MetaLearner
+    meta: jaxmeta.MetaParams
+    seconds: float = 0.0
+
+
+@cache
+def load(args: Args) -> data.TaskSets:
+    """The benchmark; glyphs for training are a fixed set of 20 drawings of each of the first classes."""
+    if args.benchmark != "glyphs":
+        return data.get_tasksets(args.benchmark, args.ways, 1, queries=QUERIES, split=args.split, root=args.root)
+    train, validation, test = (data.Glyphs(args.ways, 1, QUERIES, split) for split in ("train", "validation", "test"))
 
     @jax.jit
     def draw(key: jax.Array, number: jax.Array) -> jax.Array:
         keys = jax.random.split(jax.random.fold_in(key, number), 20)
         return jnp.round(255 * jax.vmap(partial(train.render, number))(keys)).astype(jnp.uint8)
 
-    images = jax.lax.map(partial(draw, jax.random.key(0)), jnp.arange(classes))
-    return data.TaskSets(data.FewShot.from_classes(images, ways=ways), validation, test)
+    images = jax.lax.map(partial(draw, jax.random.key(0)), jnp.arange(args.classes))
+    return data.TaskSets(data.FewShot.from_classes(images, ways=args.ways), validation, test)
 
 
-def load(args: Args) -> data.TaskSets:
-    """The benchmark."""
-    if args.benchmark == "glyphs":
-        return glyphs(args.classes, args.ways)
-    return data.get_tasksets("omniglot", args.ways, 1, queries=QUERIES, root=args.root)
-
-
-def resized(sampler: Any, shots: int) -> Any:
-    """The same tasks with another number of shots."""
+def resized(sampler: Any, ways: int, shots: int, queries: int) -> Any:
+    """The same classes in tasks of another size."""
     if isinstance(sampler, data.FewShot):
-        return sampler.with_sizes(shots=shots)
-    return data.Glyphs(sampler.ways, shots, sampler.queries, sampler.split, sampler.seed)
+        return sampler.with_sizes(ways=ways, shots=shots, queries=queries)
+    return data.Glyphs(ways, shots, queries, sampler.split, sampler.seed)
 
 
-def test(args: Args, rows: dict[str, tuple[jaxmeta.MetaLearner, Any]], sampler: Any) -> list[dict]:
-    """Accuracies on new classes of each `(learner, variables)`."""
-    runs = {learner: jax.jit(jaxmeta.evaluate(learner, args.test_tasks)) for learner, _ in rows.values()}
-    records = []
-    for name, (learner, variables) in rows.items():
-        for shots in args.shots:
-            tasks, key = resized(sampler, shots), jax.random.key(1000 + args.seed)
-            summary = jaxmeta.summarize(runs[learner](learner.init(variables), tasks, key))["accuracy"]
-            records.append({"row": name, "shots": shots, **summary._asdict()})
-    return records
+def num_classes(sets: data.TaskSets) -> int:
+    """Base classes."""
+    return jaxmeta.Minibatches(sets.train).num_classes  # pyright: ignore[reportArgumentType]
 
 
-def pretrain(args: Args, head: str, model: nn.Module, sets: data.TaskSets) -> tuple[Any, jaxmeta.Pretrained]:
-    """The initial and the trained variables of a classifier of all base classes."""
+def options(args: Args, sets: data.TaskSets, iterations: int, stage: str) -> dict[str, Any]:
+    """What both stages of training are told alike."""
+    return {
+        "validation": sets.validation,
+        "validation_tasks": min(100, args.test_tasks),
+        "validate_every": max(1, min(500, iterations // 2)),
+        "log_every": max(1, min(50, iterations // 2)),
+        "folder": args.folder / f"{args.benchmark}-{stage}-{num_classes(sets)}-{args.iterations}-seed{args.seed}",
+    }
+
+
+@cache
+def pretrain(args: Args, head: str) -> Backbone:
+    """A network with a `"linear"` or a `"cosine"` classifier of all base classes."""
+    sets = load(args)
     batches = jaxmeta.Minibatches(sets.train, args.batch)  # pyright: ignore[reportArgumentType]
+    model = models.OmniglotCNN(ways=batches.num_classes, padding=1)
+    if head == "cosine":
+        model = models.Classifier(model, models.CosineDense(batches.num_classes))
     init_key, train_key = jax.random.split(jax.random.key(args.seed))
     start = jax.jit(model.init)(init_key, batches.example)
     done = jaxmeta.pretrain(
@@ -111,47 +149,94 @@ def pretrain(args: Args, head: str, model: nn.Module, sets: data.TaskSets) -> tu
         train_key,
         iterations=args.iterations,
         augment=partial(data.random_crop, padding=2),
-        validation=sets.validation,
-        validate_every=max(1, min(500, args.iterations // 2)),
-        log_every=max(1, min(50, args.iterations // 2)),
-        validation_tasks=min(100, args.test_tasks),
-        folder=args.folder / f"{args.benchmark}-{head}-{batches.num_classes}-{args.iterations}-seed{args.seed}",
+        **options(args, sets, args.iterations, head),
     )
     jaxmeta.save(args.folder / f"{args.benchmark}-{head}-seed{args.seed}.msgpack", done.variables)
     sample = jax.vmap(lambda key: batches(key).x)(jax.random.split(init_key))
-    return models.with_batch_stats(model, start, sample), done
+    untrained = models.with_batch_stats(model, start, sample)
+    return Backbone(partial(model.apply, method="features"), untrained, done.variables, done.history[-1]["seconds"])
+
+
+@cache
+def train_in_tasks(args: Args) -> Fitted:
+    """The second stage of Meta-Baseline: the network learns on in tasks of its base classes."""
+    backbone, sets = pretrain(args, "linear"), load(args)
+    tasks = resized(sets.train, min(EPISODE_WAYS, num_classes(sets)), 1, queries=5)
+    learner = jaxmeta.meta_baseline(backbone.features, tasks.ways, test_ways=args.ways)
+    iterations = max(2, args.iterations // 5)
+    done = jaxmeta.train(
+        learner,
+        optax.adam(optax.cosine_decay_schedule(1e-3, iterations)),
+        learner.init(backbone.variables),
+        tasks,
+        jax.random.key(2000 + args.seed),
+        iterations=iterations,
+        num_tasks=1,
+        **options(args, sets, iterations, "meta-baseline"),
+    )
+    return Fitted(learner, done.meta, backbone.seconds + done.history[-1]["seconds"])
+
+
+def meta_baseline(args: Args, ways: int) -> Fitted:
+    """Meta-Baseline."""
+    learner = jaxmeta.meta_baseline(pretrain(args, "linear").features, ways)
+    return train_in_tasks(args)._replace(learner=learner)
+
+
+@cache
+def with_head(head: str, make: Callable[..., jaxmeta.MetaLearner], args: Args, ways: int) -> Fitted:
+    """A learner that only fits a head to the features of the pre-trained network."""
+    backbone = pretrain(args, head)
+    learner = make(backbone.features, ways)
+    return Fitted(learner, learner.init(backbone.variables), backbone.seconds)
+
+
+LEARNERS: dict[str, Callable[[Args, int], Fitted]] = {
+    "simpleshot": partial(with_head, "linear", jaxmeta.simpleshot),
+    "baseline": partial(with_head, "linear", jaxmeta.baseline),
+    "fine-tuning": partial(with_head, "linear", partial(jaxmeta.baseline, fine_tune=True)),
+    "baseline-plus-plus": partial(with_head, "cosine", jaxmeta.baseline_plus_plus),
+    "meta-baseline": meta_baseline,
+}
+
+
+@cache
+def tester(learner: jaxmeta.MetaLearner, num_tasks: int) -> Callable[..., jaxmeta.Metrics]:
+    """Compiled once for all meta-parameters."""
+    return jax.jit(jaxmeta.evaluate(learner, num_tasks))
+
+
+def test(args: Args, fitted: Fitted, ways: int, shots: int) -> jaxmeta.Summary:
+    """Accuracy on tasks of new classes."""
+    run = tester(fitted.learner, args.test_tasks)
+    tasks = resized(load(args).test, ways, shots, QUERIES)
+    return jaxmeta.summarize(run(fitted.meta, tasks, jax.random.key(1000 + args.seed)))["accuracy"]
+
+
+def controls(args: Args) -> dict[str, Fitted]:
+    """SimpleShot with a network that learned nothing, and with the statistics of the task at hand."""
+    backbone, fitted = pretrain(args, "linear"), LEARNERS["simpleshot"](args, args.ways)
+    own = {"params": backbone.variables["params"]}
+    return {
+        "simpleshot, not trained": Fitted(fitted.learner, fitted.learner.init(backbone.untrained)),
+        "simpleshot, transductive": fitted._replace(meta=fitted.learner.init(own)),
+    }
 
 
 def main(args: Args) -> None:
     """Pre-train, test, print, save."""
-    sets = load(args)
-    classes = jaxmeta.Minibatches(sets.train).num_classes  # pyright: ignore[reportArgumentType]
     args.folder.mkdir(parents=True, exist_ok=True)
-    network = models.OmniglotCNN(ways=classes, padding=1)
-    with_cosine = models.Classifier(network, models.CosineDense(classes))
-    untrained, done = pretrain(args, "linear", network, sets)
-    _, done_cosine = pretrain(args, "cosine", with_cosine, sets)
-
-    features, cosine_features = (partial(model.apply, method="features") for model in (network, with_cosine))
-    centroid = jaxmeta.simpleshot(features, args.ways)
-    rows = {
-        "not trained, nearest centroid": (centroid, untrained),
-        "nearest centroid (SimpleShot)": (centroid, done.variables),
-        "the same, transductive": (centroid, {"params": done.variables["params"]}),
-        "linear probe (Baseline)": (jaxmeta.baseline(features, args.ways), done.variables),
-        "linear, all layers fine-tuned": (jaxmeta.baseline(features, args.ways, fine_tune=True), done.variables),
-        "cosine (Baseline++)": (jaxmeta.baseline_plus_plus(cosine_features, args.ways), done_cosine.variables),
-    }
-    records = test(args, rows, sets.test)
+    rows = {**controls(args), **{name: fit(args, args.ways) for name, fit in LEARNERS.items()}}
+    records = []
+    lines = ["| how | " + " | ".join(f"{args.ways}-way {shots}-shot" for shots in args.shots) + " | minutes |"]
+    lines.append("| --- |" + " --- |" * (len(args.shots) + 1))
+    for name, fitted in rows.items():
+        summaries = [test(args, fitted, args.ways, shots) for shots in args.shots]
+        records += [{"row": name, "shots": k, **s._asdict()} for k, s in zip(args.shots, summaries, strict=True)]
+        cells = " | ".join(f"{100 * s.mean:.2f} ± {100 * s.interval:.2f}" for s in summaries)
+        lines.append(f"| {name} | {cells} | {fitted.seconds / 60:.1f} |")
     (args.folder / "result.json").write_text(json.dumps(records, indent=2))
-    last = done.history[-1]
-    accuracy, seconds = last["train/accuracy"], last["seconds"]
-    print(f"{classes} base classes, training accuracy {accuracy:.3f}, {seconds:.0f} s\n")
-    print("| how | " + " | ".join(f"{args.ways}-way {shots}-shot" for shots in args.shots) + " |")
-    print("| --- |" + " --- |" * len(args.shots))
-    for name in rows:
-        cells = [f"{100 * r['mean']:.2f} ± {100 * r['interval']:.2f}" for r in records if r["row"] == name]
-        print(f"| {name} | {' | '.join(cells)} |")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
