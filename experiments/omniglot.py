@@ -52,7 +52,11 @@ PUBLISHED = {
     "metaoptnet": {},
     "in-context": {},
     "reptile": {(5, 1): "97.68 ± 0.04", (5, 5): "99.48 ± 0.06", (20, 1): "89.43 ± 0.14", (20, 5): "97.12 ± 0.32"},
-    **{name: {} for name in pretrain.LEARNERS},
+    "simpleshot": {},
+    "baseline": {(5, 1): "94.89 ± 0.45", (5, 5): "99.12 ± 0.13"},
+    "fine-tuning": {},
+    "baseline-plus-plus": {(5, 1): "95.41 ± 0.39", (5, 5): "99.38 ± 0.10"},
+    "meta-baseline": {},
 }
 WITH_HEAD = ("protonet", "matching-network", "relation-network", "r2d2", "lr-d2", "metaoptnet")
 SHORT = (*WITH_HEAD, *pretrain.LEARNERS)
