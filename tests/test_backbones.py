@@ -178,6 +178,23 @@ def test_batch_norm_with_statistics():
     assert list(jax.eval_shape(models.BatchNorm().init, KEY, x)) == ["params"]
 
 
+def test_batch_norm_of_a_shifted_input():
+    """The shift counts as if it had been added to the input, in each of the three ways to call it."""
+    x, shift = random(6, 5, 5, 3), random(3, seed=1)
+    apply: Any = models.BatchNorm().apply
+    params = {"params": {"scale": random(3, seed=2), "bias": random(3, seed=3)}}
+    variables = {**params, "batch_stats": {"mean": random(3, seed=4), "var": random(3, seed=5) ** 2}}
+
+    @jax.jit
+    def run(x, *shift):
+        collecting = apply(params, x, *shift, mutable=["batch_stats"])
+        return apply(params, x, *shift), apply(variables, x, *shift), collecting
+
+    close(run(x, shift), run(x + shift), rtol=1e-4, atol=1e-5)
+    gradient = jax.grad(lambda shift: jnp.sum(jnp.square(apply(params, x, shift))))(shift)
+    assert (gradient == 0).all()  # without statistics of its own it depends on differences only
+
+
 def test_with_batch_stats():
     model, batches = models.OmniglotFC(ways=3, sizes=(4, 2)), random(5, 8, 3, 3, 1)
     params = random_params(model, batches[0])

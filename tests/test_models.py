@@ -251,6 +251,40 @@ def test_norms_standardize():
     close(apply(models.GroupNorm(groups=4), params, x), apply(theirs, params, x), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("norm", "groups", "axes"),
+    [(models.BatchNorm(0.1), (120, 1, 4), (0,)), (models.GroupNorm(2, 0.1), (6, 20, 2, 2), (1, 3))],
+)
+def test_derivatives_of_norms(norm, groups, axes):
+    """Value, gradient, its derivative along a tangent and the gradient of that, as JAX derives them of the formula."""
+
+    def formula(params, x):
+        grouped = x.reshape(groups)
+        centred = grouped - jnp.mean(grouped, axes, keepdims=True)
+        y = centred / jnp.sqrt(jnp.mean(jnp.square(centred), axes, keepdims=True) + 0.1)
+        scale, bias = (params["params"][name].reshape(1, 1, 1, 4) for name in ("scale", "bias"))
+        return y.reshape(x.shape) * scale + bias
+
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        return {"params": {"scale": rng.normal(size=4), "bias": rng.normal(size=4)}}, rng.normal(size=(6, 4, 5, 4))
+
+    def dot(a, b):
+        return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)))
+
+    @partial(jax.jit, static_argnums=0)
+    def derivatives(apply, point, tangents):
+        first = jax.grad(lambda point: jnp.sum(tangents[0][1] * jnp.tanh(apply(*point))))
+        second = lambda point: jax.jvp(first, (point,), (tangents[1],))[1]  # noqa: E731
+        return apply(*point), first(point), second(point), jax.grad(lambda p: dot(second(p), tangents[2]))(point)
+
+    with jax.enable_x64(True):
+        point, *tangents = (draw(seed) for seed in range(4))
+        ours, theirs = (derivatives(f, point, tangents) for f in (norm.apply, formula))
+        close(ours, theirs, rtol=1e-9, atol=1e-9)
+        assert all(np.abs(x).max() > 0.1 for x in jax.tree.leaves(theirs))
+
+
 def test_batch_norm_is_transductive_and_group_norm_is_not():
     x = np.float32(np.random.default_rng(0).normal(size=(4, 8, 8, 1)))
     table: list[tuple[models.Norm, bool]] = [("batch", False), ("group", True), ("layer", True), ("none", True)]

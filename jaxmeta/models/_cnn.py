@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta.models._conv import Conv, Lowering, Padding
-from jaxmeta.models._norm import Norm, check_norm, make_norm
+from jaxmeta.models._norm import Norm, check_norm, make_norm, normalize
 from jaxmeta.models._warp import Warp
 
 XAVIER = nn.initializers.xavier_uniform()
@@ -186,10 +186,11 @@ class _ConvBody(nn.Module):
                 lowering=self.lowering,
                 name=f"conv_{i}",
             )
-            x = conv(x)
+            norm = make_norm(self.norm, self.param_dtype, name=f"norm_{i}")
             if self.warp:
-                x = Warp(self.dtype, self.param_dtype, name=f"warp_{i}")(x)
-            x = make_norm(self.norm, self.param_dtype, name=f"norm_{i}")(x)
+                x = norm(Warp(self.dtype, self.param_dtype, name=f"warp_{i}")(conv(x)))
+            else:
+                x = normalize(norm, conv, x)
             if context is not None and i == max(0, self.layers - 2):
                 film = nn.Dense(2 * self.hidden, dtype=self.dtype, param_dtype=self.param_dtype, name="film")
                 scale, shift = jnp.split(jnp.expand_dims(film(context), (0, 1, 2)), 2, axis=-1)

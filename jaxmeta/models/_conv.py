@@ -86,11 +86,12 @@ class Conv(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, add_bias: bool = True) -> jax.Array:
         """Convolve.
 
         Args:
             x: `[..., h, w, cin]`.
+            add_bias: `False` leaves the bias to the layer that comes after, see `BatchNorm`.
 
         Returns:
             `[..., ho, wo, cout]`.
@@ -113,7 +114,7 @@ class Conv(nn.Module):
             lowering = "im2col" if jax.default_backend() == "cpu" else "conv"
         convolve = _im2col if lowering == "im2col" else _conv
         y = convolve(x.reshape(-1, height, width, channels), kernel, strides, pads)
-        if bias is not None:
+        if bias is not None and add_bias:
             y = y + bias.reshape(1, 1, 1, -1)
         return y.reshape(*batch, *y.shape[1:])
 

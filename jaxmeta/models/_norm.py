@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+
+from jaxmeta.models._conv import Conv
 
 Norm: TypeAlias = Literal["batch", "group", "layer", "none"]
 
@@ -52,22 +55,32 @@ class BatchNorm(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise `x: [..., c]` over all axes but the last."""
+    def __call__(self, x: jax.Array, shift: jax.Array | None = None) -> jax.Array:
+        """Normalise `x + shift` over all axes but the last.
+
+        Args:
+            x: `[..., c]`.
+            shift: `[c]`, such as the bias of the layer before. The statistics of the batch at hand cancel it: it costs
+                nothing, and its derivative is zero.
+
+        Returns:
+            `[..., c]`.
+        """
         if x.ndim < 2:
             raise ValueError(f"BatchNorm needs an input [..., channels] with at least two axes, got shape {x.shape}")
         scale, bias = _affine(self, x.shape[-1], self.param_dtype)
         rows = _at_least_float32(x).reshape(-1, x.shape[-1])
+        shift = jnp.zeros(()) if shift is None else _at_least_float32(shift)
         collect = self.is_mutable_collection("batch_stats") and not self.is_initializing()
         if collect:
-            self.put_variable("batch_stats", "mean", jnp.mean(rows, 0))
+            self.put_variable("batch_stats", "mean", jnp.mean(rows, 0) + shift)
             self.put_variable("batch_stats", "var", jnp.var(rows, 0) * (len(rows) / max(len(rows) - 1, 1)))
         if self.has_variable("batch_stats", "mean") and not collect:
             given = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
             mean, variance = (jax.lax.stop_gradient(_at_least_float32(value)) for value in given)
-            y = (rows - mean[None]) * (scale * jax.lax.rsqrt(variance + self.epsilon))[None]
+            y = (rows + (shift - mean)[None]) * (scale * jax.lax.rsqrt(variance + self.epsilon))[None]
         else:
-            y = _standardize(rows, (0,), self.epsilon, scale[None])
+            y = _standardize(rows, (0,), scale[None], self.epsilon)
         return (y + bias[None]).astype(x.dtype).reshape(x.shape)
 
 
@@ -107,7 +120,7 @@ class GroupNorm(nn.Module):
         scale, bias = _affine(self, channels, self.param_dtype)
         grouped = (x.shape[0], math.prod(x.shape[1:-1]), self.groups, channels // self.groups)
         affine = (1, 1, *grouped[2:])
-        y = _standardize(_at_least_float32(x).reshape(grouped), (1, 3), self.epsilon, scale.reshape(affine))
+        y = _standardize(_at_least_float32(x).reshape(grouped), (1, 3), scale.reshape(affine), self.epsilon)
         return (y + bias.reshape(affine)).astype(x.dtype).reshape(x.shape)
 
 
@@ -136,6 +149,13 @@ def make_norm(
     return GroupNorm(8 if norm == "group" else 1, epsilon, param_dtype, name=name)
 
 
+def normalize(norm: Callable[..., jax.Array], conv: Conv, x: jax.Array) -> jax.Array:
+    """`norm(conv(x))`; batch norm, which may cancel the convolution's bias, is given it apart."""
+    if conv.use_bias and isinstance(norm, BatchNorm):
+        return norm(conv(x, add_bias=False), conv.get_variable("params", "bias"))
+    return norm(conv(x))
+
+
 def check_norm(norm: str) -> None:
     """Raise ValueError unless `norm` is a known name."""
     if norm not in NORMS:
@@ -153,8 +173,36 @@ def _affine(module: nn.Module, channels: int, dtype: Any) -> tuple[jax.Array, ja
     return _at_least_float32(scale), _at_least_float32(bias)
 
 
-def _standardize(x: jax.Array, axes: tuple[int, ...], epsilon: float, scale: jax.Array) -> jax.Array:
-    """`x` to mean zero and standard deviation `scale` over `axes`."""
+@partial(jax.custom_jvp, nondiff_argnums=(1, 3))
+def _standardize(x: jax.Array, axes: tuple[int, ...], scale: jax.Array, epsilon: float) -> jax.Array:
+    """`x` to mean zero and standard deviation `scale` over `axes`.
+
+    The derivative is JAX's own, written so that its transpose passes over a large `x` three times: for the sum of the
+    gradient, for the sum of its product with the centred `x`, and for the result.
+    """
+    centred, inverse = _center(x, axes, epsilon)
+    return centred * (scale * inverse)
+
+
+@_standardize.defjvp
+def _(axes: Any, epsilon: float, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x, scale), (dx, dscale) = primals, tangents
+    centred, inverse = _center(x, axes, epsilon)
+    slope = scale * inverse
+    along = dscale * inverse - slope * jnp.square(inverse) * jnp.mean(centred * dx, axes, keepdims=True)
+    return centred * slope, slope * dx + (centred * along - slope * jnp.mean(dx, axes, keepdims=True))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _center(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> tuple[jax.Array, jax.Array]:
+    """`x` without its mean over `axes`, and the inverse of its standard deviation."""
     centred = x - jnp.mean(x, axes, keepdims=True)
-    variance = jnp.mean(jnp.square(centred), axes, keepdims=True)
-    return centred * (scale * jax.lax.rsqrt(variance + epsilon))
+    return centred, jax.lax.rsqrt(jnp.mean(jnp.square(centred), axes, keepdims=True) + epsilon)
+
+
+@_center.defjvp
+def _(axes: Any, epsilon: float, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (x,), (dx,) = primals, tangents
+    centred, inverse = _center(x, axes, epsilon)
+    dinverse = -(inverse**3) * jnp.mean(centred * dx, axes, keepdims=True)
+    return (centred, inverse), (dx - jnp.mean(dx, axes, keepdims=True), dinverse)

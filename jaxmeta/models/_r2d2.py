@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxmeta.models._cnn import XAVIER, check_image, check_sizes, max_pool
 from jaxmeta.models._conv import Conv, Lowering
 from jaxmeta.models._drop_block import check_rate
-from jaxmeta.models._norm import Norm, check_norm, make_norm
+from jaxmeta.models._norm import Norm, check_norm, make_norm, normalize
 
 
 class R2D2CNN(nn.Module):
@@ -100,7 +100,7 @@ class _Body(nn.Module):
                 lowering=self.lowering,
                 name=f"conv_{i}",
             )
-            x = make_norm(self.norm, self.param_dtype, name=f"norm_{i}")(conv(x))
+            x = normalize(make_norm(self.norm, self.param_dtype, name=f"norm_{i}"), conv, x)
             x = nn.leaky_relu(max_pool(x), 0.1)
             if i >= len(self.sizes) - 2:
                 x = nn.Dropout(self.drop_rate, deterministic=not self.has_rng("dropout"))(x)
