@@ -38,7 +38,7 @@ lint: $(INSTALLED)
 
 smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/sinusoid.py --iterations 200 --test-tasks 20 --folder runs/smoke/sinusoid
-	$(BIN)/python experiments/omniglot.py --benchmark glyphs --learners maml protonet --iterations 2 --test-tasks 2 --ways 3 --shots 1 \
+	$(BIN)/python experiments/omniglot.py --benchmark glyphs --learners maml protonet simpleshot --iterations 2 --test-tasks 2 --ways 3 --shots 1 \
 	  --folder runs/smoke/omniglot
 	$(BIN)/python experiments/learned_optimizer.py --iterations 2 --num-runs 2 --steps 20 --problems 2 --folder runs/smoke/learned_optimizer
 	$(BIN)/python experiments/continual.py --effort 0.002 --characters 40 --classes 5 --streams 5 --hidden 4 --folder runs/smoke/continual
