@@ -100,6 +100,8 @@ def load(args: Args) -> data.TaskSets:
     """The benchmark; glyphs for training are a fixed set of 20 drawings of each of the first classes."""
     if args.benchmark != "glyphs":
         return data.get_tasksets(args.benchmark, args.ways, 1, queries=QUERIES, split=args.split, root=args.root)
+    if args.test_rotations:
+        raise SystemExit("--test-rotations is for omniglot, not for glyphs")
     train, validation, test = (data.Glyphs(args.ways, 1, QUERIES, split) for split in ("train", "validation", "test"))
 
     @jax.jit

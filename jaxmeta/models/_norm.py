@@ -70,15 +70,15 @@ class BatchNorm(nn.Module):
             raise ValueError(f"BatchNorm needs an input [..., channels] with at least two axes, got shape {x.shape}")
         scale, bias = _affine(self, x.shape[-1], self.param_dtype)
         rows = _at_least_float32(x).reshape(-1, x.shape[-1])
-        shift = jnp.zeros(()) if shift is None else _at_least_float32(shift)
+        added = 0.0 if shift is None else _at_least_float32(shift)
         collect = self.is_mutable_collection("batch_stats") and not self.is_initializing()
         if collect:
-            self.put_variable("batch_stats", "mean", jnp.mean(rows, 0) + shift)
+            self.put_variable("batch_stats", "mean", jnp.mean(rows, 0) + added)
             self.put_variable("batch_stats", "var", jnp.var(rows, 0) * (len(rows) / max(len(rows) - 1, 1)))
         if self.has_variable("batch_stats", "mean") and not collect:
             given = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
             mean, variance = (jax.lax.stop_gradient(_at_least_float32(value)) for value in given)
-            y = (rows + (shift - mean)[None]) * (scale * jax.lax.rsqrt(variance + self.epsilon))[None]
+            y = (rows + (added - mean)[None]) * (scale * jax.lax.rsqrt(variance + self.epsilon))[None]
         else:
             y = _standardize(rows, (0,), scale[None], self.epsilon)
         return (y + bias[None]).astype(x.dtype).reshape(x.shape)
