@@ -115,14 +115,13 @@ def load(args: Args) -> data.TaskSets:
 
 def resized(sampler: Any, ways: int, shots: int, queries: int) -> Any:
     """The same classes in tasks of another size."""
-    if isinstance(sampler, data.FewShot):
-        return sampler.with_sizes(ways=ways, shots=shots, queries=queries)
-    return data.Glyphs(ways, shots, queries, sampler.split, sampler.seed)
+    resize = sampler.with_sizes if isinstance(sampler, data.FewShot) else partial(replace, sampler)
+    return resize(ways=ways, shots=shots, queries=queries)
 
 
 def num_classes(sets: data.TaskSets) -> int:
     """Base classes."""
-    return jaxmeta.Minibatches(sets.train).num_classes  # pyright: ignore[reportArgumentType]
+    return sets.train.num_classes  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def options(args: Args, sets: data.TaskSets, iterations: int, stage: str) -> dict[str, Any]:
