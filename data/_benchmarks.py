@@ -7,16 +7,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 import jax
 
 from jaxmeta._types import Sampler
-from jaxmeta.data._checks import check_positive
-from jaxmeta.data._few_shot import FewShot
-from jaxmeta.data._glyphs import Glyphs
-from jaxmeta.data._harmonic import Harmonic
-from jaxmeta.data._linear import Linear
-from jaxmeta.data._load_examples import FOLDER, load_examples
 from jaxmeta.data._ngrams import hash_ngrams
-from jaxmeta.data._omniglot import SPLITS, Omniglot
-from jaxmeta.data._sinusoid import Sinusoid
-from jaxmeta.data._sources import SOURCES, standard_splits
+from jaxmeta.data.samplers import FewShot, Glyphs, Harmonic, Linear, Sinusoid, check_positive
+from jaxmeta.data.sources import FOLDER, SOURCES, SPLITS, Omniglot, load_examples, standard_splits
 
 
 class TaskSampler(Sampler, Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from jaxmeta.data._checks import check_positive
+from jaxmeta.data.samplers import check_positive
 
 _WORD = re.compile(r"\w+")
 

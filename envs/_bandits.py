@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
 from jaxmeta.envs._base import BaseEnv, Outcome
 from jaxmeta.envs._meta_env import State
@@ -18,7 +18,7 @@ class _Bandit(BaseEnv):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_size(arms=self.arms)
+        check_integer(arms=self.arms)
 
     @property
     def observation_size(self) -> int:

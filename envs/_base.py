@@ -8,7 +8,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_choice, check_size
+from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import PyTree
 from jaxmeta.envs._meta_env import State
 
@@ -66,7 +66,7 @@ class BaseEnv(abc.ABC):
     horizon: int = 100
 
     def __post_init__(self) -> None:
-        check_size(horizon=self.horizon)
+        check_integer(horizon=self.horizon)
 
     @property
     @abc.abstractmethod
@@ -111,7 +111,7 @@ class BaseEnv(abc.ABC):
         Returns:
             The tasks, stacked on the first axis.
         """
-        check_size(n=n)
+        check_integer(n=n)
         check_choice("split", split, SPLITS)
         keys = jax.random.split(jax.random.fold_in(key, SPLITS.index(split)), n)
         return jax.vmap(lambda k: self.draw_task(k, split))(keys)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_finite
+from jaxmeta._checks import check_number
 from jaxmeta._types import PyTree
 from jaxmeta.envs._base import BaseEnv, Outcome
 
@@ -60,7 +60,7 @@ class Pendulum(BaseEnv):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_ranges(mass=self.mass, length=self.length)
-        check_finite(gravity=self.gravity)
+        check_number(gravity=self.gravity)
 
     @property
     def observation_size(self) -> int:

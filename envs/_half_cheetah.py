@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_finite
+from jaxmeta._checks import check_number
 from jaxmeta._types import PyTree
 from jaxmeta.envs._body import BodyEnv, ForwardBackward
 from jaxmeta.envs._brax import Physics
@@ -107,7 +107,7 @@ class HalfCheetahVelocity(_HalfCheetah):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_finite(max_velocity=self.max_velocity)
+        check_number(max_velocity=self.max_velocity)
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
         """Draw the velocity."""

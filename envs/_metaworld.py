@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from jaxmeta._checks import check_choice, check_size
+from jaxmeta._checks import check_choice, check_integer
 from jaxmeta.envs._base import SPLITS
 
 _OF_MANY = ("ML10", "ML25", "ML45")
@@ -75,7 +75,7 @@ class MetaWorld(gymnasium.Env):
             num_tasks: how many.
             split: "train" or "test".
         """
-        check_size(num_tasks=num_tasks)
+        check_integer(num_tasks=num_tasks)
         check_choice("split", split, SPLITS)
         tasks = self._tasks[split]
         kinds = self.np_random.permutation(list(tasks))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta._checks import check_choice, check_finite
+from jaxmeta._checks import check_choice, check_number
 from jaxmeta._types import PyTree
 from jaxmeta.envs._base import BaseEnv, Outcome
 from jaxmeta.envs._meta_env import State
@@ -71,7 +71,7 @@ class Particles2D(BaseEnv):
         super().__post_init__()
         check_choice("goals", self.goals, _GOALS)
         check_choice("reward", self.reward, _REWARDS)
-        check_finite(size=self.size, start=self.start, max_step=self.max_step, tolerance=self.tolerance)
+        check_number(size=self.size, start=self.start, max_step=self.max_step, tolerance=self.tolerance)
 
     @property
     def observation_size(self) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_finite
+from jaxmeta._checks import check_number
 from jaxmeta._types import PyTree
 from jaxmeta.envs._body import BodyEnv
 from jaxmeta.envs._brax import Physics
@@ -26,7 +26,7 @@ class _RandomParams(BodyEnv):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_finite(log_scale=self.log_scale)
+        check_number(log_scale=self.log_scale)
 
     @abc.abstractmethod
     def has_fallen(self, state: PyTree) -> jax.Array:

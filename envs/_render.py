@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta._checks import check_choice, check_finite
+from jaxmeta._checks import check_choice, check_number
 from jaxmeta.envs._brax import Physics
 from jaxmeta.envs._meta_env import MetaEnv, State
 
@@ -92,7 +92,7 @@ def save_video(env: MetaEnv, states: State, path: str | os.PathLike[str], *, fra
         >>> _, states = jax.lax.scan(step, env.reset(jax.random.key(0)), length=5)
         >>> save_video(env, states, "particle.gif", frames_per_second=5)
     """
-    check_finite(frames_per_second=frames_per_second)
+    check_number(frames_per_second=frames_per_second)
     if not 0 < frames_per_second <= 50:
         raise ValueError(f"frames_per_second must be in (0, 50], got {frames_per_second}")
     check_choice("the ending of path", Path(path).suffix, (".gif", ".mp4"))

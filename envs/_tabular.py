@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_finite, check_size
+from jaxmeta._checks import check_integer, check_number
 from jaxmeta._types import PyTree
 from jaxmeta.envs._base import BaseEnv, Outcome
 
@@ -41,8 +41,8 @@ class TabularMDP(BaseEnv):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_size(states=self.states, actions=self.actions)
-        check_finite(noise=self.noise)
+        check_integer(states=self.states, actions=self.actions)
+        check_number(noise=self.noise)
 
     @property
     def observation_size(self) -> int:

@@ -14,14 +14,9 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from jaxmeta._cost import Cost
-from jaxmeta._experiment import Experiment
-from jaxmeta._options import kind_of, with_options
 from jaxmeta._parallel import task_mesh
-from jaxmeta._processes import on_sigterm
-from jaxmeta._recipes import RECIPES
-from jaxmeta._rl_experiment import RLExperiment
-from jaxmeta._rl_recipes import POLICY_RECIPES
-from jaxmeta._run import Run
+from jaxmeta.runs import POLICY_RECIPES, RECIPES, Experiment, RLExperiment, Run, kind_of, with_options
+from jaxmeta.training import on_sigterm
 
 # How `jaxmeta train --help` shows the fields of an Experiment and of an RLExperiment.
 _GROUPS = {
@@ -160,7 +155,7 @@ def _field_docs(run: type[Run]) -> dict[str, str]:
 
 
 def _train(folder: Path | None, root: Path | None, download: bool, estimate: bool, **options: Any) -> None:
-    from jaxmeta._report import headline, run_type
+    from jaxmeta.runs import headline, run_type
 
     mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
     benchmark = {"benchmark": options.pop("benchmark")} if "benchmark" in options else {}
@@ -204,8 +199,7 @@ def _describe(cost: Cost) -> str:
 
 
 def _evaluate(folder: Path, **options: Any) -> None:
-    from jaxmeta._evaluate_run import evaluate_run
-    from jaxmeta._report import show
+    from jaxmeta.runs import evaluate_run, show
 
     for name, summary in evaluate_run(folder, **options).items():
         _say(

@@ -6,8 +6,8 @@ import jax
 import optax
 
 from jaxmeta._learned import combine
-from jaxmeta._meta_gradient import MetaGradient, Unrolled, reverse
 from jaxmeta._types import LossFn, PyTree
+from jaxmeta.meta_gradients import MetaGradient, Unrolled, reverse
 
 
 def adapt(

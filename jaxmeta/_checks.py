@@ -1,36 +1,91 @@
-"""Checks of arguments that algorithms, transformations and meta-gradients share."""
+"""Checks of arguments: one function and one text for each kind of complaint, used by every package.
+
+Integers are whatever `operator.index` accepts, except booleans. Numbers may also be arrays or tracers, so that rates
+can be swept under `jax.vmap` or learned. The range of a traced value is not checked, because it is not known yet.
+"""
 
 import math
 import numbers
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 
 
-def check_finite(**values: float) -> None:
-    """Raises ValueError unless every value is a finite number."""
+def check_integer(*, least: int = 1, **values: Any) -> tuple[int, ...]:
+    """Returns the values as Python integers.
+
+    Raises:
+        ValueError: if a value is not an integer of at least `least`.
+    """
+    found = []
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-            raise ValueError(f"{name} must be a finite number, got {value!r}")
+        try:
+            number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+        except TypeError:
+            number = None
+        if number is None or number < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+        found.append(number)
+    return tuple(found)
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+def check_optional_integer(*, least: int = 1, **values: Any) -> None:
+    """Raises ValueError unless every value is None or an integer of at least `least`."""
+    check_integer(least=least, **{name: value for name, value in values.items() if value is not None})
+
+
+def check_number(**values: Any) -> None:
+    """Raises ValueError unless every value is a finite number."""
+    _check_numbers(values, math.isfinite, "a finite number")
+
+
+def check_positive(**values: Any) -> None:
+    """Raises ValueError unless every value is a positive number."""
+    _check_numbers(values, lambda value: 0 < value < math.inf, "a positive number")
+
+
+def check_not_negative(**values: Any) -> None:
+    """Raises ValueError unless every value is a number of at least 0."""
+    _check_numbers(values, lambda value: 0 <= value < math.inf, "a number of at least 0")
+
+
+def check_fraction(*, below_one: bool = False, **values: Any) -> None:
+    """Raises ValueError unless every value is a number from 0 to 1, with `below_one` less than 1."""
+    if below_one:
+        _check_numbers(values, lambda value: 0 <= value < 1, "a number of at least 0 and less than 1")
+    else:
+        _check_numbers(values, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _check_numbers(values: dict[str, Any], holds: Callable[[float], bool], kind: str) -> None:
+    for name, value in values.items():
+        if isinstance(value, jax.core.Tracer) and jax.numpy.issubdtype(value.dtype, jax.numpy.number):
+            continue
+        if not _is_number(value) or not all(holds(float(x)) for x in np.ravel(np.asarray(value, np.float64))):
+            raise ValueError(f"{name} must be {kind}, got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
+        return bool(jax.numpy.issubdtype(value.dtype, jax.numpy.number)) and value.size > 0
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError unless `value` is among `choices`."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_size(**values: int) -> None:
-    """Raises ValueError unless every value is an integer of at least 1."""
+def check_function(**values: Any) -> None:
+    """Raises TypeError unless every value can be called."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-
-
-def check_optional_size(**values: int | None) -> None:
-    """Raises ValueError unless every value is None or an integer of at least 1."""
-    check_size(**{name: value for name, value in values.items() if value is not None})
+        if not callable(value):
+            raise TypeError(f"{name} must be a function, got {value!r}")
 
 
 def check_transformation(**values: Any) -> None:

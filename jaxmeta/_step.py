@@ -9,79 +9,86 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
 from jaxmeta._parallel import constrain, divided, over_devices
-from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Sampler, Task
+from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Sampler, Task, Training, TrainingState
 
-MetaStep = Callable[[MetaParams, optax.OptState, Sampler, jax.Array], tuple[MetaParams, optax.OptState, Metrics]]
 Evaluate = Callable[[MetaParams, Sampler, jax.Array], Metrics]
 
 
 def meta_step(
-    learner: MetaLearner,
+    learner: MetaLearner | Callable[[jax.Array], MetaLearner],
     optimizer: optax.GradientTransformation,
     num_tasks: int,
     *,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
     divide_optimizer: bool = False,
-) -> MetaStep:
-    """Builds one outer update: sample tasks, average their meta-gradients, update.
+) -> Training:
+    """Builds the outer update: sample tasks, average their meta-gradients, update.
 
-    The result is a pure function to jit (and to scan). Its tasks and, up to the order of a sum, its result do not
-    depend on `batch_size`.
+    The sampled tasks do not depend on `batch_size`. Neither does the result, up to the order of a sum.
 
     Args:
-        learner: the meta-learner.
+        learner: the meta-learner, or a function from the number of updates so far (a traced integer) to one, for
+            learners that change during training, such as `maml_plus_plus`.
         optimizer: any optax optimizer of `MetaParams`.
         num_tasks: tasks per update.
-        batch_size: tasks treated at once by `jax.vmap`; batches follow each other in a `jax.lax.scan` that accumulates
-            the gradients. `None` chooses for the backend: 1 on a CPU, whose caches and matrix products like one task
-            at a time, all of them elsewhere.
-        mesh: devices to divide the tasks over, e.g. `task_mesh()`; their meta-gradients are averaged by a collective.
-            `batch_size` is that of one device. The tasks do not depend on the mesh, so the result does not either,
-            up to the order of a sum. Everything else is the same on all devices, but for a sampler's data set that is
-            divided over them (`FewShot.from_classes(..., device=)`). All tasks of an update are drawn at once.
-        divide_optimizer: whether the optimizer's state is divided over the mesh as well, where shapes allow it.
+        batch_size: number of tasks computed at once by `jax.vmap`. Batches follow each other in a `jax.lax.scan` that
+            accumulates the gradients. `None` chooses by backend: 1 on a CPU, where one task at a time suits the caches
+            and the matrix products, and all of them elsewhere.
+        mesh: devices that share the tasks, such as `task_mesh()`. A collective averages their meta-gradients, and
+            `batch_size` is that of one device. The tasks do not depend on the mesh, so neither does the result, up to
+            the order of a sum. All other values are replicated, except a sampler's data set that is sharded over the
+            mesh (`FewShot.from_classes(..., device=)`). All tasks of an update are drawn at once.
+        divide_optimizer: whether to shard the optimizer state over the mesh as well, where shapes allow it.
 
     Returns:
-        `(meta, opt_state, sampler, key) -> (meta, opt_state, metrics)`, with metrics averaged over the tasks.
+        A `Training`. Its `init(meta)` returns a `TrainingState`. Its `step(state, key, sampler)` is a pure function to
+        jit or scan, whose metrics are averaged over the tasks.
 
     Raises:
+        TypeError: if `optimizer` is not an optax transformation.
         ValueError: if `num_tasks` or `batch_size` is less than 1, or if `divide_optimizer` comes without a mesh.
 
     Example:
         >>> import jaxmeta
         >>> from jaxmeta import data
         >>> learner = jaxmeta.maml(jaxmeta.regression(lambda w, x: x * w), optax.sgd(0.01))
-        >>> optimizer = optax.adam(1e-3)
-        >>> meta = learner.init(jnp.array([1.0]))
-        >>> step = jax.jit(meta_step(learner, optimizer, num_tasks=4))
-        >>> meta, opt_state, metrics = step(meta, optimizer.init(meta), data.Sinusoid(), jax.random.key(0))
+        >>> training = meta_step(learner, optax.adam(1e-3), num_tasks=4)
+        >>> state = training.init(learner.init(jnp.array([1.0])))
+        >>> state, metrics = jax.jit(training.step)(state, jax.random.key(0), data.Sinusoid())
         >>> sorted(metrics)
         ['loss']
     """
-    batch_size = _check_sizes(num_tasks, batch_size)
+    check_transformation(optimizer=optimizer)
+    check_integer(num_tasks=num_tasks)
+    size = batch_size_of(num_tasks, batch_size)
     if divide_optimizer and mesh is None:
         raise ValueError("divide_optimizer needs a mesh")
 
-    def step(
-        meta: MetaParams, opt_state: optax.OptState, sampler: Sampler, key: jax.Array
-    ) -> tuple[MetaParams, optax.OptState, Metrics]:
+    def init(meta: MetaParams, key: jax.Array | None = None) -> TrainingState:
+        del key
+        return TrainingState(meta, optimizer.init(meta), jnp.int32(0))
+
+    def step(state: TrainingState, key: jax.Array, sampler: Sampler) -> tuple[TrainingState, Metrics]:
+        at_update = learner if isinstance(learner, MetaLearner) else learner(state.update)
+
         def draw(key: jax.Array) -> tuple[Task, jax.Array]:
             task_key, learner_key = jax.random.split(key)
             return sampler(task_key), learner_key
 
         def task_grad(meta: MetaParams, drawn: tuple[Task, jax.Array]) -> tuple[Metrics, MetaParams]:
-            return learner.grad(meta, *drawn)
+            return at_update.grad(meta, *drawn)
 
-        metrics, grads = _mean(task_grad, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
-        updates, opt_state = optimizer.update(grads, opt_state, meta)
-        new_meta: Any = optax.apply_updates(meta, updates)
+        metrics, grads = _mean(task_grad, draw, state.meta, jax.random.split(key, num_tasks), size, mesh)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.meta)
+        meta: Any = optax.apply_updates(state.meta, updates)
         if mesh is not None and divide_optimizer:
-            new_meta, opt_state = constrain(new_meta, mesh), divided(opt_state, mesh)
-        return new_meta, opt_state, metrics
+            meta, opt_state = constrain(meta, mesh), divided(opt_state, mesh)
+        return TrainingState(meta, opt_state, state.update + 1), metrics
 
-    return step
+    return Training(init, step)
 
 
 def evaluate(
@@ -110,7 +117,8 @@ def evaluate(
         >>> run(learner.init(jnp.array([1.0])), data.Sinusoid(), jax.random.key(0))["loss"].shape
         (8,)
     """
-    batch_size = _check_sizes(num_tasks, batch_size)
+    check_integer(num_tasks=num_tasks)
+    size = batch_size_of(num_tasks, batch_size)
 
     def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Metrics:
         def draw(key: jax.Array) -> tuple[Task, jax.Array, jax.Array]:
@@ -123,7 +131,7 @@ def evaluate(
             return {"loss": loss, **metrics}
 
         def each(fn: Callable[[Any], Metrics], xs: Any) -> Metrics:
-            return jax.lax.map(fn, xs, batch_size=None if batch_size == 1 else batch_size)
+            return jax.lax.map(fn, xs, batch_size=None if size == 1 else size)
 
         keys = jax.random.split(key, num_tasks)
         if mesh is None:
@@ -185,14 +193,12 @@ def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]
     return {name: summary(values) for name, values in metrics.items()}
 
 
-def _check_sizes(num_tasks: int, batch_size: int | None) -> int:
-    if num_tasks < 1:
-        raise ValueError(f"num_tasks must be at least 1, got {num_tasks}")
+def batch_size_of(number: int, batch_size: int | None) -> int:
+    """The batch size to use for so many tasks or runs; `None` chooses by backend."""
+    check_optional_integer(batch_size=batch_size)
     if batch_size is None:
-        return 1 if jax.default_backend() == "cpu" else num_tasks
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1 or None, got {batch_size}")
-    return min(batch_size, num_tasks)
+        return 1 if jax.default_backend() == "cpu" else number
+    return min(batch_size, number)
 
 
 def _mean(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
+import jax.numpy as jnp
 
 PyTree: TypeAlias = Any
 """Any nested container of arrays (see ``jax.tree``)."""
@@ -58,6 +59,31 @@ class Sampler(Protocol):
         ...
 
 
+class TrainingState(NamedTuple):
+    """State of a `Training` with one outer optimizer."""
+
+    meta: Any
+    """The meta-parameters, usually `MetaParams`."""
+    opt_state: Any
+    """State of the outer optimizer."""
+    update: jax.Array
+    """Number of updates so far."""
+
+
+class Training(NamedTuple):
+    """A training algorithm as two pure functions, to jit, to scan, to `vmap` over seeds, or to pass to `jaxmeta.loop`.
+
+    Everything that trains is such a pair: few-shot learners, pre-training, learned optimizers and reinforcement
+    learning. Each algorithm has a state of its own. All states have a field `meta`, which holds what is trained.
+    """
+
+    init: Callable[..., Any]
+    """`(meta, key) -> state`: the state before the first update. Algorithms without random state ignore the key, which
+    may then be left out."""
+    step: Callable[..., tuple[Any, Metrics]]
+    """`(state, key, *data) -> (state, metrics)`: one update, with scalar metrics."""
+
+
 class MetaLearner(NamedTuple):
     """A meta-learning algorithm as four pure functions.
 
@@ -72,3 +98,8 @@ class MetaLearner(NamedTuple):
     """`(adapted, batch, key) -> (scalar, metrics)`: the adapted learner's loss on a batch."""
     grad: Callable[[MetaParams, Task, jax.Array], tuple[Metrics, MetaParams]]
     """`(meta, task, key) -> (metrics, meta_gradient)`: a descent direction for the outer optimizer, for one task."""
+
+
+def definite(tree: PyTree) -> PyTree:
+    """The same arrays with strong types, so that a jitted step that returns them traces once."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

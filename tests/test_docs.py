@@ -13,9 +13,9 @@ import pytest
 import jaxmeta
 import jaxmeta.testing
 from jaxmeta import __main__ as command_line
-from jaxmeta._recipes import RECIPES
-from jaxmeta._rl_recipes import POLICY_RECIPES
-from jaxmeta._run import Run
+from jaxmeta.runs._recipes import RECIPES
+from jaxmeta.runs._rl_recipes import POLICY_RECIPES
+from jaxmeta.runs._run import Run
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = README.parent / "docs" / "pages"
@@ -56,7 +56,7 @@ def test_commands_parse(page, monkeypatch):
         raise Parsed
 
     monkeypatch.setattr(Run, "run", stop)
-    monkeypatch.setattr("jaxmeta._evaluate_run.evaluate_run", stop)
+    monkeypatch.setattr("jaxmeta.runs._evaluate_run.evaluate_run", stop)
     monkeypatch.setattr("jax.distributed.initialize", lambda *_: None)
     for _, code in blocks(page, "bash"):
         for line in code.replace("\\\n", " ").splitlines():

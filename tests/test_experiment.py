@@ -17,9 +17,9 @@ import pytest
 import jaxmeta
 from jaxmeta import Experiment, RLExperiment, envs
 from jaxmeta.__main__ import _GROUPS, _field_docs, main
-from jaxmeta._recipes import RECIPES, SPECIFIC, learners_with
-from jaxmeta._rl_recipes import POLICY_RECIPES
-from jaxmeta._run import Run
+from jaxmeta.runs._recipes import RECIPES, SPECIFIC, learners_with
+from jaxmeta.runs._rl_recipes import POLICY_RECIPES
+from jaxmeta.runs._run import Run
 
 LEARNERS = tuple(RECIPES)
 TINY: dict[str, Any] = {
@@ -84,7 +84,7 @@ def test_the_report_is_about_this_run(finished):
 
 
 def test_the_same_again_returns_the_same_at_once(finished, monkeypatch):
-    monkeypatch.setattr("jaxmeta._log.Log.write", lambda *_: pytest.fail("an update was run"))
+    monkeypatch.setattr("jaxmeta.training._log.Log.write", lambda *_: pytest.fail("an update was run"))
     again = Experiment(**IMAGES).run(finished.folder, progress=False)
     assert again.test == finished.test
     assert again.trained.history == finished.trained.history

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from jaxmeta.data import FewShot, sample_without_replacement
-from jaxmeta.data._sampling import distinct
-from jaxmeta.data._threefry import random_words
+from jaxmeta.data.samplers._sampling import distinct
+from jaxmeta.data.tasks._threefry import random_words
 
 KEY = jax.random.key(0)
 COUNTS = (4, 7, 20, 5, 9)

@@ -13,7 +13,7 @@ import pytest
 import jaxmeta
 from jaxmeta import RLExperiment, envs, rl
 from jaxmeta.__main__ import main
-from jaxmeta._rl_recipes import POLICY_RECIPES
+from jaxmeta.runs._rl_recipes import POLICY_RECIPES
 
 TINY: dict[str, Any] = {
     "horizon": 4,

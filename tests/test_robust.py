@@ -14,8 +14,8 @@ import pytest
 import scipy.io
 
 import jaxmeta
-from jaxmeta._checkpoint import Checkpoints
-from jaxmeta.data._mat import mat_numbers
+from jaxmeta.data.sources._mat import mat_numbers
+from jaxmeta.training._checkpoint import Checkpoints
 
 SIZE = 50_000  # numbers, 200 kB of a checkpoint
 KEY = jax.random.key(0)

@@ -22,9 +22,9 @@ import scipy.io
 from PIL import Image
 
 from jaxmeta.data import FewShot, _download, _prepared, describe_tasksets, get_tasksets, list_tasksets, load_examples
-from jaxmeta.data._archives import Files
-from jaxmeta.data._sources import SOURCES, standard_splits
-from jaxmeta.data._unpickle import load_pickle
+from jaxmeta.data.sources._archives import Files
+from jaxmeta.data.sources._sources import SOURCES, standard_splits
+from jaxmeta.data.sources._unpickle import load_pickle
 
 SHARED = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data")) / "splits"
 PARTS = ("train", "validation", "test")
@@ -572,7 +572,9 @@ def test_images_are_decoded_once_and_again_after_a_change(tmp_path, monkeypatch)
     put_tree(tmp_path / "mine", own())
     first = load_examples("folder", tmp_path / "mine", size=8, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr("jaxmeta.data._readers.decode_all", lambda *_: pytest.fail("decoded in spite of the cache"))
+        patch.setattr(
+            "jaxmeta.data.sources._readers.decode_all", lambda *_: pytest.fail("decoded in spite of the cache")
+        )
         again = load_examples("folder", tmp_path / "mine", size=8, progress=False)
     np.testing.assert_array_equal(first.train.inputs, again.train.inputs)
     assert first.train.names == again.train.names

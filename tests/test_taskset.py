@@ -284,7 +284,7 @@ def test_sampling_runs_no_jax(monkeypatch):
     for name in ("asarray", "where", "arange", "divmod", "expand_dims"):
         monkeypatch.setattr(jnp, name, fail)
     assert len(list(tasks)) == 3
-    monkeypatch.setattr("jaxmeta.data._loading._PROCESS", -1)
+    monkeypatch.setattr("jaxmeta.data.tasks._loading._PROCESS", -1)
     augmented = Taskset(DATA, [LoadData(), Augment(lambda key, x: x)])
     with pytest.raises(RuntimeError, match="forked process"):
         augmented[0]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxmeta.data import FewShot, get_tasksets, hash_ngrams, load_examples
-from jaxmeta.data._sources import standard_splits
+from jaxmeta.data.sources._sources import standard_splits
 
 DATA = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PARTS = ("train", "validation", "test")

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 import jaxmeta
-import jaxmeta._log
+import jaxmeta.training._log
 from jaxmeta import data, models
 
 MODEL = models.MLP(sizes=(8,))
@@ -102,7 +102,7 @@ def test_a_folder_changes_no_number(tmp_path, uninterrupted):
 def test_a_finished_run_is_not_run_again(tmp_path, uninterrupted, monkeypatch):
     first = run(tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr(jaxmeta._log.Log, "write", lambda *_: pytest.fail("an update was run"))
+    monkeypatch.setattr(jaxmeta.training._log.Log, "write", lambda *_: pytest.fail("an update was run"))
     again = run(tmp_path)
     assert_same_run(again, uninterrupted)
     assert again.history == first.history
@@ -266,7 +266,7 @@ def test_best_meta_needs_a_checkpoint(tmp_path):
 
 
 def test_checkpoints_hold_every_kind_of_leaf(tmp_path):
-    from jaxmeta._checkpoint import Checkpoints
+    from jaxmeta.training._checkpoint import Checkpoints
 
     tree = {
         "half": jnp.ones(3, jnp.bfloat16),
@@ -287,7 +287,7 @@ def test_checkpoints_hold_every_kind_of_leaf(tmp_path):
 
 @pytest.mark.parametrize("at", [1, 3, 4])  # records; the third is at a validation
 def test_an_interrupted_run_goes_on_from_the_last_chunk(tmp_path, uninterrupted, monkeypatch, at):
-    write = jaxmeta._log.Log.write
+    write = jaxmeta.training._log.Log.write
 
     def interrupted(log, record):
         write(log, record)
@@ -295,7 +295,7 @@ def test_an_interrupted_run_goes_on_from_the_last_chunk(tmp_path, uninterrupted,
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(jaxmeta._log.Log, "write", interrupted)
+        patch.setattr(jaxmeta.training._log.Log, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
     assert steps_saved(tmp_path)[-1] == 2 * at
@@ -314,7 +314,7 @@ def test_a_half_written_line_is_dropped(tmp_path, uninterrupted):
 
 
 def test_checkpoints_come_in_time_even_if_validation_does_not(tmp_path, monkeypatch):
-    from jaxmeta._checkpoint import Checkpoints
+    from jaxmeta.training._checkpoint import Checkpoints
 
     saved = []
     save = Checkpoints.save
@@ -322,7 +322,7 @@ def test_checkpoints_come_in_time_even_if_validation_does_not(tmp_path, monkeypa
     run(tmp_path / "a", iterations=8, validate_every=100)
     assert set(saved) == {8}
     saved.clear()
-    monkeypatch.setattr("jaxmeta._loop._SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("jaxmeta.training._loop._SAVE_SECONDS", 0.0)
     run(tmp_path / "b", iterations=8, validate_every=100)
     assert set(saved) == {2, 4, 6, 8}
 

@@ -122,7 +122,7 @@ def moved_mlp(nominal):
     """A learned optimizer whose network does something."""
     sizes = {"sizes": (4,), "momenta": (0.5,)}
     weights = optim.learned_mlp(nominal, key=KEY, **sizes).init({}).weights.value
-    noise = jaxmeta._evolution.noise_like(KEY, weights)
+    noise = jaxmeta.meta_gradients._evolution.noise_like(KEY, weights)
     return optim.learned_mlp(nominal, weights=jax.tree.map(lambda w, n: w + 0.1 * n, weights, noise), **sizes)
 
 

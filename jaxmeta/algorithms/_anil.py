@@ -6,10 +6,10 @@ BOIL, body only in the inner loop (Oh, Yoo, Kim & Yun 2021, https://arxiv.org/ab
 
 import optax
 
-from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._common import part_only
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.meta_gradients import MetaGradient
 
 
 def anil(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_optional_size, check_size, check_transformation
+from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
 from jaxmeta._losses import classification
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_fit, call, embedding, one_hot_labels, with_head
@@ -48,7 +48,7 @@ def linear_head(
     """
     inner = _default_inner(0.01) if inner is None else inner
     check_transformation(inner=inner)
-    check_size(steps=steps)
+    check_integer(steps=steps)
     if cosine is not None:
         check_positive(cosine=cosine)
 
@@ -182,8 +182,8 @@ def _fine_tuned(
     """The learner whose classifier and network are trained together."""
     optimizer = _default_inner(0.001) if inner is None else inner
     check_transformation(inner=optimizer)
-    check_size(ways=ways, steps=steps)
-    check_optional_size(test_ways=test_ways)
+    check_integer(ways=ways, steps=steps)
+    check_optional_integer(test_ways=test_ways)
     embed = embedding(features_fn, train_features)
 
     def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:

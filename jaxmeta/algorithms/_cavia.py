@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._adapt import adapt
-from jaxmeta._checks import check_size, check_transformation
-from jaxmeta._meta_gradient import MetaGradient, reverse
+from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._common import by_inner_loop, learned_state
+from jaxmeta.meta_gradients import MetaGradient, reverse
 
 
 class Contextual(NamedTuple):
@@ -68,7 +68,7 @@ def cavia(
         https://arxiv.org/abs/1810.03642
     """
     check_transformation(inner=inner)
-    check_size(context_size=context_size)
+    check_integer(context_size=context_size)
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
 
     def unadapted(params: PyTree) -> jax.Array:

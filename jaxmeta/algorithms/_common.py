@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_optional_size, check_size, check_transformation
+from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
 from jaxmeta._learned import partition
-from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
+from jaxmeta.meta_gradients import MetaGradient
 
 Run = Callable[[MetaParams, Any, jax.Array, int], Any]
 """`(meta, support, key, steps) -> adapted`."""
@@ -26,8 +26,8 @@ def by_inner_loop(
     meta_gradient: MetaGradient,
 ) -> MetaLearner:
     """The learner that runs an inner loop on the support set and is judged by `loss_fn` on the query set."""
-    check_size(steps=steps)
-    check_optional_size(test_steps=test_steps)
+    check_integer(steps=steps)
+    check_optional_integer(test_steps=test_steps)
 
     def adapt_at_test(meta: MetaParams, support: Any, key: jax.Array) -> Any:
         return run(meta, support, key, test_steps or steps)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from jaxmeta._checks import check_optional_size, check_size
+from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta._losses import classification
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
 from jaxmeta.algorithms._heads import Head
@@ -84,8 +84,8 @@ def by_features(
     init: Callable[[PyTree], MetaParams] = MetaParams,
 ) -> MetaLearner:
     """`with_head` for a head with parameters: `fit(meta, features, one_hot)`, `logits(params, fitted, features)`."""
-    check_size(ways=ways)
-    check_optional_size(test_ways=test_ways)
+    check_integer(ways=ways)
+    check_optional_integer(test_ways=test_ways)
     embed = embedding(features_fn, train_features)
 
     def fit_support(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:

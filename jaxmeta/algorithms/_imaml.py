@@ -5,9 +5,9 @@ The inner loop minimises the support loss plus a pull to the initial parameters;
 
 import optax
 
-from jaxmeta._implicit import LinearSolver, implicit
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.meta_gradients import LinearSolver, implicit
 
 
 def imaml(

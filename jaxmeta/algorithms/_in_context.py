@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._losses import classification
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._embedding import by_fit, call
@@ -93,7 +93,7 @@ class ContextTransformer(nn.Module):
     backbone: Any = None
 
     def __post_init__(self) -> None:
-        check_size(out=self.out, width=self.width, layers=self.layers, heads=self.heads)
+        check_integer(out=self.out, width=self.width, layers=self.layers, heads=self.heads)
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
         super().__post_init__()

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._adapt import adapt
-from jaxmeta._checks import check_finite, check_size
+from jaxmeta._checks import check_integer, check_number
 from jaxmeta._learned import Learned
 from jaxmeta._losses import classification
-from jaxmeta._meta_gradient import MetaGradient, reverse
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
 from jaxmeta.algorithms._common import grad_of, learned_state
+from jaxmeta.meta_gradients import MetaGradient, reverse
 
 
 class LEOParams(NamedTuple):
@@ -50,7 +50,7 @@ def leo_params(key: jax.Array, features: int, latents: int = 64) -> LEOParams:
         >>> [matrix.shape for matrix in jax.tree.leaves(leo_params(jax.random.key(0), features=640))]
         [(640, 64), (128, 128), (128, 128), (128, 128), (64, 1280)]
     """
-    check_size(features=features, latents=latents)
+    check_integer(features=features, latents=latents)
     sizes = [(features, latents), *[(2 * latents, 2 * latents)] * 3, (latents, 2 * features)]
     xavier = jax.nn.initializers.xavier_uniform()
     encoder, *relation, decoder = (xavier(k, size) for k, size in zip(jax.random.split(key, 5), sizes, strict=True))
@@ -112,8 +112,8 @@ def leo(
         Rusu, Rao, Sygnowski, Vinyals, Pascanu, Osindero & Hadsell, *Meta-Learning with Latent Embedding Optimization*,
         ICLR 2019, https://arxiv.org/abs/1807.05960
     """
-    check_size(ways=ways, steps=steps, head_steps=head_steps)
-    check_finite(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
+    check_integer(ways=ways, steps=steps, head_steps=head_steps)
+    check_number(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
     if not 0.0 <= dropout < 1.0:
         raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
@@ -208,7 +208,7 @@ def _correlation(matrix: jax.Array) -> jax.Array:
 
 def _scale_by_column_rate(learning_rate: float) -> optax.GradientTransformation:
     """Multiplies the gradient by minus a learned rate of each column."""
-    check_finite(learning_rate=learning_rate)
+    check_number(learning_rate=learning_rate)
 
     def init(params: Any) -> Any:
         return Learned(jnp.full((1, params.shape[1]), learning_rate, params.dtype))

@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._types import MetaLearner, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
 from jaxmeta.algorithms._heads import Head, check_positive
@@ -41,7 +41,7 @@ def logistic_head(regularization: float = 1.0, scale: float = 1.0, *, steps: int
         https://arxiv.org/abs/1805.08136
     """
     check_positive(regularization=regularization, scale=scale)
-    check_size(steps=steps)
+    check_integer(steps=steps)
     start = {"log_regularization": math.log(regularization), "log_scale": math.log(scale)}
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:

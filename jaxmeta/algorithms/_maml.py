@@ -10,9 +10,9 @@ import optax
 
 from jaxmeta._adapt import adapt
 from jaxmeta._checks import check_transformation
-from jaxmeta._meta_gradient import MetaGradient, first_order, reverse
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._common import by_inner_loop, learned_state
+from jaxmeta.meta_gradients import MetaGradient, first_order, reverse
 
 
 def maml(

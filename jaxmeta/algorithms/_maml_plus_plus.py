@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._learned import combine
-from jaxmeta._meta_gradient import MetaGradient, first_order, reverse
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
 from jaxmeta.algorithms._common import grad_of
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.meta_gradients import MetaGradient, first_order, reverse
 from jaxmeta.optim import scale_by_learned_rate
 
 
@@ -38,7 +38,7 @@ def multi_step_weights(steps: int, progress: float | jax.Array) -> jax.Array:
         >>> [multi_step_weights(4, progress).tolist() for progress in (0.0, 0.5, 1.0)]
         [[0.25, 0.25, 0.25, 0.25], [0.125, 0.125, 0.125, 0.625], [0.0, 0.0, 0.0, 1.0]]
     """
-    check_size(steps=steps)
+    check_integer(steps=steps)
     done = jnp.clip(jnp.asarray(progress, float), 0.0, 1.0)
     return jnp.full(steps, (1.0 - done) / steps).at[-1].add(done)
 

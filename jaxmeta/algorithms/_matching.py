@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._types import MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, with_head
 from jaxmeta.algorithms._heads import Head, check_positive, unit_length
@@ -139,7 +139,7 @@ class FullContext(nn.Module):
     steps: int = 5
 
     def __post_init__(self) -> None:
-        check_size(steps=self.steps)
+        check_integer(steps=self.steps)
         super().__post_init__()
 
     def setup(self) -> None:

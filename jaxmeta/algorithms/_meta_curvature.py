@@ -5,9 +5,9 @@ MAML with a learned curvature: matrices along the modes of each gradient, that s
 
 import optax
 
-from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.optim import scale_by_curvature
 
 

@@ -6,9 +6,9 @@ MAML with a learned, Kronecker-factored map of each gradient, that starts as the
 import jax
 import optax
 
-from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.optim import scale_by_kronecker
 
 

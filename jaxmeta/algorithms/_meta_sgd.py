@@ -3,9 +3,9 @@
 https://arxiv.org/abs/1707.09835. MAML whose inner optimizer is `jaxmeta.optim.scale_by_learned_rate`.
 """
 
-from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.optim import scale_by_learned_rate
 
 

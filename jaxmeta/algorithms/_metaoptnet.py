@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._losses import classification
 from jaxmeta._types import Batch, LossFn, MetaLearner, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, with_head
@@ -51,7 +51,7 @@ def svm_head(c: float = 0.1, scale: float = 1.0, *, iterations: int = 15, dampin
         https://jmlr.org/papers/v2/crammer01a.html
     """
     check_positive(c=c, scale=scale, damping=damping)
-    check_size(iterations=iterations)
+    check_integer(iterations=iterations)
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:
         if one_hot.shape[1] < 2:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, MetaLearner, Metrics, PyTree
 from jaxmeta.algorithms._heads import check_positive
 from jaxmeta.algorithms._in_context import in_context
@@ -85,9 +85,9 @@ class NeuralProcess(nn.Module):
     min_std: float = 0.1
 
     def __post_init__(self) -> None:
-        check_size(out=self.out)
+        check_integer(out=self.out)
         for width in (*self.encoder, *self.decoder):
-            check_size(width=width)
+            check_integer(width=width)
         check_positive(min_std=self.min_std)
         super().__post_init__()
 

@@ -10,9 +10,9 @@ import jax
 import optax
 
 from jaxmeta._adapt import unroll
-from jaxmeta._meta_gradient import MetaGradient, reverse
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._common import by_inner_loop, learned_state, part_only
+from jaxmeta.meta_gradients import MetaGradient, reverse
 
 
 def oml(

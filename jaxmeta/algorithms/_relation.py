@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_choice, check_size
+from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._losses import classification
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, call
@@ -98,7 +98,7 @@ class RelationNet(nn.Module):
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        check_size(hidden=self.hidden)
+        check_integer(hidden=self.hidden)
         super().__post_init__()
 
     def setup(self) -> None:

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_optional_size, check_size, check_transformation
-from jaxmeta._meta_gradient import reverse
+from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
 from jaxmeta.algorithms._common import learned_state
+from jaxmeta.meta_gradients import reverse
 
 
 def reptile(
@@ -54,8 +54,8 @@ def reptile(
         Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018, https://arxiv.org/abs/1803.02999
     """
     check_transformation(inner=inner)
-    check_size(steps=steps)
-    check_optional_size(test_steps=test_steps, batch_size=batch_size, test_batch_size=test_batch_size)
+    check_integer(steps=steps)
+    check_optional_integer(test_steps=test_steps, batch_size=batch_size, test_batch_size=test_batch_size)
     unroll = reverse().unroll
 
     def minibatch_loss(params: PyTree, support: Any, step: Any) -> tuple[jax.Array, Metrics]:

@@ -6,10 +6,10 @@ Warp-MAML of WarpGrad (Flennerhag et al. 2020, https://arxiv.org/abs/1909.00025)
 
 import optax
 
-from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._common import part_only
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.meta_gradients import MetaGradient
 
 
 def tnet(

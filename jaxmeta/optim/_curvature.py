@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_optional_size
+from jaxmeta._checks import check_optional_integer
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 from jaxmeta.optim._factors import identity, multiply
@@ -69,7 +69,7 @@ def scale_by_curvature(*, max_size: int | None = 512) -> optax.GradientTransform
     References:
         Park & Oliva, *Meta-Curvature*, NeurIPS 2019, https://arxiv.org/abs/1902.03356
     """
-    check_optional_size(max_size=max_size)
+    check_optional_integer(max_size=max_size)
 
     def matrices(param: jax.Array) -> Curvature:
         shape, dtype = jnp.shape(param), jnp.result_type(param)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_choice, check_finite, check_transformation
+from jaxmeta._checks import check_choice, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 
@@ -70,7 +70,7 @@ def hypergradient_descent(
         Baydin et al., *Online Learning Rate Adaptation with Hypergradient Descent*, ICLR 2018,
         https://arxiv.org/abs/1703.04782
     """
-    check_finite(learning_rate=learning_rate, hyper_rate=hyper_rate)
+    check_number(learning_rate=learning_rate, hyper_rate=hyper_rate)
     check_choice("per", per, ("global", "tensor"))
     direction = optax.identity() if direction is None else direction
     check_transformation(direction=direction)

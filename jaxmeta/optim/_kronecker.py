@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_optional_size, check_size
+from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 from jaxmeta.optim._factors import identity, multiply
@@ -81,8 +81,8 @@ def scale_by_kronecker(
         Arnold, Iqbal & Sha, *When MAML Can Adapt Fast and How to Assist When It Cannot*, AISTATS 2021,
         https://arxiv.org/abs/1910.13603
     """
-    check_size(layers=layers)
-    check_optional_size(max_size=max_size)
+    check_integer(layers=layers)
+    check_optional_integer(max_size=max_size)
     if nonlinearity is not None and not callable(nonlinearity):
         raise TypeError(f"nonlinearity must be a function or None, got {nonlinearity!r}")
     if nonlinearity is not None and layers < 2:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_finite, check_size, check_transformation
+from jaxmeta._checks import check_integer, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 from jaxmeta.optim._networks import Weights, check_weights, dense, initial_dense, zero_dense
@@ -79,8 +79,8 @@ def learned_lstm(
         https://arxiv.org/abs/1606.04474
     """
     check_transformation(nominal=nominal)
-    check_size(hidden=hidden, layers=layers)
-    check_finite(step_scale=step_scale)
+    check_integer(hidden=hidden, layers=layers)
+    check_number(step_scale=step_scale)
     turn = optax.with_extra_args_support(nominal)
 
     def initial(key: jax.Array) -> Weights:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_finite, check_size, check_transformation
+from jaxmeta._checks import check_integer, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 from jaxmeta.optim._networks import Weights, check_weights, column, dense, initial_dense, zero_dense
@@ -98,7 +98,7 @@ def learned_mlp(
         Biases*, NeurIPS 2022, https://arxiv.org/abs/2209.11208
     """
     check_transformation(nominal=nominal)
-    check_finite(step_scale=step_scale)
+    check_number(step_scale=step_scale)
     _check_network(sizes, momenta, second_moment)
     turn = optax.with_extra_args_support(nominal)
     decays = (*momenta, second_moment)
@@ -176,8 +176,8 @@ def _network(weights: Weights, x: jax.Array, time: jax.Array) -> jax.Array:
 def _check_network(sizes: Sequence[int], momenta: Sequence[float], second_moment: float) -> None:
     if not sizes:
         raise ValueError("sizes must have at least one hidden layer, got none")
-    check_size(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
+    check_integer(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
     for name, decay in [(f"momenta[{i}]", d) for i, d in enumerate(momenta)] + [("second_moment", second_moment)]:
-        check_finite(**{name: decay})
+        check_number(**{name: decay})
         if not 0 <= decay < 1:
             raise ValueError(f"{name} must be in [0, 1), got {decay!r}")

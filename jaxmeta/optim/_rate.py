@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_choice, check_finite, check_optional_size
+from jaxmeta._checks import check_choice, check_number, check_optional_integer
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 
@@ -59,9 +59,9 @@ def scale_by_learned_rate(
 
         Antoniou, Edwards & Storkey, *How to Train Your MAML*, ICLR 2019, https://arxiv.org/abs/1810.09502
     """
-    check_finite(learning_rate=learning_rate)
+    check_number(learning_rate=learning_rate)
     check_choice("per", per, ("weight", "tensor"))
-    check_optional_size(steps=steps)
+    check_optional_integer(steps=steps)
     leading = () if steps is None else (steps,)
 
     def init(params: PyTree) -> Any:

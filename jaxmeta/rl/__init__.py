@@ -19,9 +19,8 @@ from jaxmeta.rl._evaluate import interquartile_mean as interquartile_mean
 from jaxmeta.rl._latent import LatentPolicy as LatentPolicy
 from jaxmeta.rl._latent import pearl_curve as pearl_curve
 from jaxmeta.rl._latent import posterior_sampling as posterior_sampling
+from jaxmeta.rl._learned_discount import LearnedDiscountState as LearnedDiscountState
 from jaxmeta.rl._learned_discount import learned_discount as learned_discount
-from jaxmeta.rl._meta_policy import Training as Training
-from jaxmeta.rl._meta_policy import TrainingState as TrainingState
 from jaxmeta.rl._pearl import PearlState as PearlState
 from jaxmeta.rl._pearl import pearl as pearl
 from jaxmeta.rl._policies import CategoricalPolicy as CategoricalPolicy

@@ -3,8 +3,8 @@
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_size
-from jaxmeta._meta_gradient import MetaGradient
+from jaxmeta._checks import check_integer
+from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Inner, Outer, Training, meta_policy_search
 from jaxmeta.rl._surrogates import Surrogate, clipped, ratio, reinforce
@@ -65,7 +65,7 @@ def maml_trpo(
         Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, ICML 2017,
         https://arxiv.org/abs/1703.03400
     """
-    check_size(steps=steps)
+    check_integer(steps=steps)
     outer = Outer(trpo() if optimizer is None else optimizer, ratio)
     return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
 
@@ -116,7 +116,7 @@ def promp(
         Rothfuss, Lee, Clavera, Asfour & Abbeel, *ProMP: Proximal Meta-Policy Search*, ICLR 2019,
         https://arxiv.org/abs/1810.06784
     """
-    check_size(steps=steps)
+    check_integer(steps=steps)
     outer = Outer(optax.adam(1e-3) if optimizer is None else optimizer, clipped(clip), epochs, kl_penalty)
     return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
 
@@ -157,7 +157,7 @@ def maml_a2c(
         Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, ICML 2017,
         https://arxiv.org/abs/1703.03400
     """
-    check_size(steps=steps)
+    check_integer(steps=steps)
     outer = Outer(optax.adam(1e-3) if optimizer is None else optimizer, reinforce)
     return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
 

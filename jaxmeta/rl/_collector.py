@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxmeta._checks import check_finite, check_size
+from jaxmeta._checks import check_integer, check_number
 from jaxmeta._types import PyTree, Task
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._returns import discounted_returns, gae, linear_baseline, next_step, normalize
@@ -58,7 +58,7 @@ class Collector:
     trace_decay: float = 1.0
 
     def __post_init__(self) -> None:
-        check_size(episodes=self.episodes)
+        check_integer(episodes=self.episodes)
         check_fraction(discount=self.discount, trace_decay=self.trace_decay)
 
     def __call__(self, params: PyTree, task: PyTree, key: jax.Array) -> Samples:
@@ -107,7 +107,7 @@ class EnvTasks:
 
 def check_fraction(**values: float) -> None:
     """Raises ValueError unless every value is in [0, 1]."""
-    check_finite(**values)
+    check_number(**values)
     for name, value in values.items():
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{name} must be in [0, 1], got {value}")

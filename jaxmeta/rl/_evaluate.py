@@ -11,7 +11,7 @@ import numpy.typing as npt
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_size, check_transformation
+from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
 from jaxmeta.rl._collector import Collector
@@ -68,7 +68,7 @@ def adaptation_curve(
         (2, 4)
     """
     check_transformation(inner=inner)
-    check_size(steps=steps)
+    check_integer(steps=steps)
     adaptation = Inner(collect, inner, surrogate, steps)
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:
@@ -126,7 +126,7 @@ def interquartile_mean(scores: npt.ArrayLike, *, resamples: int = 2000, seed: in
         Agarwal, Schwarzer, Castro, Courville & Bellemare, *Deep Reinforcement Learning at the Edge of the Statistical
         Precipice*, NeurIPS 2021, https://arxiv.org/abs/2108.13264
     """
-    check_size(resamples=resamples)
+    check_integer(resamples=resamples)
     table = np.asarray(scores, np.float64)
     if table.ndim not in (1, 2) or table.size == 0:
         raise ValueError(f"scores must be [runs, tasks] or [runs] and not empty, got shape {table.shape}")

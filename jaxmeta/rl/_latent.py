@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
 from jaxmeta.envs import MetaEnv
@@ -54,7 +54,7 @@ class LatentPolicy(nn.Module):
     encoder_sizes: Sequence[int] = (200, 200, 200)
 
     def __post_init__(self) -> None:
-        check_size(action_size=self.action_size, latent_size=self.latent_size)
+        check_integer(action_size=self.action_size, latent_size=self.latent_size)
         super().__post_init__()
 
     def setup(self) -> None:
@@ -137,7 +137,7 @@ def posterior_sampling(
         >>> data.reward.shape, beliefs.mean[0].tolist(), bool((beliefs.log_std[1:] < 0).all())
         ((3, 5), [0.0, 0.0, 0.0, 0.0, 0.0], True)
     """
-    check_size(episodes=episodes)
+    check_integer(episodes=episodes)
     apply: Any = policy.apply
 
     def episode(belief: DiagonalGaussian, key: jax.Array) -> tuple[DiagonalGaussian, Any]:
@@ -193,7 +193,7 @@ def pearl_curve(
         >>> run(MetaParams(params), tasks, jax.random.key(2)).sampled.shape
         (4, 3)
     """
-    check_size(steps=steps)
+    check_integer(steps=steps)
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:
         sample_key, key = jax.random.split(key)

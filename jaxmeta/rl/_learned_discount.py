@@ -4,20 +4,31 @@ Learns what return to optimise, by how the update that it leads to does on the n
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_size, check_transformation
+from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._parallel import constrain, map_tasks
-from jaxmeta._types import MetaParams, Metrics, PyTree
+from jaxmeta._types import MetaParams, Metrics, PyTree, Training, definite
 from jaxmeta.rl._collector import Collector
-from jaxmeta.rl._meta_policy import Training, TrainingState, mean_over_tasks
+from jaxmeta.rl._meta_policy import mean_over_tasks
 from jaxmeta.rl._rollout import Trajectory, episode_returns
 from jaxmeta.rl._surrogates import reinforce, surrogate_loss
+
+
+class LearnedDiscountState(NamedTuple):
+    """State of the `Training` that `learned_discount` builds."""
+
+    meta: MetaParams
+    """The policy's parameters, and the logits of the discount and the trace decay."""
+    opt_state: optax.OptState
+    """State of the policy's optimizer."""
+    meta_opt_state: optax.OptState
+    """State of the logits' optimizer."""
 
 
 def learned_discount(
@@ -67,7 +78,7 @@ def learned_discount(
         https://arxiv.org/abs/1805.09801
     """
     check_transformation(optimizer=optimizer, meta_optimizer=meta_optimizer)
-    check_size(num_tasks=num_tasks)
+    check_integer(num_tasks=num_tasks)
     for name, value in (("discount", discount), ("trace_decay", trace_decay)):
         if not 0.0 < value < 1.0:
             raise ValueError(f"{name} must be between 0 and 1, got {value}")
@@ -78,16 +89,14 @@ def learned_discount(
 
         return mean_over_tasks(in_task, data, mesh=mesh)
 
-    def init(params: PyTree) -> TrainingState:
+    def init(params: PyTree, key: jax.Array | None = None) -> LearnedDiscountState:
+        del key
         logits = jax.tree.map(jax.scipy.special.logit, {"discount": discount, "trace_decay": trace_decay})
-        # Definite types, so that a jitted step traces once.
-        meta = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), MetaParams(params, logits))
-        return TrainingState(meta, (optimizer.init(meta.params), meta_optimizer.init(meta.learned)))
+        meta = definite(MetaParams(params, logits))
+        return LearnedDiscountState(meta, optimizer.init(meta.params), meta_optimizer.init(meta.learned))
 
-    def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
-        params, logits = state.meta
-        opt_states: Any = state.opt_state
-        opt_state, meta_opt_state = opt_states
+    def step(state: LearnedDiscountState, key: jax.Array) -> tuple[LearnedDiscountState, Metrics]:
+        (params, logits), opt_state, meta_opt_state = state
         wanted = {"discount": collect.discount, "trace_decay": collect.trace_decay}
         task_key, *keys = jax.random.split(key, 3)
         tasks = collect.env.sample_tasks(task_key, num_tasks)
@@ -112,6 +121,6 @@ def learned_discount(
             **jax.tree.map(jax.nn.sigmoid, logits),
         }
         meta = MetaParams(params, optax.apply_updates(logits, updates))
-        return constrain((TrainingState(meta, (opt_state, meta_opt_state)), metrics), mesh)
+        return constrain((LearnedDiscountState(meta, opt_state, meta_opt_state), metrics), mesh)
 
     return Training(init, step)

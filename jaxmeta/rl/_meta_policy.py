@@ -10,34 +10,16 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_finite, check_size, check_transformation
+from jaxmeta._checks import check_integer, check_number, check_transformation
 from jaxmeta._learned import combine, partition
-from jaxmeta._meta_gradient import MetaGradient
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
-from jaxmeta._types import MetaParams, Metrics, PyTree
+from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState, definite
+from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.rl._collector import Collector, Samples
 from jaxmeta.rl._returns import masked_mean
 from jaxmeta.rl._rollout import episode_returns
 from jaxmeta.rl._surrogates import Surrogate, reinforce, surrogate_loss
 from jaxmeta.rl._trpo import TRPOState
-
-
-class TrainingState(NamedTuple):
-    """What a training changes."""
-
-    meta: Any
-    """The meta-parameters, a `jaxmeta.MetaParams`."""
-    opt_state: optax.OptState
-    """State of the outer optimizer, or of both."""
-
-
-class Training(NamedTuple):
-    """A meta-training as two pure functions, to jit, to scan, or to give to `jaxmeta.loop`."""
-
-    init: Callable[[PyTree], TrainingState]
-    """`(params) -> state`: from initial parameters of the policy."""
-    step: Callable[[TrainingState, jax.Array], tuple[TrainingState, Metrics]]
-    """`(state, key) -> (state, metrics)`: sample tasks, play, adapt and update."""
 
 
 InnerState = tuple[PyTree, optax.OptState]
@@ -67,15 +49,15 @@ class Outer(NamedTuple):
 def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | None) -> Training:
     """The training that `maml_trpo`, `promp` and the others are cases of."""
     check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
-    check_size(num_tasks=num_tasks, epochs=outer.epochs)
-    check_finite(kl_penalty=outer.kl_penalty, exploration=outer.exploration)
+    check_integer(num_tasks=num_tasks, epochs=outer.epochs)
+    check_number(kl_penalty=outer.kl_penalty, exploration=outer.exploration)
     update = optax.with_extra_args_support(outer.optimizer).update
 
-    def init(params: PyTree) -> TrainingState:
+    def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
+        del key
         learned, _ = partition(inner.optimizer.init(params))
-        # Definite types, so that a jitted step traces once.
-        meta = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), MetaParams(params, learned))
-        return TrainingState(meta, outer.optimizer.init(meta))
+        meta = definite(MetaParams(params, learned))
+        return TrainingState(meta, outer.optimizer.init(meta), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
         task_key, key = jax.random.split(key)
@@ -106,7 +88,7 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
             metrics |= opt_state._asdict()
         else:
             metrics["kl"] = kl_fn(meta)
-        return constrain((TrainingState(meta, opt_state), metrics), mesh)
+        return constrain((TrainingState(meta, opt_state, state.update + 1), metrics), mesh)
 
     return Training(init, step)
 

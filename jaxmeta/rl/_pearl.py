@@ -13,20 +13,21 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_finite, check_size, check_transformation
+from jaxmeta._checks import check_integer, check_number, check_transformation
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
-from jaxmeta._types import MetaParams, Metrics, PyTree
+from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._collector import check_fraction
 from jaxmeta.rl._latent import LatentPolicy, posterior_sampling
-from jaxmeta.rl._meta_policy import Training, TrainingState
 from jaxmeta.rl._replay import Replay, Transition, add, draw, empty_replay, transitions
 from jaxmeta.rl._sac import critic_loss, soft_value, td_target
 
 
 class PearlState(NamedTuple):
-    """What `pearl` keeps beside the meta-parameters, the `opt_state` of its `TrainingState`."""
+    """State of the `Training` that `pearl` builds."""
 
+    meta: Any
+    """The meta-parameters, a `jaxmeta.MetaParams` of the policy's parameters."""
     opt_state: optax.OptState
     """State of the optimizer."""
     target: PyTree
@@ -84,7 +85,7 @@ def pearl(
         mesh: see `maml_trpo`; every device has all of the stored steps.
 
     Returns:
-        A `Training`, whose `opt_state` is a `PearlState`. Its metrics: `return_0`, ... `return_<episodes - 1>`, the
+        A `Training`, whose state is a `PearlState`. Its metrics: `return_0`, ... `return_<episodes - 1>`, the
         mean undiscounted return of each episode; `loss`, minus the last of them; `critic_error`, a mean square,
         `entropy` in nats, and `kl`, the divergence of the belief from the prior, means over the updates.
 
@@ -101,7 +102,7 @@ def pearl(
         >>> obs = jnp.zeros((1, env.observation_size))
         >>> state = training.init(jax.jit(policy.init)(jax.random.key(1), obs, policy.prior().mean))
         >>> state, metrics = jax.jit(training.step)(state, jax.random.key(2))
-        >>> sorted(state.opt_state.replay.size.tolist())
+        >>> sorted(state.replay.size.tolist())
         [0, 0, 10, 10]
 
     References:
@@ -110,10 +111,10 @@ def pearl(
     """
     optimizer = optax.adam(3e-4) if optimizer is None else optimizer
     check_transformation(optimizer=optimizer)
-    check_size(num_tasks=num_tasks, episodes=episodes, updates=updates)
-    check_size(context_size=context_size, batch_size=batch_size, capacity=capacity)
+    check_integer(num_tasks=num_tasks, episodes=episodes, updates=updates)
+    check_integer(context_size=context_size, batch_size=batch_size, capacity=capacity)
     check_fraction(discount=discount, target_rate=target_rate)
-    check_finite(entropy_weight=entropy_weight, kl_weight=kl_weight)
+    check_number(entropy_weight=entropy_weight, kl_weight=kl_weight)
     total = jax.tree.leaves(tasks)[0].shape[0]
     if num_tasks > total:
         raise ValueError(f"num_tasks must be at most the number of tasks ({total}), got {num_tasks}")
@@ -122,30 +123,30 @@ def pearl(
 
     loss = partial(_task_loss, policy, discount, entropy_weight, kl_weight)
 
-    def init(params: PyTree) -> TrainingState:
+    def init(params: PyTree, key: jax.Array | None = None) -> PearlState:
+        del key
         obs, action, number = jnp.zeros(env.observation_size), jnp.zeros(env.action_size), jnp.zeros(())
         replay = empty_replay(Transition(obs, action, number, obs, number > 0), total, capacity)
         target = jax.tree.map(jnp.copy, params)  # so that a jitted step may reuse the memory of its state
-        return TrainingState(MetaParams(params), PearlState(optimizer.init(params), target, tasks, replay))
+        return PearlState(MetaParams(params), optimizer.init(params), target, tasks, replay)
 
-    def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
-        kept: Any = state.opt_state
+    def step(state: PearlState, key: jax.Array) -> tuple[PearlState, Metrics]:
         task_key, play_key, key = jax.random.split(key, 3)
         chosen = jax.random.permutation(task_key, total)[:num_tasks]
         play = partial(posterior_sampling, env, policy, state.meta.params, episodes=episodes)
-        now = jax.tree.map(lambda x: x[chosen], kept.tasks)
+        now = jax.tree.map(lambda x: x[chosen], state.tasks)
         data, _ = map_tasks(play, now, play_key, mesh)  # [num_tasks, episodes, T]
         flat = jax.tree.map(lambda x: x.reshape(num_tasks, -1, *x.shape[3:]), (transitions(data), data.valid))
-        replay = add(kept.replay, chosen, *constrain(flat, mesh))
-        carry = state.meta.params, kept.opt_state, kept.target
+        replay = add(state.replay, chosen, *constrain(flat, mesh))
+        carry = state.meta.params, state.opt_state, state.target
         sample = partial(_sample, replay, num_tasks, context_size, episodes * env.horizon, batch_size)
         update = partial(_update, loss, optimizer, sample, target_rate, mesh)
         carry, metrics = jax.lax.scan(update, carry, jax.random.split(key, updates))
         params, opt_state, target = carry
         returns = jnp.mean(jnp.sum(data.reward, axis=2), axis=0)
         metrics = {f"return_{i}": returns[i] for i in range(episodes)} | jax.tree.map(jnp.mean, metrics)
-        kept = PearlState(opt_state, target, kept.tasks, replay)
-        return constrain((TrainingState(MetaParams(params), kept), {"loss": -returns[-1], **metrics}), mesh)
+        state = PearlState(MetaParams(params), opt_state, target, state.tasks, replay)
+        return constrain((state, {"loss": -returns[-1], **metrics}), mesh)
 
     return Training(init, step)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_finite
+from jaxmeta._checks import check_number
 
 
 def discounted_returns(reward: jax.Array, ended: jax.Array, *, discount: float | jax.Array) -> jax.Array:
@@ -101,7 +101,7 @@ def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, rid
         Duan, Chen, Houthooft, Schulman & Abbeel, *Benchmarking Deep Reinforcement Learning for Continuous Control*,
         ICML 2016, https://arxiv.org/abs/1604.06778
     """
-    check_finite(ridge=ridge)
+    check_number(ridge=ridge)
     length = obs.shape[0]
     clipped = jnp.clip(obs, -10, 10)
     time = jnp.broadcast_to(jnp.arange(1, length + 1)[:, None, None] / length, (*valid.shape, 1)).astype(obs.dtype)

@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_finite, check_size, check_transformation
+from jaxmeta._checks import check_integer, check_number, check_transformation
 from jaxmeta._parallel import constrain, over_tasks
-from jaxmeta._types import MetaParams, Metrics, PyTree
+from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
 from jaxmeta.rl._collector import Samples, check_fraction
 from jaxmeta.rl._distributions import Distribution
-from jaxmeta.rl._meta_policy import Training, TrainingState
 from jaxmeta.rl._policies import RecurrentPolicy
 from jaxmeta.rl._returns import gae, masked_mean, next_step, normalize
 from jaxmeta.rl._rollout import Trajectory, episode_returns, rollout
@@ -86,9 +85,9 @@ def rl2(
     """
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3)) if optimizer is None else optimizer
     check_transformation(optimizer=optimizer)
-    check_size(num_tasks=num_tasks, epochs=epochs, minibatches=minibatches)
+    check_integer(num_tasks=num_tasks, epochs=epochs, minibatches=minibatches)
     check_fraction(discount=discount, trace_decay=trace_decay)
-    check_finite(value_weight=value_weight, entropy_weight=entropy_weight)
+    check_number(value_weight=value_weight, entropy_weight=entropy_weight)
     if num_tasks % minibatches:
         raise ValueError(f"num_tasks must be a multiple of minibatches ({minibatches}), got {num_tasks}")
     surrogate = clipped(clip)
@@ -105,9 +104,10 @@ def rl2(
         loss += value_weight * metrics["value_error"] - entropy_weight * metrics["entropy"]
         return loss, metrics
 
-    def init(params: PyTree) -> TrainingState:
+    def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
+        del key
         meta = MetaParams(params)
-        return TrainingState(meta, optimizer.init(meta))
+        return TrainingState(meta, optimizer.init(meta), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
         task_key, play_key, key = jax.random.split(key, 3)
@@ -123,7 +123,7 @@ def rl2(
         mean_return = jnp.mean(episode_returns(data))
         metrics = jax.tree.map(lambda x: x[-1], metrics)
         metrics = {"loss": -mean_return, "return": mean_return, **metrics}
-        return constrain((TrainingState(meta, opt_state), metrics), mesh)
+        return constrain((TrainingState(meta, opt_state, state.update + 1), metrics), mesh)
 
     return Training(init, step)
 

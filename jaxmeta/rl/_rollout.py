@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_optional_size, check_size
+from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta._types import PyTree
 from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._distributions import Distribution
@@ -81,8 +81,8 @@ def rollout(
         >>> data.reward.shape, round(float(data.reward[0, 0]), 3), data.truncated[:, 0].tolist()
         ((5, 2), -0.5, [False, False, False, False, True])
     """
-    check_size(episodes=episodes)
-    check_optional_size(length=length)
+    check_integer(episodes=episodes)
+    check_optional_integer(length=length)
     length = length or env.horizon
     params, task = jax.lax.stop_gradient((params, task))
     reset_key, key = jax.random.split(key)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_size
+from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
 from jaxmeta.envs import MetaEnv, State
 
@@ -40,7 +40,7 @@ class Trial:
     episodes: int = 1
 
     def __post_init__(self) -> None:
-        check_size(episodes=self.episodes)
+        check_integer(episodes=self.episodes)
 
     @property
     def observation_size(self) -> int:

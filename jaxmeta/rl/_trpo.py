@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_finite, check_size
-from jaxmeta._implicit import cg
+from jaxmeta._checks import check_integer, check_number
 from jaxmeta._types import PyTree
+from jaxmeta.meta_gradients import cg
 
 
 class TRPOState(NamedTuple):
@@ -66,8 +66,8 @@ def trpo(
         Schulman, Levine, Moritz, Jordan & Abbeel, *Trust Region Policy Optimization*, ICML 2015,
         https://arxiv.org/abs/1502.05477
     """
-    check_finite(max_kl=max_kl, damping=damping, backtrack=backtrack)
-    check_size(max_backtracks=max_backtracks)
+    check_number(max_kl=max_kl, damping=damping, backtrack=backtrack)
+    check_integer(max_backtracks=max_backtracks)
     if max_kl <= 0:
         raise ValueError(f"max_kl must be positive, got {max_kl}")
     if not 0 < backtrack < 1:

@@ -1,0 +1,30 @@
+"""Samplers: pure functions from a random key to a task, on the device."""
+
+from jaxmeta.data.samplers._augment import color_jitter as color_jitter
+from jaxmeta.data.samplers._augment import cutmix as cutmix
+from jaxmeta.data.samplers._augment import cutout as cutout
+from jaxmeta.data.samplers._augment import mixup as mixup
+from jaxmeta.data.samplers._augment import normalize as normalize
+from jaxmeta.data.samplers._augment import random_crop as random_crop
+from jaxmeta.data.samplers._augment import random_flip as random_flip
+from jaxmeta.data.samplers._checks import Request as Request
+from jaxmeta.data.samplers._checks import check_enough as check_enough
+from jaxmeta.data.samplers._checks import check_inputs as check_inputs
+from jaxmeta.data.samplers._checks import check_positive as check_positive
+from jaxmeta.data.samplers._few_shot import ExampleIndex as ExampleIndex
+from jaxmeta.data.samplers._few_shot import FewShot as FewShot
+from jaxmeta.data.samplers._few_shot import from_table as from_table
+from jaxmeta.data.samplers._few_shot import to_float as to_float
+from jaxmeta.data.samplers._glyphs import Glyphs as Glyphs
+from jaxmeta.data.samplers._harmonic import Harmonic as Harmonic
+from jaxmeta.data.samplers._harmonic import Tone as Tone
+from jaxmeta.data.samplers._linear import Line as Line
+from jaxmeta.data.samplers._linear import Linear as Linear
+from jaxmeta.data.samplers._placement import Placement as Placement
+from jaxmeta.data.samplers._placement import place as place
+from jaxmeta.data.samplers._sampling import distinct as distinct
+from jaxmeta.data.samplers._sampling import draw as draw
+from jaxmeta.data.samplers._sampling import group as group
+from jaxmeta.data.samplers._sampling import sample_without_replacement as sample_without_replacement
+from jaxmeta.data.samplers._sinusoid import Sinusoid as Sinusoid
+from jaxmeta.data.samplers._sinusoid import Wave as Wave

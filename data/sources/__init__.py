@@ -1,0 +1,11 @@
+"""Sources: from files, archives and downloads to labelled arrays."""
+
+from jaxmeta.data.sources._examples import Division as Division
+from jaxmeta.data.sources._examples import Examples as Examples
+from jaxmeta.data.sources._load_examples import FOLDER as FOLDER
+from jaxmeta.data.sources._load_examples import load_examples as load_examples
+from jaxmeta.data.sources._omniglot import SPLITS as SPLITS
+from jaxmeta.data.sources._omniglot import Omniglot as Omniglot
+from jaxmeta.data.sources._omniglot import OmniglotSplit as OmniglotSplit
+from jaxmeta.data.sources._sources import SOURCES as SOURCES
+from jaxmeta.data.sources._sources import standard_splits as standard_splits

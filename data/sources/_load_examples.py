@@ -1,0 +1,207 @@
+"""Reading a benchmark's examples from wherever they are, and dividing its classes."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmeta.data.samplers import check_positive
+from jaxmeta.data.sources._archives import Files, is_archive
+from jaxmeta.data.sources._cache import cached, data_folder
+from jaxmeta.data.sources._download import fetch
+from jaxmeta.data.sources._examples import Division, Examples, divide, first_rows, lists_of_parts, random_lists
+from jaxmeta.data.sources._readers import Request, any_folders
+from jaxmeta.data.sources._sources import SOURCES, Layout, Source, standard_splits
+from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
+
+FOLDER = "folder"
+_FOLDER_SOURCE = Source("Images of your own: root/<class>/<image>", (), ())
+_VERSION = 1  # change with the decoding
+
+
+def load_examples(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    split: str | None = None,
+    seed: int | None = None,
+    size: int | None = None,
+    per_class: int | None = None,
+    download: bool = False,
+    examples: tuple[Any, Sequence[str]] | None = None,
+    progress: bool = True,
+) -> Division:
+    """Read the examples of a benchmark and divide its classes into training, validation and test.
+
+    Images are decoded once, scaled to a square, and kept as one array in the folder that the environment variable
+    `JAXMETA_CACHE` names, else in the user's cache folder, under a name that tells what was read. Archives are read in
+    place and never changed. What files each benchmark reads is in the documentation, under Benchmarks.
+
+    Args:
+        name: A benchmark that is read from files, see `list_tasksets`; or `"folder"` for images of your own.
+        root: Where the files are: they are looked for in this folder and in its subfolder `name`. By default the folder
+            that the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
+            (or zip or tar archive) that holds `<class>/<image>`, or `train/<class>/<image>` and so on.
+        split: A published split; `"files"` for that of the files, if they are in three parts; or `"random"`. By default
+            that of the files, else the first published one, else `"random"`.
+        seed: Seed of `split="random"`; 0 by default.
+        size: Height and width of the images; by default the benchmark's.
+        per_class: How many examples of each class to read, the first ones; by default the benchmark's, mostly all.
+        download: Fetch missing files, if their authors or others that read them have published a checksum.
+        examples: The data itself, to be read from no file: inputs, and the name of each one's class.
+        progress: Show progress bars.
+
+    Returns:
+        The examples of the three parts, which share no class.
+
+    Raises:
+        ValueError: If there is no such benchmark or split, an argument is out of range or does not apply, or the data
+            is damaged or not complete.
+        FileNotFoundError: If the data is missing.
+        ConnectionError: If a download fails.
+        ImportError: If a prepared TFDS directory was found, and TFDS is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> images, names = np.zeros((8, 4, 4, 3), np.uint8), ["a", "b", "c", "d"] * 2
+        >>> train, validation, test = load_examples("folder", examples=(images, names), seed=1)
+        >>> train.names, validation.names, test.names
+        (('a', 'd'), ('c',), ('b',))
+    """
+    source = _source(name)
+    if per_class is not None:
+        check_positive(per_class=per_class)
+    if size is not None and (not source.scalable or source.kind == "text" or examples is not None):
+        raise ValueError(f"size does not apply to {name!r}{' given as arrays' if examples is not None else ''}")
+    per_class = source.per_class if per_class is None else per_class
+    request = Request(_known(name), size or source.size, per_class, progress)
+    if examples is None:
+        found = _read(name, source, root, request, download)
+    elif root is not None or download:
+        raise ValueError("root and download do not apply to examples that are given")
+    else:
+        found = _given(name, examples, per_class)
+    try:
+        return _divide(name, source, found, split, seed)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _source(name: str) -> Source:
+    if name == FOLDER:
+        return _FOLDER_SOURCE
+    if name not in SOURCES:
+        raise ValueError(f"name must be one of {', '.join(map(repr, (*SOURCES, FOLDER)))}, got {name!r}")
+    return SOURCES[name]
+
+
+def _known(name: str) -> frozenset[str]:
+    return frozenset(of for split in standard_splits(name).values() for names in split.values() for of in names)
+
+
+def _given(name: str, examples: tuple[Any, Sequence[str]], per_class: int | None) -> Examples:
+    try:
+        inputs, names = examples
+    except (TypeError, ValueError) as error:
+        raise ValueError("examples must be a pair: inputs, and the name of each one's class") from error
+    inputs = np.asarray(inputs)
+    rows = first_rows([str(of) for of in names], per_class)
+    if len(inputs) != len(names):
+        raise ValueError(f"{name}: examples must match: got {len(names)} names for inputs of shape {inputs.shape}")
+    return Examples.of(inputs[rows], [str(names[row]) for row in rows])
+
+
+def _divide(name: str, source: Source, found: Examples, split: str | None, seed: int | None) -> Division:
+    published = standard_splits(name)
+    if split is None:
+        split = "files" if found.parts is not None else next(iter(published), "random")
+    if seed is not None and split != "random":
+        raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
+    if split == "random":
+        return divide(found, random_lists(found.names, source.random, seed or 0))
+    if split == "files" and found.parts is not None:
+        return divide(found, lists_of_parts(found))
+    if split not in published:
+        allowed = (*published, "random", *(["files"] if found.parts is not None else []))
+        raise ValueError(f"split must be one of {', '.join(map(repr, allowed))}, got {split!r}")
+    return divide(found, published[split])
+
+
+def _read(name: str, source: Source, root: str | Path | None, request: Request, download: bool) -> Examples:
+    """Find the files and read them, or what was made of them before."""
+    if name == FOLDER:
+        return _read_folder(root, request, download)
+    folder = data_folder(root)
+    bases = (folder, folder / name, folder / source.kind / name)
+    for layout in source.layouts:
+        for base in bases:
+            if paths := _paths(layout, base):
+                return _read_layout(name, layout, paths, request)
+    known = source.prepared
+    for base in bases if known else ():
+        if known and (path := find_prepared(known.name, base)):
+            return _cached(name, request, stamp(path), lambda path=path: read_prepared(path, known, request))
+    if not download or any(remote.checksum is None for remote in source.remotes):
+        raise FileNotFoundError(_missing(name, source, folder, download))
+    target = folder / name if source.kind == "text" else folder
+    paths = [fetch(remote, target, request.progress) for remote in source.remotes]
+    return _read_layout(name, source.layouts[0], paths, request)
+
+
+def _read_folder(root: str | Path | None, request: Request, download: bool) -> Examples:
+    if root is None or download:
+        raise ValueError("'folder' needs root, the folder or archive of the images, and downloads nothing")
+    path = Path(root).expanduser().absolute()
+    if not path.is_dir() and not (path.is_file() and is_archive(path)):
+        raise FileNotFoundError(f"root must be a folder, or a zip or tar archive, got {path}")
+    return _read_layout(FOLDER, Layout((), any_folders), [path], request)
+
+
+def _read_layout(name: str, layout: Layout, paths: Sequence[Path], request: Request) -> Examples:
+    files = Files(paths, "It was left as it is: move it away and get it again." if name != FOLDER else "")
+    if not layout.cached:
+        return layout.read(files, request)
+    return _cached(name, request, files.stamp(), lambda: layout.read(files, request))
+
+
+def _cached(name: str, request: Request, stamp: str, read: Callable[[], Examples]) -> Examples:
+    def make() -> dict[str, np.ndarray]:
+        found = read()
+        return {
+            "inputs": found.inputs,
+            "labels": found.labels,
+            "names": np.array(found.names),
+            "parts": np.array(found.parts or (), str),
+        }
+
+    mark = hashlib.sha256(repr((_VERSION, stamp, request.size, request.per_class)).encode()).hexdigest()[:16]
+    stored = cached(f"{name}-{request.size}-{mark}", ["inputs", "labels", "names", "parts"], make)
+    parts = tuple(stored["parts"].tolist()) or None
+    return Examples(stored["inputs"], stored["labels"], tuple(stored["names"].tolist()), parts)
+
+
+def _paths(layout: Layout, base: Path) -> list[Path] | None:
+    """Return where the files of a layout are in a folder, which may itself be one of them; `None` if some are not."""
+    found = []
+    for names in layout.files:
+        here = [base / name for name in names if (base / name).exists()]
+        here += [base for name in names if base.name == name and base.is_dir()]
+        here = [path for path in here if not any(path.glob("*/dataset_info.json"))]  # that is what TFDS prepared
+        if not here:
+            return None
+        found.append(here[0])
+    return found
+
+
+def _missing(name: str, source: Source, folder: Path, download: bool) -> str:
+    layouts = "; or ".join(map(str, source.layouts))
+    if source.prepared:
+        layouts += f"; or {source.prepared.name}/<version> as TFDS prepares it"
+    automatic = all(remote.checksum for remote in source.remotes)
+    advice = "or allow a download (--download)" if automatic else "as there is no download that could be checked"
+    return (
+        f"{name}: nothing to read in {folder}, {folder / name} or {folder / source.kind / name}. It reads {layouts}. "
+        f"Get {' and '.join(map(str, source.remotes))}; name the folder with root (--root) or JAXMETA_DATA, {advice}."
+    )

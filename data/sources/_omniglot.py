@@ -1,0 +1,160 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015)."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmeta.data.sources._cache import cached, data_folder
+from jaxmeta.data.sources._omniglot_files import ARCHIVES, DRAWINGS, EVALUATION, advice, find_halves
+
+_VERSION = 2  # change with the decoding
+SPLITS = ("vinyals", "background", "random")
+
+
+class OmniglotSplit(NamedTuple):
+    """Which characters belong to which part: sorted rows of `Omniglot.images`."""
+
+    train: np.ndarray
+    """`[n]`, int."""
+    validation: np.ndarray
+    """`[n]`, int."""
+    test: np.ndarray
+    """`[n]`, int."""
+
+
+@dataclass(frozen=True, eq=False)
+class Omniglot:
+    """The Omniglot characters as 28x28 images. Read them with `Omniglot.load`.
+
+    Example:
+        >>> omniglot = Omniglot.load("/data")                                       # doctest: +SKIP
+        >>> train, validation, test = omniglot.split("vinyals")                     # doctest: +SKIP
+        >>> FewShot.from_classes(omniglot.images[train], rotations=4).num_classes   # doctest: +SKIP
+        4112
+
+    References:
+        Lake et al., Human-level concept learning through probabilistic program induction, 2015,
+        https://doi.org/10.1126/science.aab3050
+    """
+
+    images: np.ndarray
+    """Drawings, ink = 255: `[1623, 20, 28, 28, 1]`, uint8."""
+    names: tuple[str, ...]
+    """'Alphabet/characterNN' of each character, sorted."""
+    background: np.ndarray
+    """Whether a character is of the background set (30 alphabets, 964 characters): `[1623]`, bool."""
+
+    @classmethod
+    def load(cls, root: str | Path | None = None, *, download: bool = False, progress: bool = True) -> "Omniglot":
+        """Read Omniglot from its archives or folders.
+
+        Reads `images_background` and `images_evaluation`, each a `.zip` or a folder of that name, in `root` or
+        `root/omniglot`; or, if they are not there, what TensorFlow Datasets has prepared in `root/omniglot/<version>`
+        or `root/tfds/omniglot/<version>`, without TensorFlow. Archives are read in place and never changed. Drawings
+        are inverted and reduced to 28x28 with a Lanczos filter. The result is kept in the folder that the environment
+        variable `JAXMETA_CACHE` names (else the user's cache folder), under the fingerprint of what was read: the next
+        time takes a fraction of a second.
+
+        Args:
+            root: Where the data is; by default the folder that the environment variable `JAXMETA_DATA` names, else the
+                user's cache folder.
+            download: Fetch missing archives into `root` (16 MB) and check them against the published checksums.
+            progress: Show progress bars.
+
+        Returns:
+            The data set.
+
+        Raises:
+            FileNotFoundError: If an archive is missing and `download` is false.
+            ConnectionError: If a download fails.
+            ValueError: If an archive or a drawing is damaged or incomplete.
+            ImportError: If a prepared TFDS directory was found, and TFDS is not installed.
+        """
+        halves = find_halves(data_folder(root), download, progress)
+
+        def make() -> dict[str, np.ndarray]:
+            images, names = [], []
+            for half, (name, archive) in zip(halves, ARCHIVES.items(), strict=True):
+                part, characters = half.read()
+                if len(characters) != archive.characters:
+                    raise ValueError(
+                        f"{half.where} is not complete: it has {len(characters)} characters, "
+                        f"but {name} has {archive.characters}. {advice()}"
+                    )
+                images.append(part)
+                names += characters
+            background = np.arange(len(names)) < ARCHIVES["images_background"].characters
+            return {"images": np.concatenate(images), "names": np.array(names), "background": background}
+
+        key = hashlib.sha256(repr((_VERSION, [half.stamp for half in halves])).encode()).hexdigest()[:16]
+        stored = cached(f"omniglot28-{key}", ["images", "names", "background"], make)
+        return cls._sorted(stored["images"], stored["names"], stored["background"])
+
+    @classmethod
+    def of(cls, images: Any, names: Sequence[str]) -> "Omniglot":
+        """Make the data set from arrays.
+
+        Args:
+            images: Drawings, ink = 255: `[1623, 20, 28, 28]` or `[1623, 20, 28, 28, 1]`, uint8.
+            names: 'Alphabet/characterNN' of each character, in any order.
+
+        Returns:
+            The data set.
+
+        Raises:
+            ValueError: If they are not of that shape and type.
+        """
+        images, found = np.asarray(images), np.asarray(names, str)
+        shape = (sum(archive.characters for archive in ARCHIVES.values()), DRAWINGS, 28, 28)
+        if images.shape not in (shape, (*shape, 1)) or images.dtype != np.uint8 or found.shape != shape[:1]:
+            raise ValueError(
+                f"images must be uint8 of shape {list(shape)} with as many names, "
+                f"got {images.dtype} of shape {images.shape} and {len(found)} names"
+            )
+        alphabets = [name.split("/")[0] for name in found.tolist()]
+        return cls._sorted(images.reshape(*shape, 1), found, ~np.isin(alphabets, EVALUATION))
+
+    @classmethod
+    def _sorted(cls, images: np.ndarray, names: np.ndarray, background: np.ndarray) -> "Omniglot":
+        order = np.argsort(names)
+        return cls(images[order], tuple(names[order].tolist()), background[order])
+
+    def split(self, split: str = "vinyals", seed: int = 0) -> OmniglotSplit:
+        """Divide the characters into three disjoint parts.
+
+        Args:
+            split: `"vinyals"`: the 1028/172/423 characters of Vinyals et al. (2016); `"background"`: test on the
+                659 characters of the evaluation set, validate on the five smallest alphabets of the background set, as
+                Meta-Dataset does (883/81/659); `"random"`: 1100/100/423 characters, shuffled, as learn2learn does.
+            seed: Seed of the shuffle, for `"random"` only.
+
+        Returns:
+            The rows of `images` in each part.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        if split == "vinyals":
+            letters = json.loads((resources.files("jaxmeta.data") / "splits/omniglot_vinyals.json").read_text("utf-8"))
+            alphabets = (name.rsplit("/character", 1) for name in self.names)
+            part = np.array(["tve".index(letters[alphabet][int(number) - 1]) for alphabet, number in alphabets])
+        elif split == "background":
+            alphabet = np.array([name.split("/")[0] for name in self.names])
+            found, sizes = np.unique(alphabet[self.background], return_counts=True)
+            smallest = found[np.argsort(sizes, kind="stable")[:5]]
+            part = np.where(self.background, np.isin(alphabet, smallest).astype(int), 2)
+        elif split == "random":
+            order = list(range(len(self.names)))
+            random.Random(seed).shuffle(order)
+            part = np.full(len(order), 2)
+            part[order[:1100]], part[order[1100:1200]] = 0, 1
+        else:
+            raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
+        return OmniglotSplit(*(np.flatnonzero(part == i) for i in range(3)))

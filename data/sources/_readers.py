@@ -1,0 +1,210 @@
+"""Readers of image files: which file is of which class, in each published layout."""
+
+import csv
+import io
+import json
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxmeta.data.sources._archives import Files
+from jaxmeta.data.sources._examples import PARTS, Examples, first_rows
+from jaxmeta.data.sources._images import SUFFIXES, Picture, decode_all
+from jaxmeta.data.sources._mat import mat_numbers
+
+_PART_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+
+
+class Request(NamedTuple):
+    """What a reader is asked for."""
+
+    known: frozenset[str] = frozenset()
+    """Names of the classes that the benchmark has; empty if it takes any."""
+    size: int = 84
+    """Height and width of images."""
+    per_class: int | None = None
+    """How many examples of each class to read, the first ones; all if `None`."""
+    progress: bool = False
+    """Whether to show progress bars."""
+
+
+Reader = Callable[[Files, Request], Examples]
+
+
+def class_folders(files: Files, request: Request) -> Examples:
+    """Read `.../<class>/<image>`, where the class is a known one; anything else is left alone."""
+    found = ((name, posixpath.basename(posixpath.dirname(name))) for name in _image_names(files))
+    return read_pictures(files, [Picture(name, folder) for name, folder in found if folder in request.known], request)
+
+
+def any_folders(files: Files, request: Request) -> Examples:
+    """Read `<class>/<image>`, or `train/<class>/<image>` and so on; a class is a folder that holds images."""
+    names = _image_names(files)
+    if not names:
+        return read_pictures(files, [], request)
+    _check_no_empty_folder(files, names)
+    folders = [posixpath.dirname(name).split("/") for name in names]
+    shared = 0
+    while all(len(folder) > shared + 1 and folder[shared] == folders[0][shared] for folder in folders):
+        shared += 1
+    inner = [folder[shared:] for folder in folders]
+    parts = [_PART_NAMES.get(folder[0].lower()) if len(folder) > 1 else None for folder in inner]
+    if None in parts and set(parts) != {None}:
+        lost = names[parts.index(None)]
+        raise ValueError(f"{files.where(lost)} is in no folder train, validation or test, but other images are")
+    if parts[0] is None:
+        return read_pictures(files, [Picture(n, "/".join(f)) for n, f in zip(names, inner, strict=True)], request)
+    classes = ["/".join(folder[1:]) for folder in inner]
+    pictures = [Picture(name, of) for name, of in zip(names, classes, strict=True)]
+    return read_pictures(files, pictures, request, _part_of_class(classes, [part or "" for part in parts]))
+
+
+def listed_images(files: Files, request: Request) -> Examples:
+    """Read `train.csv`, `val.csv` and `test.csv` (filename, label), as Ravi and Larochelle publish mini-ImageNet."""
+    by_name = {posixpath.basename(name): name for name in _image_names(files)}
+    pictures = []
+    for table in ("train.csv", "val.csv", "test.csv"):
+        rows = read_table(files, table, ("filename", "label"))
+        pictures += [Picture(by_name.get(name, name), label) for name, label in rows]
+    return read_pictures(files, pictures, request)
+
+
+def aircraft(files: Files, request: Request) -> Examples:
+    """Read FGVC-Aircraft: images cut to their bounding boxes (as Meta-Dataset does), and classes, from lists."""
+    boxes = {}
+    for line in _lines(files, "images_box.txt"):
+        try:
+            image, left, upper, right, lower = line.split()
+            boxes[image] = (int(left) - 1, int(upper) - 1, int(right), int(lower))
+        except ValueError as error:
+            raise ValueError(f"{files.where(files.find('images_box.txt'))} has a line {line!r} ({error})") from error
+    by_name = {posixpath.splitext(posixpath.basename(name))[0]: name for name in _image_names(files)}
+    pictures = []
+    for part in ("train", "val", "test"):
+        for line in _lines(files, f"images_variant_{part}.txt"):
+            image, _, variant = line.partition(" ")
+            pictures.append(Picture(by_name.get(image, f"{image}.jpg"), variant.strip(), boxes.get(image)))
+    return read_pictures(files, pictures, request)
+
+
+def flowers(files: Files, request: Request) -> Examples:
+    """Read VGG Flowers: `jpg/image_<NNNNN>.jpg`, and the number of each one's class from `imagelabels.mat`."""
+    name = files.find("imagelabels.mat")
+    with files.open(name) as file:
+        try:
+            labels = mat_numbers(file.read(), "labels").astype(int).tolist()
+        except ValueError as error:
+            raise ValueError(f"{files.where(name)} is not the list of labels ({error}). {files.advice}") from error
+    by_name = {posixpath.basename(name): name for name in _image_names(files)}
+    wanted = [f"image_{number:05}.jpg" for number in range(1, len(labels) + 1)]
+    pictures = [Picture(by_name.get(n, n), f"{label:03}") for n, label in zip(wanted, labels, strict=True)]
+    return read_pictures(files, pictures, request)
+
+
+def fungi(files: Files, request: Request) -> Examples:
+    """Read FGVCx Fungi: images and the number of each one's class from `train.json` and `val.json`."""
+    pictures = []
+    found = _image_names(files)
+    for table in ("train.json", "val.json"):
+        name = files.find(table)
+        with files.open(name) as file:
+            try:
+                content = json.load(file)
+                classes = {row["image_id"]: f"{row['category_id']:04}" for row in content["annotations"]}
+                rows = [(str(row["file_name"]), classes[row["id"]]) for row in content["images"]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{files.where(name)} is not a list of annotations ({error!r})") from error
+        pictures += [Picture(image, category) for image, category in rows]
+    by_end = {posixpath.join(*name.split("/")[-2:]): name for name in found}
+    pictures = [p._replace(file=by_end.get(posixpath.join(*p.file.split("/")[-2:]), p.file)) for p in pictures]
+    return read_pictures(files, pictures, request)
+
+
+def read_pictures(
+    files: Files, pictures: Sequence[Picture], request: Request, parts: dict[str, str] | None = None
+) -> Examples:
+    """Decode the pictures that are asked for.
+
+    Args:
+        files: Where they are.
+        pictures: All of them.
+        request: What is asked for.
+        parts: The part of each class, if the files tell.
+
+    Returns:
+        The images, RGB, sorted by file.
+
+    Raises:
+        ValueError: If there are none, or one is damaged.
+    """
+    pictures = sorted(pictures)
+    pictures = [pictures[row] for row in first_rows([picture.name for picture in pictures], request.per_class)]
+    if not pictures:
+        raise ValueError(f"{', '.join(map(str, files.sources))} has no images in folders of their class")
+    images = decode_all(files, pictures, request.size, request.progress)
+    return Examples.of(images, [picture.name for picture in pictures], parts)
+
+
+def read_table(files: Files, ending: str, columns: tuple[str, str]) -> list[tuple[str, str]]:
+    """Return two columns of a csv file; raise ValueError if it has not got them."""
+    name = files.find(ending)
+    with files.open(name) as file:
+        content = _decode(file.read(), files.where(name))
+    try:
+        rows = list(csv.DictReader(io.StringIO(content)))
+    except csv.Error as error:
+        raise ValueError(f"{files.where(name)} is not a table ({error})") from error
+    first, second = columns
+    found = [(row.get(first), row.get(second)) for row in rows]
+    complete = [(a, b) for a, b in found if a is not None and b is not None]
+    if not rows or len(complete) < len(rows):
+        raise ValueError(f"{files.where(name)} must have the columns {first} and {second} in every row")
+    return complete
+
+
+def _lines(files: Files, ending: str) -> list[str]:
+    name = files.find(ending)
+    with files.open(name) as file:
+        return _decode(file.read(), files.where(name)).splitlines()
+
+
+def _decode(content: bytes, where: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not text in UTF-8 ({error})") from error
+
+
+def _image_names(files: Files) -> list[str]:
+    """Return the names of images; hidden files and those of macOS's archives are none."""
+    return [
+        name
+        for name in files.names
+        if name.lower().endswith(SUFFIXES)
+        and not posixpath.basename(name).startswith(".")
+        and not name.startswith("__MACOSX/")
+    ]
+
+
+def _check_no_empty_folder(files: Files, names: Sequence[str]) -> None:
+    """Raise ValueError if there is a folder without folders and without images."""
+    full = {posixpath.dirname(name) for name in names}
+    for source in files.sources:
+        for folder, folders, _ in os.walk(source, followlinks=True):
+            inside = (source.name / Path(folder).relative_to(source)).as_posix()
+            if not folders and inside not in full:
+                raise ValueError(f"{folder} is a class without images; move it away, or put images there")
+
+
+def _part_of_class(classes: Iterable[str], parts: Iterable[str]) -> dict[str, str]:
+    """Return the part of each class; raise ValueError if one is in two."""
+    found: dict[str, str] = {}
+    for name, part in zip(classes, parts, strict=True):
+        if found.setdefault(name, part) != part:
+            raise ValueError(f"class {name!r} is in {found[name]} and in {part}; the parts must share no class")
+    missing = [part for part in PARTS if part not in found.values()]
+    if missing:
+        raise ValueError(f"there are no classes in {' and '.join(missing)}; each part needs some")
+    return found

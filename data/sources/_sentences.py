@@ -1,0 +1,53 @@
+"""Readers of sentences with their classes, in each published layout."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxmeta.data.sources._archives import Files
+from jaxmeta.data.sources._examples import Examples, first_rows
+from jaxmeta.data.sources._readers import Request, read_table
+
+
+def intents(files: Files, request: Request) -> Examples:
+    """Read CLINC150's `data_full.json`: all 150 utterances of each intent; those out of scope are left out."""
+    name = files.find("data_full.json")
+    with files.open(name) as file:
+        try:
+            content = json.load(file)
+            rows = [(sentence, intent) for part in ("train", "val", "test") for sentence, intent in content[part]]
+            if not all(isinstance(text, str) for row in rows for text in row):
+                raise TypeError("not all sentences and intents are texts")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{files.where(name)} is not CLINC150 ({error!r}). {files.advice}") from error
+    return _examples(files, rows, request)
+
+
+def csv_rows(files: Files, request: Request) -> Examples:
+    """Read Banking77's `train.csv` and `test.csv` (text, category), together."""
+    tables = (read_table(files, name, ("text", "category")) for name in ("train.csv", "test.csv"))
+    return _examples(files, [row for table in tables for row in table], request)
+
+
+def headlines(files: Files, request: Request) -> Examples:
+    """Read the news category data set's lines of JSON: headlines of known categories; others are left out."""
+    rows = []
+    (name,) = files.names
+    with files.open(name) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                article = json.loads(line)
+                headline, category = article["headline"], article["category"]
+                if category in request.known and headline.strip():
+                    rows.append((headline, category))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{files.where(name)}: line {number} is not an article ({error!r})") from error
+    return _examples(files, rows, request)
+
+
+def _examples(files: Files, rows: Sequence[tuple[str, str]], request: Request) -> Examples:
+    if not rows:
+        raise ValueError(f"{', '.join(map(str, files.sources))} has no sentences of the benchmark's classes")
+    kept = [rows[row] for row in first_rows([name for _, name in rows], request.per_class)]
+    return Examples.of(np.array([sentence for sentence, _ in kept], str), [name for _, name in kept])

@@ -1,0 +1,133 @@
+"""Directories that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmeta.data.sources._examples import Examples
+from jaxmeta.data.sources._images import decode
+from jaxmeta.data.sources._readers import Request
+
+
+class Prepared(NamedTuple):
+    """What TFDS calls a benchmark."""
+
+    name: str
+    """Its folder."""
+    rename: Callable[[int, str], str] = lambda index, name: name
+    """From TFDS's number and name of a class to ours."""
+    channels: int = 3
+    """Of the images."""
+
+
+def find_prepared(name: str, folder: Path) -> Path | None:
+    """Return the newest version of a prepared data set in `folder` or `folder/tfds`, if there is one."""
+    for base in (folder, folder / "tfds"):
+        patterns = ("*/dataset_info.json", "*/*/dataset_info.json")  # version, or configuration and version
+        found = [path.parent for pattern in patterns for path in (base / name).glob(pattern)]
+        if found:
+            return max(found, key=lambda path: [int(part) for part in path.name.split(".") if part.isdigit()])
+    return None
+
+
+def records(folder: Path, split: str, progress: bool) -> Iterator[dict[str, Any]]:
+    """Read the records of one split; images stay encoded.
+
+    Args:
+        folder: A folder with `dataset_info.json`.
+        split: Its name.
+        progress: Show a progress bar.
+
+    Yields:
+        The features of an example; images as bytes.
+
+    Raises:
+        ImportError: If TFDS is not installed.
+        ValueError: If the records are of a format that needs TensorFlow, or damaged.
+    """
+    tfds = _import()
+    from tqdm import tqdm
+
+    try:
+        builder = tfds.builder_from_directory(folder)
+        source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+        for i in tqdm(range(len(source)), desc=f"Reading {folder.parent.name} {split}", disable=not progress, delay=1):
+            yield source[i]
+    except (OSError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError) as error:
+        raise ValueError(f"{folder} is not readable as split {split!r} of a prepared data set ({error})") from error
+
+
+def read_prepared(folder: Path, prepared: Prepared, request: Request) -> Examples:
+    """Read all splits of a prepared set of labelled images.
+
+    Args:
+        folder: A folder with `dataset_info.json`.
+        prepared: What TFDS calls the benchmark.
+        request: What is asked for.
+
+    Returns:
+        The images.
+
+    Raises:
+        ImportError: If TFDS is not installed.
+        ValueError: If something is damaged.
+    """
+    names_of = class_names(folder, "label")
+    images, names = [], []
+    counts: dict[str, int] = {}
+    for split in splits(folder):
+        for example in records(folder, split, request.progress):
+            name = prepared.rename(int(example["label"]), names_of[int(example["label"])])
+            counts[name] = counts.get(name, 0) + 1
+            if request.per_class is not None and counts[name] > request.per_class:
+                continue
+            try:
+                images.append(decode(example["image"], request.size)[..., : prepared.channels])
+            except ValueError as error:
+                raise ValueError(f"{folder}: an image of {split} is not readable ({error})") from error
+            names.append(name)
+    return Examples.of(np.stack(images), names)
+
+
+def splits(folder: Path) -> list[str]:
+    """Return the names of the splits; raise ValueError if the records need TensorFlow."""
+    try:
+        info = json.loads((folder / "dataset_info.json").read_text("utf-8"))
+        kind, found = info.get("fileFormat", "tfrecord"), [split["name"] for split in info["splits"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'dataset_info.json'} is not readable ({error!r})") from error
+    if kind != "array_record":
+        raise ValueError(
+            f"{folder} was prepared as {kind}, which only TensorFlow reads; prepare it with "
+            "tfds.builder(..., file_format='array_record').download_and_prepare()"
+        )
+    return found
+
+
+def class_names(folder: Path, feature: str) -> list[str]:
+    """Return the names of the classes of a feature, in order."""
+    path = folder / f"{feature}.labels.txt"
+    try:
+        return path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path} is missing: it has the names of the classes") from error
+
+
+def stamp(folder: Path) -> str:
+    """Return what identifies the content: names, sizes and times of change of all files."""
+    found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
+    return repr(found)
+
+
+def _import() -> Any:
+    try:
+        import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(
+            "a prepared TFDS directory is read with tensorflow-datasets and array_record (TensorFlow is not needed): "
+            "pip install 'jaxmeta[tfds]'"
+        ) from error
+    return tfds

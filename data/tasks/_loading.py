@@ -1,0 +1,177 @@
+"""Task transforms that read the examples of a task and change them."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmeta._types import Batch, Task
+from jaxmeta.data.samplers import to_float
+from jaxmeta.data.tasks._collate import stack, to_array
+from jaxmeta.data.tasks._description import TaskDescription
+from jaxmeta.data.tasks._meta_dataset import MetaDataset
+from jaxmeta.data.tasks._threefry import fold_in, wrap_key
+
+_AUGMENT = 1 << 30
+_CHUNK = 1 << 24  # numbers on the device at once
+_PROCESS = os.getpid()
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadData:
+    """Makes a task hold its examples. Without it a task holds their indices in the data set."""
+
+    def __call__(self, description: TaskDescription) -> TaskDescription:
+        """Ask for the examples."""
+        return description._replace(loaded=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """Applies a function to each example, as the data set gives it: `(x) -> x`.
+
+    It may be any function of its argument, of JAX or not, that gives the same for the same. A task on the host applies
+    it to the task's examples; `Taskset.to_device` to all examples of the data set, once: under `jax.vmap` if it is a
+    JAX function, else one by one on the host.
+    """
+
+    fn: Callable[[Any], Any]
+    """The function of one example's input."""
+
+    def __post_init__(self) -> None:
+        _check_callable(self.fn)
+
+    def __call__(self, description: TaskDescription) -> TaskDescription:
+        """Add the function."""
+        return description._replace(maps=(*description.maps, self.fn))
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Changes the inputs of a task at random: `(key, x) -> x`, a JAX function with `x: [n, ...]`.
+
+    Images in uint8 come as floats in [0, 1]. Support and query get keys of their own, which depend on the task's key
+    and on the place among the task's augmentations. On the host, JAX runs the function on its default device; so a
+    worker process must have been spawned, not forked.
+
+    Example:
+        >>> from functools import partial
+        >>> from jaxmeta.data import random_crop
+        >>> augment = Augment(partial(random_crop, padding=4), query=False)
+    """
+
+    fn: Callable[[jax.Array, Any], Any]
+    """The function of a key and of the inputs of the support or the query set."""
+    support: bool = True
+    """Whether it applies to the support set, or to a task in one piece."""
+    query: bool = True
+    """Whether it applies to the query set."""
+
+    def __post_init__(self) -> None:
+        _check_callable(self.fn)
+
+    def __call__(self, description: TaskDescription) -> TaskDescription:
+        """Add the function."""
+        return description._replace(augments=(*description.augments, self))
+
+
+def augment_data(place: int, part: int) -> int:
+    """Return what to fold into a task's key for the augmentation at a place: part 0 is support, 1 is query."""
+    return _AUGMENT + 2 * place + part
+
+
+def load(description: TaskDescription, dataset: MetaDataset, collate: Callable[[list[Any]], Any] | None) -> Any:
+    """Read the examples of a task.
+
+    Args:
+        description: The task.
+        dataset: Its data set.
+        collate: From a list of pairs `(x, y)` to what a task, or each part of it, shall be; a `Batch` of stacked
+            arrays if `None`.
+
+    Returns:
+        One part, or a `Task` of two if the description tells support from query.
+    """
+    if description.query is None:
+        return _load_part(description, dataset, collate, 0)
+    parts = description.take(~description.query), description.take(description.query)
+    return Task(*(_load_part(part, dataset, collate, i) for i, part in enumerate(parts)))
+
+
+def apply_map(fn: Callable[[Any], Any], examples: Any) -> Any:
+    """Apply a function to many examples at once if it is a JAX function, else one by one on the host.
+
+    Args:
+        fn: The function.
+        examples: Examples: an array `[n, ...]`, or a list.
+
+    Returns:
+        The new examples: an array, or a list.
+    """
+    if not hasattr(examples, "shape") and len({getattr(example, "shape", None) for example in examples} - {None}) == 1:
+        examples = stack(examples)
+    if not hasattr(examples, "shape") or not _is_traceable(fn, examples[0]):
+        return [fn(example) for example in examples]
+    size = max(1, _CHUNK // max(1, examples[0].size))
+    run = jax.jit(jax.vmap(fn))
+    return np.concatenate([np.asarray(run(examples[i : i + size])) for i in range(0, len(examples), size)])
+
+
+def _load_part(
+    description: TaskDescription, dataset: MetaDataset, collate: Callable[[list[Any]], Any] | None, part: int
+) -> Any:
+    if len(description.example) == 0:
+        raise ValueError("a transform left no examples" + (f" for {('support', 'query')[part]}" * (part > 0)))
+    x: Any = description.example.copy()
+    if description.loaded:
+        x = dataset.take(x)
+        for fn in description.maps:
+            x = [fn(example) for example in x]
+        x = _turn(x, description.turns, description.axes)
+    for place, augment in enumerate(description.augments):
+        if augment.query if part else augment.support:
+            x = _augment(augment.fn, fold_in(description.key, augment_data(place, part)), stack(x))
+    if collate is not None:
+        return collate(list(zip(x, description.label.tolist(), strict=True)))
+    return Batch(stack(x), description.label.copy())
+
+
+def _turn(examples: Any, turns: np.ndarray, axes: tuple[int, int]) -> Any:
+    if not turns.any():
+        return examples
+    if not isinstance(examples, np.ndarray):
+        return [np.rot90(to_array(example), turn, axes) for example, turn in zip(examples, turns, strict=True)]
+    height, width = (axis + 1 for axis in axes)
+    if examples.shape[height] != examples.shape[width]:
+        raise ValueError(f"RandomClassRotation needs square images, got {examples.shape[1:]} with axes={axes}")
+    for turn in (1, 2, 3):
+        which = turns == turn
+        examples[which] = np.rot90(examples[which], turn, (height, width))
+    return examples
+
+
+def _augment(fn: Callable[[jax.Array, Any], Any], words: np.ndarray, x: Any) -> Any:
+    if os.getpid() != _PROCESS:
+        raise RuntimeError(
+            "Augment runs JAX, which must not run in a forked process: make the DataLoader with "
+            'multiprocessing_context="spawn", or augment the tasks on the device'
+        )
+    return jax.tree.map(np.asarray, fn(wrap_key(words), jax.tree.map(lambda a: to_float(jnp.asarray(a)), x)))
+
+
+def _is_traceable(fn: Callable[[Any], Any], example: Any) -> bool:
+    """Whether JAX can trace a function of one example."""
+    try:
+        jax.eval_shape(fn, jax.ShapeDtypeStruct(example.shape, jnp.asarray(example).dtype))
+    except (TypeError, AttributeError, ValueError, IndexError, NotImplementedError):  # what tracing foreign code raises
+        return False
+    return True
+
+
+def _check_callable(fn: Any) -> None:
+    if not callable(fn):
+        raise TypeError(f"fn must be a function, got {fn!r}")

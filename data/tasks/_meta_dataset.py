@@ -1,0 +1,225 @@
+"""Data sets that know which examples belong to which class."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from jaxmeta.data.samplers import group
+from jaxmeta.data.tasks._collate import to_array
+from jaxmeta.data.tasks._labels import Keys, as_labels, find_labels, split_example
+
+
+class MetaDataset:
+    """A data set of labelled examples, and which of them belong to which class.
+
+    The data may be
+
+    - a data set in the sense of PyTorch: `len(dataset)` examples `dataset[i]`, each a pair `(x, y)`; so are lists of
+      pairs, and the data sets of torch and torchvision;
+    - a data set whose examples are rows with names, given `keys`: those of Hugging Face, and the data sources of
+      TensorFlow Datasets;
+    - a pair `(inputs, labels)`: two arrays of NumPy, JAX or torch, or two lists.
+
+    Labels are integers or strings, or arrays or tensors of one of them. They come from the data set's `targets` or
+    `labels`, its label column or its tensors, if it shows them there, and a few examples agree; else every example is
+    read once. They are kept in memory only: a file could not be told from a stale one without reading the examples. To
+    save the pass the next time, store `targets` and give them as `labels`.
+
+    Example:
+        >>> letters = MetaDataset([([0.0], "b"), ([1.0], "a"), ([2.0], "b")])
+        >>> letters.labels, letters.labels_to_indices["b"].tolist(), letters.indices_to_labels[1]
+        (['a', 'b'], [0, 2], 'a')
+        >>> import numpy as np
+        >>> MetaDataset((np.zeros((4, 28, 28, 1)), [5, 5, 9, 9])).targets.tolist()
+        [5, 5, 9, 9]
+    """
+
+    def __init__(
+        self, dataset: Any, labels: Any = None, *, keys: tuple[Any, Any] | None = None, progress: bool = True
+    ) -> None:
+        """Find the labels.
+
+        Args:
+            dataset: The data; see above.
+            labels: The label of every example: `[M]`; if given, the data set is not asked.
+            keys: Where a row has its input and its label, such as `("image", "label")`; for rows with names, and for
+                tuples that are not pairs.
+            progress: Show a progress bar if every example must be read.
+
+        Raises:
+            TypeError: If the data is nothing of the above, or a label is neither an integer nor a string.
+            ValueError: If there are no examples, numbers of examples and labels differ, or the keys are not there.
+        """
+        if hasattr(dataset, "tensors") and len(dataset.tensors) == 2:  # torch.utils.data.TensorDataset
+            dataset = tuple(dataset.tensors)
+        self._keys: Keys = keys
+        self._inputs: Any = None
+        if isinstance(dataset, tuple) and len(dataset) == 2 and all(map(_is_column, dataset)):
+            self._inputs = to_array(dataset[0]) if hasattr(dataset[0], "detach") else dataset[0]
+            labels = dataset[1] if labels is None else labels
+            dataset = _Columns(self._inputs, labels)
+        elif isinstance(dataset, str | bytes) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise TypeError(f"dataset must have a length and examples dataset[i], got {type(dataset).__name__}")
+        self.dataset = dataset
+        self.targets = find_labels(dataset, keys, progress) if labels is None else as_labels(labels)
+        if len(dataset) == 0:
+            raise ValueError("dataset is empty")
+        if len(self.targets) != len(dataset):
+            raise ValueError(f"labels must match the data: got {len(self.targets)} labels for {len(dataset)} examples")
+
+    targets: np.ndarray
+    """The label of every example: `[M]`."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """Return example `index` as it is in the data, and its label."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} examples")
+        index = int(index) % len(self)
+        return self.take(np.array([index]))[0], self.targets[index].item()
+
+    @cached_property
+    def labels(self) -> list[Any]:
+        """The classes, sorted."""
+        return np.unique(self.targets).tolist()
+
+    @cached_property
+    def labels_to_indices(self) -> dict[Any, np.ndarray]:
+        """The examples of each class, in order."""
+        names, table, counts = group(self.targets)
+        return {name: rows[:count] for name, rows, count in zip(names.tolist(), table, counts, strict=True)}
+
+    @cached_property
+    def indices_to_labels(self) -> dict[int, Any]:
+        """The class of each example."""
+        return dict(enumerate(self.targets.tolist()))
+
+    def take(self, rows: np.ndarray) -> Any:
+        """Read examples.
+
+        Args:
+            rows: Which ones: `[n]`, int.
+
+        Returns:
+            Their inputs: an array `[n, ...]` if the data is an array, else a list.
+        """
+        if self._inputs is None:
+            return [split_example(self.dataset[int(row)], self._keys, int(row))[0] for row in rows]
+        if hasattr(self._inputs, "shape"):
+            return np.asarray(self._inputs)[rows]
+        return [self._inputs[row] for row in rows]
+
+    def take_all(self) -> Any:
+        """Return the inputs of all examples, without a copy if they are an array: `[M, ...]` or a list."""
+        return self._inputs if hasattr(self._inputs, "shape") else self.take(np.arange(len(self)))
+
+
+class FilteredMetaDataset(MetaDataset):
+    """The examples of some classes of a data set. Labels stay as they are.
+
+    Example:
+        >>> letters = MetaDataset([(0.0, "b"), (1.0, "a"), (2.0, "b")])
+        >>> few = FilteredMetaDataset(letters, ["b"])
+        >>> few.labels, few[1]
+        (['b'], (2.0, 'b'))
+    """
+
+    def __init__(self, dataset: Any, labels: Iterable[Any]) -> None:
+        """Choose the examples.
+
+        Args:
+            dataset: A `MetaDataset`, or what one is made of.
+            labels: The classes to keep.
+
+        Raises:
+            ValueError: If `labels` is empty or has one that the data has not.
+        """
+        self._base = as_meta_dataset(dataset)
+        self._rows = np.flatnonzero(np.isin(self._base.targets, check_labels(labels, self._base.labels)))
+        super().__init__(range(len(self._rows)), self._base.targets[self._rows])
+
+    def take(self, rows: np.ndarray) -> Any:
+        """Read examples, as `MetaDataset.take`."""
+        return self._base.take(self._rows[rows])
+
+
+class UnionMetaDataset(MetaDataset):
+    """The examples of several data sets, one after the other.
+
+    Their classes are all different ones and are numbered: first those of the first data set, sorted, and so on.
+
+    Example:
+        >>> first, second = MetaDataset([(0.0, "b"), (1.0, "a")]), MetaDataset([(2.0, "a")])
+        >>> union = UnionMetaDataset([first, second])
+        >>> union.labels, union[2]
+        ([0, 1, 2], (2.0, 2))
+    """
+
+    def __init__(self, datasets: Sequence[Any]) -> None:
+        """Join the data sets.
+
+        Args:
+            datasets: Each a `MetaDataset`, or what one is made of.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        if not datasets:
+            raise ValueError("datasets must have at least one data set, got none")
+        self.datasets = [as_meta_dataset(dataset) for dataset in datasets]
+        self._ends = np.cumsum([len(part) for part in self.datasets])
+        codes, count = [], 0
+        for part in self.datasets:
+            codes.append(np.searchsorted(part.labels, part.targets) + count)
+            count += len(part.labels)
+        super().__init__(range(self._ends[-1]), np.concatenate(codes))
+
+    def take(self, rows: np.ndarray) -> Any:
+        """Read examples, as `MetaDataset.take`."""
+        parts = np.searchsorted(self._ends, rows, side="right")
+        examples: list[Any] = [None] * len(rows)
+        for part in np.unique(parts):
+            start = self._ends[part] - len(self.datasets[part])
+            places = np.flatnonzero(parts == part)
+            for place, example in zip(places, self.datasets[part].take(rows[places] - start), strict=True):
+                examples[place] = example
+        return examples
+
+
+def as_meta_dataset(dataset: Any) -> MetaDataset:
+    """Return a `MetaDataset` as it is, and make one of anything else."""
+    return dataset if isinstance(dataset, MetaDataset) else MetaDataset(dataset)
+
+
+def check_labels(labels: Iterable[Any], known: Sequence[Any]) -> np.ndarray:
+    """Return labels as an array; raise ValueError unless there are some and all are among the known ones."""
+    wanted = as_labels(labels if hasattr(labels, "dtype") else list(labels))
+    if len(wanted) == 0:
+        raise ValueError("labels must name at least one class, got none")
+    missing = sorted(set(wanted.tolist()) - set(known))
+    if missing:
+        raise ValueError(f"labels must be classes of the data, got {missing[:5]!r} that are not among its {len(known)}")
+    return wanted
+
+
+class _Columns(Sequence[tuple[Any, Any]]):
+    """Pairs from two columns."""
+
+    def __init__(self, inputs: Any, labels: Any) -> None:
+        if len(inputs) != len(labels):
+            raise ValueError(f"labels must match the data: got {len(labels)} labels for {len(inputs)} examples")
+        self._columns = inputs, labels
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, index: Any) -> tuple[Any, Any]:
+        return self._columns[0][index], self._columns[1][index]
+
+
+def _is_column(value: Any) -> bool:
+    return hasattr(value, "shape") or isinstance(value, list)

@@ -1,0 +1,66 @@
+"""A data set that lies on a device as one array."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmeta.data.samplers import Placement, check_inputs, place
+from jaxmeta.data.tasks._collate import stack
+from jaxmeta.data.tasks._loading import apply_map
+from jaxmeta.data.tasks._meta_dataset import MetaDataset, as_meta_dataset
+
+
+class OnDeviceDataset(MetaDataset):
+    """All examples of a data set as one array on a device.
+
+    Several `Taskset`s over it share the array: `Taskset.to_device` makes no copy.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> pairs = np.array([[0.0, 1.0], [2.0, 3.0]]), ["a", "b"]
+        >>> dataset = OnDeviceDataset(pairs, jax.devices()[0], lambda x: x.sum())
+        >>> dataset.inputs.tolist(), dataset[1]
+        ([1.0, 5.0], (Array(5., dtype=float32), 'b'))
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        device: Placement | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Read all examples and put them on the device.
+
+        Args:
+            dataset: A `MetaDataset`, or what one is made of; its examples are numbers, all of one shape.
+            device: A device, or a `NamedSharding` that divides the examples among the devices of a mesh; JAX's
+                default device if `None`.
+            transform: A function of one example's input, applied once to each; see `Map`.
+
+        Raises:
+            ValueError: If the examples are no numbers or differ in shape.
+        """
+        base = as_meta_dataset(dataset)
+        inputs = base.take_all()
+        if transform is not None:
+            inputs = apply_map(transform, inputs)
+        inputs = check_inputs(inputs if hasattr(inputs, "shape") else stack(inputs))
+        self.inputs: jax.Array = place(inputs, (), device)[0]
+        super().__init__(range(len(base)), base.targets)
+        self._inputs = self.inputs
+
+    inputs: jax.Array
+    """Inputs of all examples: `[M, ...]`, with zeros at the end if they do not divide evenly among devices."""
+
+    def __getitem__(self, index: int) -> tuple[jax.Array, Any]:
+        """Return the input of example `index`, on the device, and its label."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is out of range for {len(self)} examples")
+        return self.inputs[int(index) % len(self)], self.targets[index].item()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give what a worker process needs: the examples on the host."""
+        host = np.asarray(self.inputs)
+        return self.__dict__ | {"inputs": host, "_inputs": host}

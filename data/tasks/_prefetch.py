@@ -1,0 +1,81 @@
+"""Streaming tasks to the device, for data that do not fit there."""
+
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import jax
+
+from jaxmeta.data.samplers import check_positive, to_float
+from jaxmeta.data.tasks._collate import stack
+
+
+def prefetch(
+    tasks: Any,
+    batch_size: int,
+    *,
+    indices: Iterable[int] | None = None,
+    workers: int = 2,
+    ahead: int = 2,
+    device: Any = None,
+) -> Generator[Any, None, None]:
+    """Load tasks in the background and put them on a device, a batch at a time.
+
+    The batches come in the order of the indices, whatever the number of workers. Images in uint8 travel as such and
+    arrive as floats in [0, 1], as `FewShot` gives them.
+
+    The workers are threads: reading files and decoding images mostly happen outside Python's lock. For transforms that
+    compute in Python use a `torch.utils.data.DataLoader` with processes.
+
+    Args:
+        tasks: A `Taskset`, or any sequence of pytrees of arrays that are alike in shape.
+        batch_size: Tasks per batch.
+        indices: Which tasks; all in order if `None`. On many hosts give each its own, such as
+            `itertools.count(jax.process_index(), jax.process_count())`.
+        workers: Number of threads.
+        ahead: How many batches are loaded before they are asked for, at most.
+        device: A device or a sharding of the axis of tasks; JAX's default device if `None`.
+
+    Returns:
+        A generator of batches: what a task is, with arrays `[batch_size, ...]` of JAX; the last may be smaller. Close
+        it, or drop it, to stop the threads.
+
+    Raises:
+        ValueError: If a number is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxmeta import data
+        >>> transforms = [data.NWays(3), data.KShots(1, queries=2), data.LoadData(), data.RemapLabels()]
+        >>> tasks = data.Taskset((np.zeros((20, 8)), np.arange(20) % 4), transforms, num_tasks=100)
+        >>> [batch.query.x.shape for batch in prefetch(tasks, batch_size=40)]
+        [(40, 6, 8), (40, 6, 8), (20, 6, 8)]
+    """
+    check_positive(batch_size=batch_size, workers=workers, ahead=ahead)
+    if indices is None:
+        endless = getattr(tasks, "num_tasks", None) == -1
+        indices = itertools.count() if endless else range(len(tasks))
+    return _stream(tasks, batch_size, iter(indices), workers, ahead, device)
+
+
+def _stream(
+    tasks: Any, batch_size: int, indices: Iterator[int], workers: int, ahead: int, device: Any
+) -> Generator[Any, None, None]:
+    def load(batch: list[int]) -> Any:
+        loaded = tasks.__getitems__(batch) if hasattr(tasks, "__getitems__") else [tasks[index] for index in batch]
+        arrays = jax.device_put(jax.tree.map(lambda *leaves: stack(list(leaves)), *loaded), device)
+        return jax.tree.map(to_float, arrays)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="prefetch")
+    pending: deque[Future[Any]] = deque()
+    try:
+        while True:
+            while len(pending) < ahead + 1 and (batch := list(itertools.islice(indices, batch_size))):
+                pending.append(pool.submit(load, batch))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

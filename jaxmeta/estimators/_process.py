@@ -1,0 +1,54 @@
+"""Processes that run for long, and how the meta-gradient of one window of them is estimated."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta._types import Metrics, PyTree
+
+
+class Process(NamedTuple):
+    """A computation in time that depends on meta-parameters `theta` (any pytree), as pure functions for one run."""
+
+    reset: Callable[[jax.Array], PyTree]
+    """`(key) -> state`: a new run."""
+    step: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, jax.Array]]
+    """`(theta, state, key) -> (state, loss)`: one step of it, with a scalar loss."""
+    horizon: int
+    """After so many steps it is reset. What is minimised is the mean loss over all of them."""
+
+
+class ProcessRun(NamedTuple):
+    """What an estimator keeps of one run between two windows."""
+
+    state: PyTree
+    """State of the process. `persistent_evolution` has two, in a leading axis: of the two signs of the noise."""
+    age: jax.Array
+    """Steps since the reset."""
+    noise: PyTree = ()
+    """For `persistent_evolution`, the sum of the noise since the reset, like `theta`."""
+
+
+class GradientEstimator(NamedTuple):
+    """How a meta-gradient is made of one window of one run, as pure functions."""
+
+    window: int
+    """Steps in a window."""
+    init: Callable[[Process, PyTree, jax.Array], ProcessRun]
+    """`(process, theta, key) -> run`: a new one, of age 0."""
+    grad: Callable[[Process, PyTree, ProcessRun, jax.Array], tuple[Metrics, PyTree, ProcessRun]]
+    """`(process, theta, run, key) -> (metrics, gradient, run)`: the next window, of a run younger than the horizon."""
+
+
+def start_run(process: Process, theta: PyTree, key: jax.Array) -> ProcessRun:
+    del theta
+    return ProcessRun(process.reset(key), jnp.zeros([], jnp.int32))
+
+
+def advance(process: Process, window: int, theta: PyTree, state: PyTree, key: jax.Array) -> tuple[jax.Array, PyTree]:
+    """The mean loss of the next window, and the state after it."""
+    state, losses = jax.lax.scan(partial(process.step, theta), state, jax.random.split(key, window))
+    return jnp.mean(losses), state

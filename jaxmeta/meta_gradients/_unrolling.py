@@ -1,0 +1,107 @@
+"""An inner loop, how it is run, and how a derivative is taken through it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta._types import LossFn, Metrics, PyTree
+
+Objective = Callable[[PyTree, jax.Array], tuple[jax.Array, Metrics]]
+
+
+class Unrolled(NamedTuple):
+    """The end of an inner loop."""
+
+    params: PyTree
+    """The adapted parameters."""
+    state: optax.OptState
+    """The inner optimizer's last state."""
+    losses: jax.Array
+    """The loss before each step, `[steps]`."""
+
+
+class MetaGradient(NamedTuple):
+    """How a meta-gradient is computed, as two pure functions."""
+
+    unroll: Callable[[LossFn, optax.GradientTransformation, PyTree, optax.OptState, Any, PyTree], Unrolled]
+    """`(loss_fn, inner, params, state, batch, xs) -> Unrolled`: the inner loop. `xs` holds one entry per step (leading
+    axis `[steps]`), and step `i` minimises `loss_fn(params, batch, xs[i])`; usually `xs` are the steps' keys."""
+    value_and_grad: Callable[[Objective], Callable[[PyTree, jax.Array], tuple[tuple[jax.Array, Metrics], PyTree]]]
+    """Turns `(meta, key) -> (loss, metrics)` into `(meta, key) -> ((loss, metrics), gradient)`."""
+
+
+ValueAndGrad = Callable[[LossFn], Callable[[PyTree, Any, Any], tuple[jax.Array, PyTree]]]
+
+
+def run_inner_loop(
+    value_and_grad: ValueAndGrad,
+    loss_fn: LossFn,
+    inner: optax.GradientTransformation,
+    params: PyTree,
+    state: optax.OptState,
+    batch: Any,
+    xs: PyTree,
+    remat: bool | int = False,
+) -> Unrolled:
+    """Runs the inner loop, given how the inner gradient is made; see `MetaGradient.unroll` for the other arguments.
+
+    `remat` recomputes each step in the backward pass; a number also keeps the parameters of every so many steps only.
+    """
+    update = optax.with_extra_args_support(inner).update
+    loss_and_grads = value_and_grad(loss_fn)
+
+    def step(carry: tuple[PyTree, optax.OptState], x: Any) -> tuple[tuple[PyTree, optax.OptState], jax.Array]:
+        params, state = carry
+        loss, grads = loss_and_grads(params, batch, x)
+        updates, state = update(grads, state, params, value=loss)
+        return (optax.apply_updates(params, updates), state), loss
+
+    body = jax.checkpoint(step) if remat else step
+    steps = jax.tree.leaves(xs)[0].shape[0]
+    if steps == 1:
+        # In a scan `vmap` would copy the initial parameters, which tasks share, for each of them.
+        (params, state), loss = body((params, state), jax.tree.map(lambda x: x[0], xs))
+        return Unrolled(params, state, loss[None])
+    scan = partial(jax.lax.scan, body)
+    if isinstance(remat, bool):
+        (params, state), losses = scan((params, state), xs)
+        return Unrolled(params, state, losses)
+
+    # Checkpoints of checkpoints: whole segments of `remat` steps, then what is left over.
+    whole = steps - steps % remat
+    segments = jax.tree.map(lambda x: x[:whole].reshape(whole // remat, remat, *x.shape[1:]), xs)
+    rest = jax.tree.map(lambda x: x[whole:], xs)
+    carry, losses = jax.lax.scan(jax.checkpoint(scan), (params, state), segments)
+    (params, state), last = scan(carry, rest)
+    return Unrolled(params, state, jnp.concatenate([losses.reshape(-1), last]))
+
+
+def by_autodiff(value_and_grad: ValueAndGrad, remat: bool | int = False) -> MetaGradient:
+    check_remat(remat)
+    return MetaGradient(partial(run_inner_loop, value_and_grad, remat=remat), partial(jax.value_and_grad, has_aux=True))
+
+
+def check_remat(remat: bool | int) -> None:
+    if not isinstance(remat, bool) and remat < 1:
+        raise ValueError(f"remat must be a bool or a number of steps of at least 1, got {remat}")
+
+
+def explicit_arguments(
+    loss_fn: LossFn, params: PyTree, batch: Any, x: Any
+) -> tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]:
+    """The loss as a function `(params, *rest) -> scalar` of all that it depends on, and that `rest`.
+
+    What `loss_fn` closes over becomes an argument too: a custom derivative sees arguments only.
+    """
+    leaves, structure = jax.tree.flatten((batch, x))
+
+    def scalar_loss(params: PyTree, *leaves: jax.Array) -> jax.Array:
+        batch, x = structure.unflatten(leaves)
+        return loss_fn(params, batch, x)[0]
+
+    loss, closed_over = jax.closure_convert(scalar_loss, params, *leaves)
+    return loss, (*leaves, *closed_over)

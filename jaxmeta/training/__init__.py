@@ -1,0 +1,12 @@
+"""Training: loops of compiled updates with validation, metrics and checkpoints."""
+
+from jaxmeta.training._log import best_meta as best_meta
+from jaxmeta.training._loop import LoopSettings as LoopSettings
+from jaxmeta.training._loop import Trained as Trained
+from jaxmeta.training._loop import loop as loop
+from jaxmeta.training._loop import run_loop as run_loop
+from jaxmeta.training._preemption import on_sigterm as on_sigterm
+from jaxmeta.training._pretrain import Minibatches as Minibatches
+from jaxmeta.training._pretrain import pretrain as pretrain
+from jaxmeta.training._pretrain import pretrain_step as pretrain_step
+from jaxmeta.training._train import train as train

@@ -1,0 +1,176 @@
+"""What a training run keeps while it runs: its records and its checkpoints, in memory and, given a folder, on disk."""
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+
+from jaxmeta._files import write_atomically
+from jaxmeta._types import MetaParams, PyTree
+
+_METRICS = "metrics.jsonl"
+
+
+class Snapshot(NamedTuple):
+    """All that a checkpoint holds."""
+
+    state: PyTree
+    """What an update changes."""
+    best: PyTree
+    """What is worth keeping of the state that did best so far."""
+    best_score: Any
+    best_step: Any
+    settings: dict[str, Any]
+    """What decides the numbers and does not show in the shapes above."""
+
+
+class Log:
+    """A run's records and checkpoints. With a folder that holds some already, `start` and `snapshot` are where they end.
+
+    In a run of several processes all of them see the folder, and the first one writes.
+
+    Args:
+        folder: made if it does not exist; `None` keeps nothing on disk.
+        snapshot: where a new run starts.
+
+    Raises:
+        ValueError: if the folder holds a run of another configuration; it is left as it was.
+        NotADirectoryError: if the folder is a file.
+        OSError: if the folder cannot be written, here and later; what was saved before stays whole.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None, snapshot: Snapshot):
+        self.start, self.snapshot = 0, snapshot
+        self.history: list[dict[str, float]] = []
+        self._checkpoints = self._folder = None
+        self._saved = time.monotonic()
+        if folder is None:
+            return
+        from jaxmeta.training._checkpoint import Checkpoints  # orbax takes seconds to import
+
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"folder must be a folder, but {folder} is a file")
+        records = _records(folder / _METRICS)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._checkpoints, self._folder = Checkpoints(folder / "checkpoints"), folder
+        if self._checkpoints.latest is not None:
+            self.start, self.snapshot = self._checkpoints.latest, self._checkpoints.restore(snapshot)
+            _check_settings(folder, self.snapshot.settings, snapshot.settings)
+        self.history = [record for record in records if record["step"] <= self.start]
+        if jax.process_index() == 0:
+            with self._writing():
+                write_atomically(folder / _METRICS, "".join(map(_line, self.history)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.__exit__(None, None, None)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last checkpoint."""
+        return time.monotonic() - self._saved
+
+    def write(self, record: dict[str, float]) -> None:
+        """Adds a record."""
+        self.history.append(record)
+        if self._folder is not None and jax.process_index() == 0:
+            with self._writing(), (self._folder / _METRICS).open("a") as file:
+                file.write(_line(record))
+
+    def save(self, step: int, snapshot: Snapshot) -> None:
+        """Saves the state after update `step`, unless there is nothing new in it."""
+        if self._checkpoints is not None and self._folder is not None and step > self.start:
+            with self._writing():
+                self._checkpoints.save(step, snapshot)
+            self._saved = time.monotonic()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says in one line why the folder cannot be written, and leaves it alone from then on."""
+        try:
+            yield
+        except Exception as error:
+            folder, self._folder = self._folder, None
+            code = _os_error(error)
+            if code is None:
+                raise
+            cause = f"folder {folder} cannot be written: {os.strerror(code)}"
+            raise OSError(code, f"{cause}; once it can, run again to resume from the last checkpoint") from error
+
+
+def best_meta(folder: str | os.PathLike[str], meta: MetaParams) -> MetaParams:
+    """The best meta-parameters that a run of `train` has saved so far.
+
+    Args:
+        folder: the run's folder.
+        meta: meta-parameters of the same structure, e.g. from `learner.init`.
+
+    Returns:
+        The meta-parameters.
+
+    Raises:
+        FileNotFoundError: if `folder` has no checkpoint.
+        ValueError: if the checkpoint is of another configuration, or damaged.
+    """
+    from jaxmeta.training._checkpoint import Checkpoints
+
+    class Part(NamedTuple):
+        best: MetaParams
+
+    path = Path(folder) / "checkpoints"
+    if not path.is_dir():
+        raise FileNotFoundError(f"no checkpoint in {path}")
+    with Checkpoints(path, read_only=True) as checkpoints:
+        return checkpoints.restore(Part(meta), part=True).best
+
+
+def _line(record: dict[str, float]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _os_error(error: Exception) -> int | None:
+    """The number of the operating system's error; tensorstore, which writes checkpoints, has it in its text only."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(found[1]) if found else None
+
+
+def _records(path: Path) -> list[dict[str, float]]:
+    """The finished lines of a metrics file; a kill can cut the last one."""
+    if not path.exists():
+        return []
+    *lines, _ = path.read_text().split("\n")
+    try:
+        records = [json.loads(line) for line in lines]
+        if not all(record["step"] >= 0 for record in records):
+            raise ValueError("a negative step")
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} does not hold the metrics of a run; choose another folder") from error
+    return records
+
+
+def _check_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    different = [
+        "key" if np.size(value) > 1 else f"{name} ({int(old[name])}, now {int(value)})"
+        for name, value in new.items()
+        if not np.array_equal(old[name], value)
+    ]
+    if different:
+        raise ValueError(f"folder {folder} holds a run with another {', '.join(different)}; choose another folder")
+
+
+def settings(key: jax.Array, **numbers: int) -> dict[str, Any]:
+    """What `Log` compares between a run and its continuation."""
+    return {"key": jax.random.key_data(key), **{name: np.int32(value) for name, value in numbers.items()}}

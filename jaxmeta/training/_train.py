@@ -1,0 +1,129 @@
+"""Meta-training: the loop of updates for any learner, sampler and optax optimizer."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from jaxmeta._parallel import divided, replicate
+from jaxmeta._step import evaluate, meta_step, summarize
+from jaxmeta._types import MetaLearner, MetaParams, Sampler, TrainingState
+from jaxmeta.training._loop import LoopSettings, Trained, check_settings, run_loop
+
+
+def train(
+    learner: MetaLearner | Callable[[jax.Array], MetaLearner],
+    optimizer: optax.GradientTransformation,
+    meta: MetaParams,
+    tasks: Sampler,
+    key: jax.Array,
+    *,
+    iterations: int,
+    num_tasks: int,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+    divide_optimizer: bool = False,
+    validation: Sampler | None = None,
+    validation_tasks: int = 200,
+    validate_every: int = 500,
+    monitor: str = "accuracy",
+    log_every: int = 50,
+    skip_nonfinite: bool = False,
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Meta-trains: `iterations` outer updates in compiled chunks of `log_every`.
+
+    With a `folder`, metrics go to `metrics.jsonl` there, and a checkpoint is saved at every validation, about once a
+    minute, and when training ends for whatever reason. Called again with the same arguments, `train` goes on from the
+    last checkpoint to the numbers of an undisturbed run, even if the first call was killed. The key of update `i` is
+    `fold_in(key, i)`, so nothing depends on where a run was cut.
+
+    Args:
+        learner: the meta-learner, or a function from the number of the update (traced, from 0) to one, for what changes
+            in training (see `maml_plus_plus`). Validation and what is measured afterwards use the learner of update 0.
+        optimizer: any optax optimizer of `MetaParams`.
+        meta: initial meta-parameters, from `learner.init`.
+        tasks: sampler of training tasks.
+        key: root of all randomness.
+        iterations: number of outer updates; a finished run goes on if it is called with more.
+        num_tasks: tasks per update.
+        batch_size: see `meta_step`.
+        mesh: devices to divide the tasks over, see `meta_step`; everything is put there, but for a data set that is
+            divided over them already. A run goes on with any other number of devices, to the same numbers up to the
+            order of a sum.
+        divide_optimizer: see `meta_step`.
+        validation: sampler of validation tasks; `None` for no validation.
+        validation_tasks: tasks per validation, the same ones every time.
+        validate_every: updates between validations, a multiple of `log_every`; there is one after the last update too.
+        monitor: the validation metric that selects the best meta-parameters: `"loss"` is minimised, others maximised.
+        log_every: updates per compiled chunk; metrics are averaged over it.
+        skip_nonfinite: leave out an update that is not finite, see `loop`.
+        folder: where to keep metrics and checkpoints; `None` keeps nothing.
+        progress: show a progress bar.
+
+    Returns:
+        The best meta-parameters and the history.
+
+    Raises:
+        ValueError: if `validate_every` is not a multiple of `log_every`, if a number is less than 1, if `monitor` is no
+            metric, or if `folder` holds a run of another configuration or a damaged checkpoint; nothing is changed.
+        FloatingPointError: if a training metric or a meta-parameter becomes NaN or infinite; with a `folder` the last
+            finite state is saved first.
+
+    Example:
+        >>> import jaxmeta
+        >>> from jaxmeta import data
+        >>> learner = jaxmeta.maml(jaxmeta.regression(lambda w, x: x * w), optax.sgd(0.01))
+        >>> trained = train(learner, optax.adam(1e-3), learner.init(jnp.array([1.0])), data.Sinusoid(),
+        ...                 jax.random.key(0), iterations=4, num_tasks=2, log_every=2, progress=False)
+        >>> [record["step"] for record in trained.history]
+        [2, 4]
+    """
+    found = LoopSettings(
+        iterations,
+        validate_every,
+        log_every,
+        monitor,
+        skip_nonfinite,
+        work=("tasks", num_tasks),
+        numbers={"num_tasks": num_tasks, "validation_tasks": validation_tasks},
+    )
+    options: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh}
+    training = meta_step(learner, optimizer, num_tasks, divide_optimizer=divide_optimizer, **options)
+    check_settings(training, found)
+    train_key, validation_key = jax.random.split(key)
+    tasks, validation, train_key, validation_key = replicate((tasks, validation, train_key, validation_key), mesh)
+    validate = None
+    if validation is not None:
+        first = learner if isinstance(learner, MetaLearner) else learner(jnp.int32(0))
+        run = jax.jit(evaluate(first, validation_tasks, **options))
+        validate = _validator(run, meta, validation, validation_key, monitor)
+    place = partial(_place, mesh=mesh, divide_optimizer=divide_optimizer)
+    return run_loop(training, meta, train_key, (tasks,), found, validate, folder, progress, place)
+
+
+def _place(state: TrainingState, mesh: Mesh | None, divide_optimizer: bool) -> TrainingState:
+    state = replicate(state, mesh)
+    if mesh is None or not divide_optimizer:
+        return state
+    return state._replace(opt_state=divided(state.opt_state, mesh))
+
+
+def _validator(
+    run: Any, meta: MetaParams, tasks: Sampler, key: jax.Array, monitor: str
+) -> Callable[[MetaParams], dict[str, float]]:
+    """Means over the validation tasks; refuses at once to monitor what is not among them."""
+    names = sorted(run.eval_shape(meta, tasks, key))
+    if monitor not in names:
+        raise ValueError(f"monitor must be one of {names}, got {monitor!r}")
+
+    def validate(meta: MetaParams) -> dict[str, float]:
+        return {name: summary.mean for name, summary in summarize(run(meta, tasks, key)).items()}
+
+    return validate
