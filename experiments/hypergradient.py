@@ -145,7 +145,7 @@ def take(examples: Batch, rows: jax.Array | slice) -> Batch:
 
 
 def network(sizes: Sequence[int]) -> models.OmniglotFC:
-    """ReLU layers of these widths, without normalisation."""
+    """ReLU layers of these widths, without normalization."""
     return models.OmniglotFC(ways=CLASSES, sizes=sizes, norm="none", kernel_init=jax.nn.initializers.he_normal())
 
 
@@ -287,15 +287,15 @@ def plot(results: dict[str, Result], path: Path) -> None:
             draw_curve(panels[2], rates[bad], **style)
         else:  # all rates of SGD, the worst and the best of the others
             shown = range(bad, len(method.starts)) if method.family == "SGD" else (bad, best)
-            for i, grey in zip(shown, np.linspace(0.7, 0.0, len(shown)), strict=True):
-                style = {"color": str(grey), "ls": "--" if method.family == "SGDN" else "-", "lw": 1.2}
+            for i, gray in zip(shown, np.linspace(0.7, 0.0, len(shown)), strict=True):
+                style = {"color": str(gray), "ls": "--" if method.family == "SGDN" else "-", "lw": 1.2}
                 draw_curve(curves[method.family], losses[i], label=f"{method.name}, {method.starts[i]:g}", **style)
         if len(method.starts) > 1:
             style = {"color": color[f"{method.family}-HD"], "ls": "-" if method.learned else ":"}
             panels[3].plot(method.starts, last.mean(1), marker="o", ms=4, label=method.name, **style)
             panels[3].fill_between(method.starts, last.min(1), last.max(1), color=style["color"], alpha=0.2, lw=0)
     loss = "training loss"
-    panels[0].set(xlabel="step", ylabel=loss, title="SGD: fixed rates (grey) and learned ones")
+    panels[0].set(xlabel="step", ylabel=loss, title="SGD: fixed rates (gray) and learned ones")
     panels[1].set(xlabel="step", ylabel=loss, title="Nesterov momentum (SGDN) and Adam: worst and best fixed rate")
     panels[2].set(xlabel="step", ylabel="rate, mean over weights", title="The learned rates")
     panels[3].set(xlabel="rate at the start", ylabel=f"last {loss}", xscale="log")

@@ -49,7 +49,7 @@ class Args:
     discount: float = 0.9
     """Per pull."""
     trace_decay: float = 0.3
-    """Of generalised advantage estimation."""
+    """Of generalized advantage estimation."""
     entropy_weight: float = 0.01
     """Of the entropy."""
     test_tasks: int = 2000

@@ -66,7 +66,7 @@ def unroll(
     loop can be run, and differentiated, in windows.
 
     Args:
-        loss_fn: step `i` minimises `loss_fn(params, batch, xs[i])`, which returns `(scalar, metrics)`.
+        loss_fn: step `i` minimizes `loss_fn(params, batch, xs[i])`, which returns `(scalar, metrics)`.
         inner: see `adapt`.
         params: where to start; any pytree of float arrays.
         batch: what all steps share, `None` for nothing.

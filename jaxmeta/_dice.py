@@ -18,7 +18,7 @@ def magic_box(log_prob: jax.Array) -> jax.Array:
         Ones of the shape and type of `log_prob`.
 
     Example:
-        The objective of a policy gradient, to be maximised. The reward at time `t` depends on the actions until `t`; a
+        The objective of a policy gradient, to be maximized. The reward at time `t` depends on the actions until `t`; a
         baseline of the return from `t` on, made without the action at `t`, lowers the variance and changes no
         expectation.
 

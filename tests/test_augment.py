@@ -87,12 +87,12 @@ def test_jitter_equals_numpy_with_some_factors(results):
         np.asarray(jax.random.uniform(key, (N, 1, 1, 1), jnp.float32, 0.6, 1.4), np.float64) for key in keys
     )
 
-    def grey(x):
+    def gray(x):
         return (0.299 * x[..., 0] + 0.587 * x[..., 1] + 0.114 * x[..., 2])[..., None]
 
     x = np.clip(images * brightness, 0, 1)
-    x = np.clip(contrast * x + (1 - contrast) * grey(x).mean((1, 2), keepdims=True), 0, 1)
-    x = np.clip(saturation * x + (1 - saturation) * grey(x), 0, 1)
+    x = np.clip(contrast * x + (1 - contrast) * gray(x).mean((1, 2), keepdims=True), 0, 1)
+    x = np.clip(saturation * x + (1 - saturation) * gray(x), 0, 1)
     np.testing.assert_allclose(results[0]["color_jitter"], x, atol=1e-5)
     for factor in (brightness, contrast, saturation):
         assert stats.kstest(factor.ravel(), "uniform", (0.6, 0.8)).pvalue > 1e-4
@@ -100,8 +100,8 @@ def test_jitter_equals_numpy_with_some_factors(results):
 
 def test_jitter_of_strength_zero_and_of_one_channel():
     np.testing.assert_allclose(color_jitter(KEY, IMAGES, 0, 0, 0), IMAGES, rtol=1e-6)
-    grey = IMAGES[..., :1]
-    np.testing.assert_allclose(color_jitter(KEY, grey, 0, 0, 0.9), grey, rtol=1e-5)
+    gray = IMAGES[..., :1]
+    np.testing.assert_allclose(color_jitter(KEY, gray, 0, 0, 0.9), gray, rtol=1e-5)
 
 
 def test_cutout_clears_one_square_around_any_pixel(results):
@@ -113,9 +113,9 @@ def test_cutout_clears_one_square_around_any_pixel(results):
             hole = np.zeros((6, 5), bool)
             hole[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = True
             known[hole.tobytes()] = (row, column)
-    centres = [known[hole.tobytes()] for hole in holes]
-    assert len(known) == len(set(centres)) == 30
-    assert stats.chisquare(np.unique(centres, axis=0, return_counts=True)[1]).pvalue > 1e-4
+    centers = [known[hole.tobytes()] for hole in holes]
+    assert len(known) == len(set(centers)) == 30
+    assert stats.chisquare(np.unique(centers, axis=0, return_counts=True)[1]).pvalue > 1e-4
 
 
 def test_mixup_mixes_images_and_labels_alike():

@@ -79,7 +79,7 @@ def _learner():
 
 
 def test_d5_adapting_and_evaluating_leave_the_meta_model_alone():
-    """And normalisation keeps no statistics: there is nothing beside the parameters."""
+    """And normalization keeps no statistics: there is nothing beside the parameters."""
     for model in (models.OmniglotCNN(ways=3, hidden=4), models.CNN4(ways=3, hidden=4)):
         assert set(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))) == {"params"}
     learner, meta, sampler = _learner()

@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 COUNTS = (4, 7, 20, 5, 9)
 
 
-def _labelled(counts, shape=(3,)):
+def _labeled(counts, shape=(3,)):
     """Examples whose first entry is their own row, with shuffled labels 10, 11, ..."""
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(counts)) + 10, counts))
     inputs = np.zeros((len(labels), *shape), np.float32)
@@ -88,7 +88,7 @@ def test_every_task_is_well_formed(data):
     shots = data.draw(st.integers(1, min(counts) - 1), label="shots")
     queries = data.draw(st.integers(1, min(counts) - shots), label="queries")
     seed = data.draw(st.integers(0, 2**31), label="seed")
-    inputs, labels = _labelled(counts)
+    inputs, labels = _labeled(counts)
     sampler = FewShot.create(inputs, labels, ways=ways, shots=shots, queries=queries)
     tasks, indices = _tasks(sampler, jax.random.split(jax.random.key(seed), 8))
     for i in range(8):
@@ -110,7 +110,7 @@ def test_every_task_is_well_formed(data):
 
 
 def test_classes_positions_and_examples_are_uniform():
-    inputs, labels = _labelled(COUNTS)
+    inputs, labels = _labeled(COUNTS)
     sampler = FewShot.create(inputs, labels, ways=3, shots=1, queries=2)
     _, indices = _tasks(sampler, jax.random.split(jax.random.key(3), 20_000))
     rows = np.concatenate([np.asarray(part.x.example).reshape(20_000, 3, -1) for part in indices], axis=2)
@@ -126,7 +126,7 @@ def test_classes_positions_and_examples_are_uniform():
 
 
 def test_same_key_same_task_and_other_key_other_task():
-    sampler = FewShot.create(*_labelled(COUNTS), ways=3, shots=1, queries=3)
+    sampler = FewShot.create(*_labeled(COUNTS), ways=3, shots=1, queries=3)
     first, again, other = (_one(sampler, key) for key in (KEY, KEY, jax.random.key(1)))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert (first.query.x != other.query.x).any()
@@ -193,19 +193,19 @@ def test_types_and_example(dtype, expected):
 def test_create_and_from_classes_agree():
     images = _images()
     grouped = FewShot.from_classes(images, ways=2, shots=1, queries=1)
-    labelled = FewShot.create(images.reshape(-1, 4, 4, 1), np.repeat([5, 6, 7], 6), ways=2, shots=1, queries=1)
-    jax.tree.map(np.testing.assert_array_equal, grouped, labelled)
+    labeled = FewShot.create(images.reshape(-1, 4, 4, 1), np.repeat([5, 6, 7], 6), ways=2, shots=1, queries=1)
+    jax.tree.map(np.testing.assert_array_equal, grouped, labeled)
 
 
 def test_with_sizes_shares_the_arrays_and_checks():
-    sampler = FewShot.create(*_labelled(COUNTS), ways=2, shots=1, queries=1)
+    sampler = FewShot.create(*_labeled(COUNTS), ways=2, shots=1, queries=1)
     other = sampler.with_sizes(ways=5, queries=3)
     assert (other.ways, other.shots, other.queries) == (5, 1, 3) and other.inputs is sampler.inputs
     with pytest.raises(ValueError, match=r"shots.*smallest class, got 2 \+ 3"):
         other.with_sizes(shots=2)
 
 
-_INPUTS, _LABELS = _labelled(COUNTS)
+_INPUTS, _LABELS = _labeled(COUNTS)
 _OK = {"ways": 2, "shots": 1, "queries": 1}
 
 

@@ -76,7 +76,7 @@ def test_images_look_like_handwriting(drawings):
     assert middle.size < 0.15 * drawings.size  # crisp
 
 
-def test_classes_are_recognisable_but_not_trivial(drawings):
+def test_classes_are_recognizable_but_not_trivial(drawings):
     x = drawings.reshape(40, 10, -1)
     difference = ((x[:, :, None] - x[:, None, :]) ** 2).sum(-1)
     within = difference.sum((1, 2)) / 90

@@ -40,7 +40,7 @@ def test_updates_are_those_of_the_step():
 
 @pytest.mark.parametrize(("monitor", "best"), [("loss", 4), ("height", 8)])
 def test_the_best_state_is_kept(monitor, best):
-    """Validated after 4, 8 and 10 updates: a loss is minimised, anything else maximised."""
+    """Validated after 4, 8 and 10 updates: a loss is minimized, anything else maximized."""
     values = iter([1.0, 3.0, 2.0])
     done = run(validate=lambda state: {monitor: next(values)}, monitor=monitor)
     assert done.step == int(done.best["count"]) == best

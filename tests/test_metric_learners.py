@@ -21,7 +21,7 @@ from jaxmeta.testing import check_learner, check_meta_gradient
 
 @struct.dataclass
 class Clusters:
-    """Classification of points around random centres; half of the inputs are noise that has to be learned away."""
+    """Classification of points around random centers; half of the inputs are noise that has to be learned away."""
 
     ways: int = struct.field(pytree_node=False, default=3)
     shots: int = struct.field(pytree_node=False, default=2)

@@ -260,8 +260,8 @@ def test_derivatives_of_norms(norm, groups, axes):
 
     def formula(params, x):
         grouped = x.reshape(groups)
-        centred = grouped - jnp.mean(grouped, axes, keepdims=True)
-        y = centred / jnp.sqrt(jnp.mean(jnp.square(centred), axes, keepdims=True) + 0.1)
+        centered = grouped - jnp.mean(grouped, axes, keepdims=True)
+        y = centered / jnp.sqrt(jnp.mean(jnp.square(centered), axes, keepdims=True) + 0.1)
         scale, bias = (params["params"][name].reshape(1, 1, 1, 4) for name in ("scale", "bias"))
         return y.reshape(x.shape) * scale + bias
 
@@ -354,7 +354,7 @@ def random_like(tree: Any, seed: int) -> Any:
 
 
 def random_params(model: nn.Module, x: Any) -> Any:
-    """Near 1 for scales and near 0 for the rest, but on no dead point of the initialisation."""
+    """Near 1 for scales and near 0 for the rest, but on no dead point of the initialization."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), x)
     noise = random_like(shapes, 7)
     return jax.tree_util.tree_map_with_path(lambda path, a: 0.4 * a + ("scale" in str(path)), noise)

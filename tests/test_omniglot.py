@@ -300,7 +300,7 @@ def test_zips_cache_and_packed_array_give_the_same_tasks(omniglot, tmp_path_fact
     for ours, theirs in zip(_samplers(root=DATA), packed, strict=True):
         (task, rows), (other, other_rows) = (draw(sampler, jax.random.key(7)) for sampler in (ours, theirs))
         jax.tree.map(np.testing.assert_array_equal, rows, other_rows)
-        # The array was made by another version of Pillow: a level of grey more or less.
+        # The array was made by another version of Pillow: a level of gray more or less.
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1.01 / 255), task, other)
     background = Omniglot.of(omniglot.images, omniglot.names).background
     np.testing.assert_array_equal(background, omniglot.background)

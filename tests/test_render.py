@@ -172,7 +172,7 @@ def test_mp4_is_what_ffmpeg_makes_of_the_frames(moved, tmp_path, monkeypatch):
     envs.save_video(env, states, tmp_path / "a.mp4", frames_per_second=12.5)
     envs.save_video(env, states, tmp_path / "a.gif")
     given = np.fromfile(tmp_path / "a.mp4", np.uint8).reshape(STEPS, 240, 320, 3)
-    assert np.abs(given - gif_frames(tmp_path / "a.gif")).mean() < 2  # a GIF has 256 colours
+    assert np.abs(given - gif_frames(tmp_path / "a.gif")).mean() < 2  # a GIF has 256 colors
     assert "-f rawvideo -pix_fmt rgb24 -s 320x240 -r 12.5 -i -" in (tmp_path / "a.mp4.args").read_text()
 
     (tmp_path / "ffmpeg").write_text("#!/bin/sh\necho no such codec >&2; exit 1\n")

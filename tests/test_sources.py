@@ -42,8 +42,8 @@ def classes(name, split=None):
     return sorted(of for part in lists.values() for of in part)
 
 
-def colour(name):
-    """A colour for each class, far from the next one's, so that a picture tells its class."""
+def color(name):
+    """A color for each class, far from the next one's, so that a picture tells its class."""
     digest = hashlib.md5(name.encode()).digest()
     return tuple(25 + 23 * (value % 10) for value in digest[:3])
 
@@ -51,12 +51,12 @@ def colour(name):
 @functools.cache
 def encode(name, kind="PNG", size=(12, 10)):
     file = io.BytesIO()
-    Image.new("RGB", size, colour(name)).save(file, kind, quality=95)
+    Image.new("RGB", size, color(name)).save(file, kind, quality=95)
     return file.getvalue()
 
 
 def pixels(name, size):
-    return np.broadcast_to(np.array(colour(name), np.uint8), (size, size, 3))
+    return np.broadcast_to(np.array(color(name), np.uint8), (size, size, 3))
 
 
 def put(path, content):
@@ -109,7 +109,7 @@ def aircraft():
         for j, part in enumerate(lists):
             image = f"{3 * i + j + 34309:07}"
             picture = Image.new("RGB", (16, 16), (0, 0, 0))  # the aircraft is in the box, a black frame around it
-            picture.paste(Image.new("RGB", (6, 8), colour(name)), (4, 2))
+            picture.paste(Image.new("RGB", (6, 8), color(name)), (4, 2))
             file = io.BytesIO()
             picture.save(file, "PNG")  # lossless, so that the frame does not bleed
             members[f"fgvc-aircraft-2013b/data/images/{image}.jpg"] = file.getvalue()
@@ -157,7 +157,7 @@ def cifar100(protocol=2):
 
 
 def numbered_pickles(pattern, name, size):
-    """One pickle for each part, with numbers for labels; a class is recognised by its colour."""
+    """One pickle for each part, with numbers for labels; a class is recognized by its color."""
     members = {}
     for part, file in zip(PARTS, pattern, strict=True):
         count = len(standard_splits(name)[next(iter(standard_splits(name)))][part])
@@ -204,7 +204,7 @@ def bitmaps():
     members = {}
     for name in classes("quickdraw"):
         file = io.BytesIO()
-        np.save(file, np.full((3, 784), colour(name)[0], np.uint8))
+        np.save(file, np.full((3, 784), color(name)[0], np.uint8))
         members[f"{name}.npy"] = file.getvalue()
     return members
 
@@ -290,7 +290,7 @@ def test_published_layout(layout, tmp_path):
         assert examples.inputs.shape == (len(examples.labels), size, size, channels)
         assert examples.inputs.dtype == np.uint8
         seen = examples.inputs.reshape(len(examples.inputs), -1, channels).astype(int)
-        expected = np.array([colour(examples.names[label])[:channels] for label in examples.labels])
+        expected = np.array([color(examples.names[label])[:channels] for label in examples.labels])
         assert np.abs(seen - expected[:, None]).max() <= 8  # what JPEG loses
 
 
@@ -852,7 +852,7 @@ def test_prepared_directory(name, channels, tmp_path, monkeypatch):
     division = load_examples(name, tmp_path, progress=False)
     for part, examples in zip(PARTS, division, strict=True):
         assert examples.names == tuple(standard_splits(name)[describe_tasksets(name).splits[0]][part])
-        expected = [colour(examples.names[label])[:channels] for label in examples.labels]
+        expected = [color(examples.names[label])[:channels] for label in examples.labels]
         np.testing.assert_array_equal(examples.inputs[:, 0, 0], expected)
         assert np.bincount(examples.labels).tolist() == [2] * len(examples.names)  # both splits
     assert len(load_examples(name, tmp_path, per_class=1, progress=False).test.labels) == len(division.test.names)

@@ -32,7 +32,7 @@ KEY = jax.random.key(0)
 COUNTS = (6, 9, 20, 7, 11, 8)
 
 
-def _labelled(counts=COUNTS, seed=1, shape=(3,)):
+def _labeled(counts=COUNTS, seed=1, shape=(3,)):
     """Examples whose first entry is their own row, with shuffled labels 10, 13, ..."""
     labels = np.random.default_rng(seed).permutation(np.repeat(3 * np.arange(len(counts)) + 10, counts))
     inputs = np.zeros((len(labels), *shape), np.float32)
@@ -42,11 +42,11 @@ def _labelled(counts=COUNTS, seed=1, shape=(3,)):
 
 def _images(counts=COUNTS, size=4):
     """Images in uint8, all different, none symmetric."""
-    labels = _labelled(counts)[1]
+    labels = _labeled(counts)[1]
     return np.random.default_rng(2).integers(0, 256, (len(labels), size, size, 1)).astype(np.uint8), labels
 
 
-DATA = _labelled()
+DATA = _labeled()
 STANDARD = (LoadData(), RemapLabels(), ConsecutiveLabels())
 
 
@@ -159,7 +159,7 @@ def test_every_task_is_well_formed(data):
     queries = data.draw(st.integers(1, min(counts) - shots), label="queries")
     seed = data.draw(st.integers(0, 2**32 - 1), label="seed")
     held_out = data.draw(st.integers(0, len(counts) - ways), label="held out")
-    inputs, labels = _labelled(counts)
+    inputs, labels = _labeled(counts)
     names = np.unique(labels)
     part = FilteredMetaDataset((inputs, labels), names[held_out:])
     transforms = [NWays(ways), KShots(shots, queries=queries), LoadData(), RemapLabels()]
@@ -211,7 +211,7 @@ def test_any_class_counts_are_drawn_uniformly(data):
     """Every class as often as any other, however many examples it has, and so every example of a class."""
     counts = data.draw(st.lists(st.integers(3, 15), min_size=2, max_size=7), label="counts")
     ways = data.draw(st.integers(1, len(counts) - 1), label="ways")
-    labels = _labelled(counts)[1]
+    labels = _labeled(counts)[1]
     tasks = Taskset((labels, labels), [NWays(ways), KShots(1, queries=2)], seed=2)
     rows = np.concatenate([tasks.describe(i).example for i in range(600)])
     seen = np.bincount(rows, minlength=len(labels))

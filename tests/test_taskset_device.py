@@ -30,7 +30,7 @@ KEY = jax.random.key(0)
 COUNTS = (6, 9, 20, 7, 11, 8)
 
 
-def _labelled(counts=COUNTS, seed=1, shape=(3,)):
+def _labeled(counts=COUNTS, seed=1, shape=(3,)):
     """Examples whose first entry is their own row, with shuffled labels 10, 13, ..."""
     labels = np.random.default_rng(seed).permutation(np.repeat(3 * np.arange(len(counts)) + 10, counts))
     inputs = np.zeros((len(labels), *shape), np.float32)
@@ -40,11 +40,11 @@ def _labelled(counts=COUNTS, seed=1, shape=(3,)):
 
 def _images(counts=COUNTS, size=4):
     """Images in uint8, all different, none symmetric."""
-    labels = _labelled(counts)[1]
+    labels = _labeled(counts)[1]
     return np.random.default_rng(2).integers(0, 256, (len(labels), size, size, 1)).astype(np.uint8), labels
 
 
-DATA = _labelled()
+DATA = _labeled()
 STANDARD = (LoadData(), RemapLabels(), ConsecutiveLabels())
 
 

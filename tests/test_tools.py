@@ -128,12 +128,12 @@ def closed_form(x, y, strength):
     return jnp.linalg.solve(x.T @ x + strength * jnp.eye(x.shape[1], dtype=x.dtype), x.T @ y)
 
 
-@pytest.mark.parametrize("minimise", [ridge_by_numpy, ridge_by_descent])
+@pytest.mark.parametrize("minimize", [ridge_by_numpy, ridge_by_descent])
 @pytest.mark.parametrize("solver", [jaxmeta.cg(3), jaxmeta.neumann(4000, rate=0.02)], ids=["cg", "neumann"])
-def test_implicit_argmin_of_ridge_regression(minimise, solver):
+def test_implicit_argmin_of_ridge_regression(minimize, solver):
     with jax.enable_x64(True):
         x, y, strength = ridge(np.random.default_rng(4))
-        solution = jaxmeta.implicit_argmin(ridge_loss, minimise, solver)
+        solution = jaxmeta.implicit_argmin(ridge_loss, minimize, solver)
         w = solution(x, y, strength)
         np.testing.assert_allclose(w, closed_form(x, y, strength), rtol=1e-9)
         hessian = x.T @ x + strength * np.eye(3)
@@ -199,8 +199,8 @@ def test_implicit_argmin_maps_over_tasks():
         np.testing.assert_allclose(jax.vmap(grad)(*tasks), jax.vmap(exact)(*tasks), rtol=1e-8)
 
 
-@pytest.mark.parametrize("bad", ["loss", "minimise", "solver"])
+@pytest.mark.parametrize("bad", ["loss", "minimize", "solver"])
 def test_implicit_argmin_wants_functions(bad):
-    arguments = {"loss": ridge_loss, "minimise": ridge_by_numpy, "solver": jaxmeta.cg(3)}
+    arguments = {"loss": ridge_loss, "minimize": ridge_by_numpy, "solver": jaxmeta.cg(3)}
     with pytest.raises(TypeError, match=f"{bad} must be a function, got 3"):
         jaxmeta.implicit_argmin(**{**arguments, bad: 3})

@@ -71,7 +71,7 @@ def color_jitter(
     """Change brightness, then contrast, then saturation of each image by random factors.
 
     A factor is uniform in `[1 - s, 1 + s]` (not below 0) for a strength `s`. Brightness multiplies the image; contrast
-    moves it from or to its mean grey, and saturation from or to its own grey values, by the weights 0.299, 0.587 and
+    moves it from or to its mean gray, and saturation from or to its own gray values, by the weights 0.299, 0.587 and
     0.114. Values are cut to [0, 1] after each. Images of one channel have no saturation to change.
 
     Args:
@@ -109,12 +109,12 @@ def color_jitter(
         return jnp.clip(factor * images + (1 - factor) * other, 0, 1)
 
     images = blend(images, jnp.zeros_like(images), factors[0])
-    images = blend(images, _grey(images).mean((1, 2), keepdims=True), factors[1])
-    return blend(images, _grey(images), factors[2])
+    images = blend(images, _gray(images).mean((1, 2), keepdims=True), factors[1])
+    return blend(images, _gray(images), factors[2])
 
 
 def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
-    """Set a square of each image to zero. Its centre is any pixel, so a part of it may lie outside.
+    """Set a square of each image to zero. Its center is any pixel, so a part of it may lie outside.
 
     Args:
         key: A random key.
@@ -187,7 +187,7 @@ def cutmix(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float = 
         images: Floats: `[n, H, W, C]`.
         labels: Probabilities of the classes, such as `jax.nn.one_hot(y, ways)`: `[n, ways]`.
         alpha: The share of the image itself is drawn from Beta(alpha, alpha), for each image; the box has the image's
-            proportions, and its centre is any pixel.
+            proportions, and its center is any pixel.
 
     Returns:
         Images `[n, H, W, C]` and labels `[n, ways]`.
@@ -235,8 +235,8 @@ def normalize(images: jax.Array, mean: _Channels, std: _Channels) -> jax.Array:
         [[-2.0, 2.0]]
     """
     _check_floats(images)
-    centre, scale = (jnp.broadcast_to(jnp.asarray(a, images.dtype), images.shape) for a in (mean, std))
-    return (images - centre) / scale
+    center, scale = (jnp.broadcast_to(jnp.asarray(a, images.dtype), images.shape) for a in (mean, std))
+    return (images - center) / scale
 
 
 def _box(key: jax.Array, shape: tuple[int, int, int], heights: jax.Array, widths: jax.Array) -> jax.Array:
@@ -253,7 +253,7 @@ def _box(key: jax.Array, shape: tuple[int, int, int], heights: jax.Array, widths
     return rows[:, :, None, None] & columns[:, None, :, None]
 
 
-def _grey(images: jax.Array) -> jax.Array:
+def _gray(images: jax.Array) -> jax.Array:
     if images.shape[-1] == 1:
         return images
     return (images @ jnp.array([0.299, 0.587, 0.114], images.dtype))[..., None]

@@ -1,4 +1,4 @@
-"""Few-shot classification tasks from any labelled arrays, drawn on the device."""
+"""Few-shot classification tasks from any labeled arrays, drawn on the device."""
 
 import dataclasses
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class ExampleIndex(NamedTuple):
 
 @struct.dataclass
 class FewShot:
-    """A sampler of N-way K-shot tasks over labelled examples.
+    """A sampler of N-way K-shot tasks over labeled examples.
 
     A call draws one task: `ways` classes, all equally likely and in random order, get the labels `0 ... ways - 1`;
     each gives `shots` support and `queries` query examples, drawn without replacement from its own examples, however

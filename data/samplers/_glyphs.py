@@ -181,7 +181,7 @@ def _draw(strokes: _Strokes, key: jax.Array, size: int) -> jax.Array:
     points = jnp.concatenate(placed)
     ink = jnp.repeat(length / _POINTS, _POINTS)
 
-    # To the page: a box of fixed size about the centre, then the whole is sheared, turned, scaled and shifted.
+    # To the page: a box of fixed size about the center, then the whole is sheared, turned, scaled and shifted.
     drawn = (ink > 0)[:, None]
     low = jnp.min(jnp.where(drawn, points, jnp.inf), 0)
     high = jnp.max(jnp.where(drawn, points, -jnp.inf), 0)

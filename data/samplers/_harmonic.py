@@ -28,7 +28,7 @@ class Harmonic:
     """A sampler of regression tasks: a sine and its first overtone, seen around a place of its own.
 
     The frequency is uniform, the two phases are uniform on the circle, and the two amplitudes standard normal. Inputs
-    are normal with a standard deviation of 1 around a uniform centre, so that a task shows a part of its function only.
+    are normal with a standard deviation of 1 around a uniform center, so that a task shows a part of its function only.
 
     Example:
         >>> import jax
@@ -51,7 +51,7 @@ class Harmonic:
     frequencies: tuple[float, float] = struct.field(pytree_node=False, default=(5.0, 7.0))
     """Range of the frequency."""
     centers: tuple[float, float] = struct.field(pytree_node=False, default=(-4.0, 4.0))
-    """Range of the centre of the inputs."""
+    """Range of the center of the inputs."""
     noise: float = struct.field(pytree_node=False, default=0.0)
     """Standard deviation of normal noise on the targets."""
 

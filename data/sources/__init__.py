@@ -1,4 +1,4 @@
-"""Sources: from files, archives and downloads to labelled arrays."""
+"""Sources: from files, archives and downloads to labeled arrays."""
 
 from jaxmeta.data.sources._examples import Division as Division
 from jaxmeta.data.sources._examples import Examples as Examples

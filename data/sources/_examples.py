@@ -1,4 +1,4 @@
-"""Labelled examples of a benchmark, with the names of their classes, and their division into parts."""
+"""Labeled examples of a benchmark, with the names of their classes, and their division into parts."""
 
 import random
 from collections.abc import Mapping, Sequence

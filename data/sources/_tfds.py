@@ -61,7 +61,7 @@ def records(folder: Path, split: str, progress: bool) -> Iterator[dict[str, Any]
 
 
 def read_prepared(folder: Path, prepared: Prepared, request: Request) -> Examples:
-    """Read all splits of a prepared set of labelled images.
+    """Read all splits of a prepared set of labeled images.
 
     Args:
         folder: A folder with `dataset_info.json`.

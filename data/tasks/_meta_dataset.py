@@ -12,7 +12,7 @@ from jaxmeta.data.tasks._labels import Keys, as_labels, find_labels, split_examp
 
 
 class MetaDataset:
-    """A data set of labelled examples, and which of them belong to which class.
+    """A data set of labeled examples, and which of them belong to which class.
 
     The data may be
 

@@ -199,7 +199,7 @@ def by_task(x: Any) -> Any:
 
 
 def judge(obs: Any, reward: Any, valid: Any) -> Any:
-    """Normalised advantages `[K, N]` against the linear feature baseline of each task."""
+    """Normalized advantages `[K, N]` against the linear feature baseline of each task."""
     returns = torch.zeros_like(reward)
     later = torch.zeros_like(reward[0])
     for t in reversed(range(len(reward))):

@@ -1,6 +1,6 @@
 """iMAML: MAML with implicit gradients (Rajeswaran, Finn, Kakade & Levine 2019, https://arxiv.org/abs/1909.04630).
 
-The inner loop minimises the support loss plus a pull to the initial parameters; the meta-gradient needs its end only.
+The inner loop minimizes the support loss plus a pull to the initial parameters; the meta-gradient needs its end only.
 """
 
 import optax

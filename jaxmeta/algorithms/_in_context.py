@@ -60,11 +60,11 @@ def in_context(
 
 
 class ContextTransformer(nn.Module):
-    """A transformer over labelled examples, for `in_context`.
+    """A transformer over labeled examples, for `in_context`.
 
     A token is the sum of a linear map of the input and, for a support example, one of its label. All tokens attend to
     the support tokens and to no query, so that the support set is read once, in any order, and queries do not see each
-    other. Layers normalise first.
+    other. Layers normalize first.
 
     Attributes:
         out: number of outputs: classes, or targets.

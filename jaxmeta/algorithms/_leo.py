@@ -36,7 +36,7 @@ def leo_params(key: jax.Array, features: int, latents: int = 64) -> LEOParams:
     """Initial parameters for `leo`, Xavier uniform.
 
     Args:
-        key: of the initialisation.
+        key: of the initialization.
         features: length of the feature vectors.
         latents: length of the codes; the paper's is 64.
 
@@ -78,7 +78,7 @@ def leo(
     optimizer's affair (`optax.adamw`).
 
     Args:
-        ways: classes of a task, labelled from 0; each has examples in the support set, or all results are NaN.
+        ways: classes of a task, labeled from 0; each has examples in the support set, or all results are NaN.
         learning_rate: where the learned rate of each latent dimension starts.
         steps: inner steps of the codes.
         head_rate: where the learned rate of each feature's weights starts.

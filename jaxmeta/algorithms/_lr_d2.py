@@ -17,10 +17,10 @@ from jaxmeta.algorithms._r2d2 import linear_logits
 
 
 def logistic_head(regularization: float = 1.0, scale: float = 1.0, *, steps: int = 5) -> Head:
-    """Regularised logistic regression, one class against all others: logits are `scale` times the log-odds.
+    """Regularized logistic regression, one class against all others: logits are `scale` times the log-odds.
 
     Args:
-        regularization: where the learned regularisation starts; positive.
+        regularization: where the learned regularization starts; positive.
         scale: where the learned scale starts; positive. Both are learned as logarithms.
         steps: Newton steps, from weights of zero; the derivative goes through them.
 
@@ -94,7 +94,7 @@ def lr_d2(
 def logistic(features: jax.Array, targets: jax.Array, regularization: jax.Array, steps: int) -> jax.Array:
     """Weights `[d, k]` after Newton steps on the logistic losses of `targets: [n, k]` in {0, 1}, in float32.
 
-    Each column minimises `sum_i loss_i + regularization / 2 |w|^2`. The weights are `features.T @ dual`, and a step on
+    Each column minimizes `sum_i loss_i + regularization / 2 |w|^2`. The weights are `features.T @ dual`, and a step on
     them is one on the dual: `(regularization I + S K)^-1 (targets - p - regularization dual)` for the Gram matrix `K`
     and `S = diag(p (1 - p))`, which needs no inverse of `S`.
     """

@@ -1,7 +1,7 @@
 """R2-D2: ridge regression as the inner solver (Bertinetto, Henriques, Torr & Vedaldi 2019).
 
 https://arxiv.org/abs/1805.08136. A linear classifier is fitted to one-hot targets in closed form, by a system of the
-size of the support set; how strongly it is regularised is meta-learned with the features.
+size of the support set; how strongly it is regularized is meta-learned with the features.
 """
 
 import math
@@ -22,10 +22,10 @@ def ridge_head(regularization: float = 1.0, scale: float = 10.0, *, learn_regula
     the equal `(X^T X + regularization I)^-1 X^T Y`.
 
     Args:
-        regularization: where the learned regularisation starts; positive.
+        regularization: where the learned regularization starts; positive.
         scale: where the learned scale starts; positive. Both are learned as logarithms. The paper also learns a bias:
             it is the same for all classes, and so without effect on a softmax.
-        learn_regularization: if false, the regularisation stays.
+        learn_regularization: if false, the regularization stays.
 
     Returns:
         A `Head`.
@@ -94,7 +94,7 @@ def r2d2(
 
 
 def ridge(features: jax.Array, targets: jax.Array, regularization: jax.Array | float) -> jax.Array:
-    """Weights `[d, k]` that minimise `|features @ weights - targets|^2 + regularization |weights|^2`, in float32."""
+    """Weights `[d, k]` that minimize `|features @ weights - targets|^2 + regularization |weights|^2`, in float32."""
     dtype = features.dtype
     x, y = (a.astype(jnp.promote_types(dtype, jnp.float32)) for a in (features, targets))
     wide = x.shape[0] <= x.shape[1]

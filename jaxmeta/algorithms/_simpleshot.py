@@ -1,6 +1,6 @@
 """SimpleShot and Meta-Baseline: nearest centroids on the features of a network that was trained to classify.
 
-SimpleShot (Wang, Chao, Weinberger & van der Maaten 2019, https://arxiv.org/abs/1911.04623) centers and normalises the
+SimpleShot (Wang, Chao, Weinberger & van der Maaten 2019, https://arxiv.org/abs/1911.04623) centers and normalizes the
 features; Meta-Baseline (Chen et al. 2021, https://arxiv.org/abs/2003.04390) trains them on, in tasks, by the cosine.
 """
 

@@ -28,7 +28,7 @@ class _Point(NamedTuple):
 def crammer_singer(gram: jax.Array, one_hot: jax.Array, c: float, iterations: int) -> jax.Array:
     """The dual variables `[n, ways]` of a multi-class SVM.
 
-    Minimises `tr(A^T gram A) / 2 - sum(one_hot * A)` over `A <= c * one_hot` whose rows sum to zero. The derivative
+    Minimizes `tr(A^T gram A) / 2 - sum(one_hot * A)` over `A <= c * one_hot` whose rows sum to zero. The derivative
     with respect to `gram` is that of the solution, by the implicit function theorem, not of the iterations.
 
     Args:
@@ -70,7 +70,7 @@ def _solve_jvp(c: float, iterations: int, primals: Any, tangents: Any) -> tuple[
 
 
 class _Newton(NamedTuple):
-    """The linearised optimality conditions, reduced to the dual variables: `(gram + diag(ratio_k)) x_k + e = r_k`.
+    """The linearized optimality conditions, reduced to the dual variables: `(gram + diag(ratio_k)) x_k + e = r_k`.
 
     `x_k` is a column of `x: [n, ways]`, whose rows sum to zero; `e: [n, 1]` is what makes them.
     """

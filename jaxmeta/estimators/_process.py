@@ -18,7 +18,7 @@ class Process(NamedTuple):
     step: Callable[[PyTree, PyTree, jax.Array], tuple[PyTree, jax.Array]]
     """`(theta, state, key) -> (state, loss)`: one step of it, with a scalar loss."""
     horizon: int
-    """After so many steps it is reset. What is minimised is the mean loss over all of them."""
+    """After so many steps it is reset. What is minimized is the mean loss over all of them."""
 
 
 class ProcessRun(NamedTuple):

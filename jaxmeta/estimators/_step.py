@@ -24,7 +24,6 @@ class OuterState(NamedTuple):
     """The runs, in a leading axis."""
 
 
-
 def process_step(
     process: Process,
     estimator: GradientEstimator,

@@ -18,7 +18,7 @@ from jaxmeta.meta_gradients._unrolling import MetaGradient, Unrolled, explicit_a
 def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> MetaGradient:
     """Implicit differentiation: the meta-gradient from the inner loop's end alone, whatever the way there.
 
-    The inner loop minimises `loss + proximal / 2 * |params - initial|^2`. At its minimum the implicit function theorem
+    The inner loop minimizes `loss + proximal / 2 * |params - initial|^2`. At its minimum the implicit function theorem
     gives the derivative with respect to the initial parameters, `proximal * (H + proximal I)^-1` for the support loss's
     Hessian `H`, and to anything else in the loss, at the price of one linear solve. Memory does not grow with the
     number of inner steps. The learned part of an inner optimizer has no gradient: the minimum does not depend on it.
@@ -71,23 +71,23 @@ def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> Me
 
 
 def implicit_argmin(
-    loss: Callable[..., jax.Array], minimise: Callable[..., PyTree], solver: LinearSolver
+    loss: Callable[..., jax.Array], minimize: Callable[..., PyTree], solver: LinearSolver
 ) -> Callable[..., PyTree]:
-    """Makes any solver of a minimisation problem differentiable, by the implicit function theorem.
+    """Makes any solver of a minimization problem differentiable, by the implicit function theorem.
 
-    `minimise` is run as it is and never differentiated: it may be a `while_loop`, plain NumPy (outside of `jax.jit`) or
+    `minimize` is run as it is and never differentiated: it may be a `while_loop`, plain NumPy (outside of `jax.jit`) or
     another library. At a minimum `x` of `loss(x, *args)` the gradient is zero and stays zero when `args` move, hence
     `dx/dargs = -H^-1 (d/dargs) grad loss` with the Hessian `H`: a derivative costs one linear solve.
 
     Args:
         loss: `(x, *args) -> scalar`, twice differentiable, with an invertible Hessian at the minimum. What it closes
             over is differentiated too.
-        minimise: `(*args) -> x`, the minimum, any pytree; what the result is to be differentiated in must come to it
+        minimize: `(*args) -> x`, the minimum, any pytree; what the result is to be differentiated in must come to it
             through `args`.
         solver: of the linear system, which is symmetric: `cg(n)` is exact for `n` unknowns or more, but for rounding.
 
     Returns:
-        `(*args) -> x`, differentiable any number of times in reverse mode, and as exact as `minimise` and `solver`.
+        `(*args) -> x`, differentiable any number of times in reverse mode, and as exact as `minimize` and `solver`.
 
     Raises:
         TypeError: if an argument is not callable.
@@ -103,10 +103,10 @@ def implicit_argmin(
         Bengio, *Gradient-Based Optimization of Hyperparameters*, Neural Computation, 2000,
         https://doi.org/10.1162/089976600300015187
     """
-    check_function(loss=loss, minimise=minimise, solver=solver)
+    check_function(loss=loss, minimize=minimize, solver=solver)
 
     def solution(*args: Any) -> PyTree:
-        point = jax.lax.stop_gradient(minimise(*jax.lax.stop_gradient(args)))
+        point = jax.lax.stop_gradient(minimize(*jax.lax.stop_gradient(args)))
         return _stationary_point(lambda point, args, _: (loss(point, *args), {}), solver, point, args, ())
 
     return solution

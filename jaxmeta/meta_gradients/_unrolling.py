@@ -29,7 +29,7 @@ class MetaGradient(NamedTuple):
 
     unroll: Callable[[LossFn, optax.GradientTransformation, PyTree, optax.OptState, Any, PyTree], Unrolled]
     """`(loss_fn, inner, params, state, batch, xs) -> Unrolled`: the inner loop. `xs` holds one entry per step (leading
-    axis `[steps]`), and step `i` minimises `loss_fn(params, batch, xs[i])`; usually `xs` are the steps' keys."""
+    axis `[steps]`), and step `i` minimizes `loss_fn(params, batch, xs[i])`; usually `xs` are the steps' keys."""
     value_and_grad: Callable[[Objective], Callable[[PyTree, jax.Array], tuple[tuple[jax.Array, Metrics], PyTree]]]
     """Turns `(meta, key) -> (loss, metrics)` into `(meta, key) -> ((loss, metrics), gradient)`."""
 

@@ -40,8 +40,8 @@ class Conv(nn.Module):
         use_bias: Add a learned bias.
         dtype: Of the computation; None takes the common type of input and parameters.
         param_dtype: Of the parameters.
-        kernel_init: Initialiser of the kernel.
-        bias_init: Initialiser of the bias.
+        kernel_init: Initializer of the kernel.
+        bias_init: Initializer of the bias.
         lowering: `"auto"`, `"im2col"` or `"conv"`.
 
     Raises:

@@ -18,7 +18,7 @@ class CosineDense(nn.Module):
         scale: Where the learned scale starts: the inverse temperature of the softmax.
         dtype: Of the computation; None takes the common type of input and parameters.
         param_dtype: Of the parameters.
-        kernel_init: Initialiser of the kernel.
+        kernel_init: Initializer of the kernel.
 
     Raises:
         ValueError: If `features` is below 1 or `scale` is not positive.

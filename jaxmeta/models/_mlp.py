@@ -21,7 +21,7 @@ class MLP(nn.Module):
         sizes: Width of each hidden layer; empty for a linear model, which has no `"body"`.
         out: Number of outputs.
         activation: Applied after each hidden layer.
-        kernel_init: Initialiser of all kernels.
+        kernel_init: Initializer of all kernels.
         warp: Put a `Warp` after each hidden linear layer, for `jaxmeta.tnet`.
         dtype: Of the computation; None takes the common type of input and parameters.
         param_dtype: Of the parameters.
@@ -82,7 +82,7 @@ class OmniglotFC(nn.Module):
         sizes: Width of each hidden layer.
         norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
         epsilon: Of the norm; MAML's and learn2learn's code have 1e-3 here.
-        kernel_init: Initialiser of all kernels.
+        kernel_init: Initializer of all kernels.
         warp: Put a `Warp` after each hidden linear layer, for `jaxmeta.tnet`.
         dtype: Of the computation; None takes the common type of input and parameters.
         param_dtype: Of the parameters.

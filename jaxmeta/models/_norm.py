@@ -1,4 +1,4 @@
-"""Normalisation as a function of input and variables only, differentiable to any order."""
+"""Normalization as a function of input and variables only, differentiable to any order."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ NORMS = ("batch", "group", "layer", "none")
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation: **transductive**, unless statistics are given.
+    """Batch normalization: **transductive**, unless statistics are given.
 
     | call | the mean and variance of each channel |
     | --- | --- |
@@ -31,7 +31,7 @@ class BatchNorm(nn.Module):
     makes no statistics. `GroupNorm` needs none.
 
     Parameters are `scale: [c]` and `bias: [c]`, statistics `mean: [c]` and `var: [c]`. A batch with one value per
-    channel is normalised to `bias`.
+    channel is normalized to `bias`.
 
     Attributes:
         epsilon: Added to the variance.
@@ -56,7 +56,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, shift: jax.Array | None = None) -> jax.Array:
-        """Normalise `x + shift` over all axes but the last.
+        """Normalize `x + shift` over all axes but the last.
 
         Args:
             x: `[..., c]`.
@@ -85,9 +85,9 @@ class BatchNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation: each example by the statistics of its own channel groups over space. Not transductive.
+    """Group normalization: each example by the statistics of its own channel groups over space. Not transductive.
 
-    Parameters are `scale: [c]` and `bias: [c]`. With `groups=1` it is layer normalisation over space and channels.
+    Parameters are `scale: [c]` and `bias: [c]`. With `groups=1` it is layer normalization over space and channels.
 
     Attributes:
         groups: Number of channel groups; divides the number of channels.
@@ -111,7 +111,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalise `x: [n, ..., c]` within each example and channel group."""
+        """Normalize `x: [n, ..., c]` within each example and channel group."""
         if x.ndim < 2:
             raise ValueError(f"GroupNorm needs an input [n, ..., channels], got shape {x.shape}")
         channels = x.shape[-1]
@@ -127,7 +127,7 @@ class GroupNorm(nn.Module):
 def make_norm(
     norm: Norm, param_dtype: Any = jnp.float32, epsilon: float = 1e-5, *, name: str | None = None
 ) -> Callable[[jax.Array], jax.Array]:
-    """The normalisation layer called `norm`; call it inside a compact module.
+    """The normalization layer called `norm`; call it inside a compact module.
 
     Args:
         norm: `"batch"`, `"group"` (8 groups), `"layer"` (one group) or `"none"`.
@@ -139,7 +139,7 @@ def make_norm(
         A module, or the identity for `"none"`.
 
     Raises:
-        ValueError: If there is no such normalisation.
+        ValueError: If there is no such normalization.
     """
     check_norm(norm)
     if norm == "batch":
@@ -178,31 +178,31 @@ def _standardize(x: jax.Array, axes: tuple[int, ...], scale: jax.Array, epsilon:
     """`x` to mean zero and standard deviation `scale` over `axes`.
 
     The derivative is JAX's own, written so that its transpose passes over a large `x` three times: for the sum of the
-    gradient, for the sum of its product with the centred `x`, and for the result.
+    gradient, for the sum of its product with the centered `x`, and for the result.
     """
-    centred, inverse = _center(x, axes, epsilon)
-    return centred * (scale * inverse)
+    centered, inverse = _center(x, axes, epsilon)
+    return centered * (scale * inverse)
 
 
 @_standardize.defjvp
 def _(axes: Any, epsilon: float, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (x, scale), (dx, dscale) = primals, tangents
-    centred, inverse = _center(x, axes, epsilon)
+    centered, inverse = _center(x, axes, epsilon)
     slope = scale * inverse
-    along = dscale * inverse - slope * jnp.square(inverse) * jnp.mean(centred * dx, axes, keepdims=True)
-    return centred * slope, slope * dx + (centred * along - slope * jnp.mean(dx, axes, keepdims=True))
+    along = dscale * inverse - slope * jnp.square(inverse) * jnp.mean(centered * dx, axes, keepdims=True)
+    return centered * slope, slope * dx + (centered * along - slope * jnp.mean(dx, axes, keepdims=True))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _center(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> tuple[jax.Array, jax.Array]:
     """`x` without its mean over `axes`, and the inverse of its standard deviation."""
-    centred = x - jnp.mean(x, axes, keepdims=True)
-    return centred, jax.lax.rsqrt(jnp.mean(jnp.square(centred), axes, keepdims=True) + epsilon)
+    centered = x - jnp.mean(x, axes, keepdims=True)
+    return centered, jax.lax.rsqrt(jnp.mean(jnp.square(centered), axes, keepdims=True) + epsilon)
 
 
 @_center.defjvp
 def _(axes: Any, epsilon: float, primals: Any, tangents: Any) -> tuple[Any, Any]:
     (x,), (dx,) = primals, tangents
-    centred, inverse = _center(x, axes, epsilon)
-    dinverse = -(inverse**3) * jnp.mean(centred * dx, axes, keepdims=True)
-    return (centred, inverse), (dx - jnp.mean(dx, axes, keepdims=True), dinverse)
+    centered, inverse = _center(x, axes, epsilon)
+    dinverse = -(inverse**3) * jnp.mean(centered * dx, axes, keepdims=True)
+    return (centered, inverse), (dx - jnp.mean(dx, axes, keepdims=True), dinverse)

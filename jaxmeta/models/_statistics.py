@@ -10,7 +10,7 @@ from flax import linen as nn
 def with_batch_stats(model: nn.Module, params: Any, batches: jax.Array) -> dict[str, Any]:
     """Adds to a trained model's parameters the statistics that make its batch norm look at one example at a time.
 
-    The mean of each statistic over many minibatches, each normalised by its own as in training. No running average is
+    The mean of each statistic over many minibatches, each normalized by its own as in training. No running average is
     needed in training, and the result does not lag behind the parameters.
 
     Args:

@@ -24,7 +24,7 @@ def scale_by_module(
 ) -> optax.GradientTransformation:
     """Maps the gradient of each parameter tensor to its update by a Flax Linen module of its own.
 
-    The transformation starts as whatever the modules start as: give them an initialiser that makes them the identity,
+    The transformation starts as whatever the modules start as: give them an initializer that makes them the identity,
     or have them return `gradient + network(gradient)` with the last kernel at zero. Another choice for some tensors
     is `optax.partition` with labels by path (second example).
 

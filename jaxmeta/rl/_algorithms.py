@@ -1,4 +1,4 @@
-"""Meta-policy search by name: what is minimised on the data of a meta-iteration, and by which optimizer."""
+"""Meta-policy search by name: what is minimized on the data of a meta-iteration, and by which optimizer."""
 
 import optax
 from jax.sharding import Mesh

@@ -27,7 +27,7 @@ class Samples(NamedTuple):
 class Collector:
     """Plays episodes of a task and judges their actions: `(params, task, key) -> Samples`.
 
-    Advantages are generalised advantage estimates against the linear feature baseline, normalised per task. The horizon
+    Advantages are generalized advantage estimates against the linear feature baseline, normalized per task. The horizon
     is part of the problem: nothing is expected after it, and the baseline knows the time.
 
     Attributes:
@@ -35,7 +35,7 @@ class Collector:
         policy: `(params, obs) -> Distribution`, such as the `apply` of a Flax module.
         episodes: how many are played in a task.
         discount: `gamma`, per step.
-        trace_decay: `lambda` of generalised advantage estimation.
+        trace_decay: `lambda` of generalized advantage estimation.
 
     Raises:
         ValueError: if `episodes` is less than 1 or another number is not in [0, 1].

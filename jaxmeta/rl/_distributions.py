@@ -78,7 +78,7 @@ class Categorical:
     """A distribution over integers.
 
     Attributes:
-        logits: unnormalised log-probabilities, `[..., n]`.
+        logits: unnormalized log-probabilities, `[..., n]`.
 
     Example:
         >>> fair = Categorical(jnp.zeros(4))

@@ -98,7 +98,7 @@ def _features(context: Transition) -> jax.Array:
 
 
 def product(belief: DiagonalGaussian, factors: DiagonalGaussian, valid: jax.Array) -> DiagonalGaussian:
-    """The normalised product of a Gaussian `[d]` and of the valid ones of Gaussian factors `[n, d]`."""
+    """The normalized product of a Gaussian `[d]` and of the valid ones of Gaussian factors `[n, d]`."""
     prior_precision = jnp.exp(-2 * belief.log_std)
     precision = jnp.where(valid[:, None], jnp.exp(-2 * factors.log_std), 0)
     total = prior_precision + jnp.sum(precision, axis=0)

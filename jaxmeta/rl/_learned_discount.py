@@ -1,6 +1,6 @@
 """Meta-gradient reinforcement learning (Xu, van Hasselt & Silver 2018, https://arxiv.org/abs/1805.09801).
 
-Learns what return to optimise, by how the update that it leads to does on the next episodes.
+Learns what return to optimize, by how the update that it leads to does on the next episodes.
 """
 
 from functools import partial

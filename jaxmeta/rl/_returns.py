@@ -36,7 +36,7 @@ def gae(
     discount: float | jax.Array,
     trace_decay: float | jax.Array,
 ) -> jax.Array:
-    """Generalised advantage estimation (GAE).
+    """Generalized advantage estimation (GAE).
 
     An episode that terminated is worth nothing more. One that was truncated goes on unseen: what it is still worth is
     `next_value`, which is zero if the horizon is part of the problem.
@@ -83,7 +83,7 @@ def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, rid
         obs: `[T, E, observation_size]`, time within the episode along the first axis.
         returns: what to predict, `[T, E]`.
         valid: which steps count, bool `[T, E]`.
-        ridge: regularisation, relative to the mean square of each feature.
+        ridge: regularization, relative to the mean square of each feature.
 
     Returns:
         Predictions, `[T, E]`.

@@ -50,7 +50,7 @@ def rl2(
         num_tasks: trials per iteration, each in a task of its own.
         optimizer: of all parameters; `optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3))` if `None`.
         discount: `gamma`, per step; it goes on from episode to episode of a trial.
-        trace_decay: `lambda` of generalised advantage estimation.
+        trace_decay: `lambda` of generalized advantage estimation.
         epochs: passes over the trials of an iteration.
         minibatches: parts in which a pass takes them; must divide `num_tasks`.
         clip: see `clipped`.

@@ -1,4 +1,4 @@
-"""Trust region policy optimisation (TRPO, Schulman et al. 2015, https://arxiv.org/abs/1502.05477) for optax."""
+"""Trust region policy optimization (TRPO, Schulman et al. 2015, https://arxiv.org/abs/1502.05477) for optax."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -37,7 +37,7 @@ class Experiment(Run):
     train_ways: int | None = None
     """The same in meta-training, for learners that fit a head to features, such as protonet: 60 if not given."""
     shots: int | None = None
-    """Labelled examples to adapt on: per class 1 if not given, in regression per task 10."""
+    """Labeled examples to adapt on: per class 1 if not given, in regression per task 10."""
     train_shots: int | None = None
     """The same in meta-training, if it is to differ (reptile: 10 if not given)."""
     queries: int | None = None
@@ -53,11 +53,11 @@ class Experiment(Run):
     """cnn: 4 strided convolutions; cnn4: 4 convolutions with max-pooling; fc: fully connected, 256-128-64-64; mlp:
     40-40 for regression, one hidden layer for text. If not given cnn for images, else mlp."""
     norm: Literal["batch", "group", "layer", "none"] = "batch"
-    """Normalisation; batch uses the statistics of the batch at hand, at test too (it is transductive). Not for mlp."""
+    """Normalization; batch uses the statistics of the batch at hand, at test too (it is transductive). Not for mlp."""
     hidden: int = 64
     """Channels of cnn and cnn4; width of mlp for text; of the policy's two layers or its memory."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the model computes in; parameters, losses and normalisation stay float32."""
+    """What the model computes in; parameters, losses and normalization stay float32."""
     context_size: int | None = None
     """Context parameters per task, for cavia only."""
     proximal: float | None = None

@@ -62,7 +62,7 @@ class TasksetParts(NamedTuple):
         )
 
     def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to tasks of the test split and summarises each metric."""
+        """Adapts to tasks of the test split and summarizes each metric."""
         run = jax.jit(
             evaluate(self.learner, self.experiment.test_tasks, batch_size=self.experiment.batch_size, mesh=mesh)
         )

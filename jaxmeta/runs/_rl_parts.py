@@ -66,7 +66,7 @@ class PolicyParts(NamedTuple):
         return Trained(done.best, done.step, done.history)
 
     def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to test tasks and summarises each metric."""
+        """Adapts to test tasks and summarizes each metric."""
         return self._play(self.agent_on(mesh), meta, self.experiment.test_tasks, "test", self.test_key, mesh)
 
     def estimate(self, mesh: Mesh | None = None) -> Cost:

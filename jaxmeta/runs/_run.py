@@ -29,7 +29,7 @@ class Parts(Protocol):
         ...
 
     def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to the test tasks and summarises each metric."""
+        """Adapts to the test tasks and summarizes each metric."""
         ...
 
     def estimate(self, mesh: Mesh | None = None) -> Cost:

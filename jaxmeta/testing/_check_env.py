@@ -72,7 +72,10 @@ def check_env(
     obs, _, done, _, steps, truncation = jax.tree.map(np.asarray, results)
     seen = obs[:, :1] if dynamics_differ else obs
     check_close(
-        seen[0], seen[1], "the observation tells the task: it differs in another one after the same key and actions", 1e-4
+        seen[0],
+        seen[1],
+        "the observation tells the task: it differs in another one after the same key and actions",
+        1e-4,
     )
     assert fixed_start or (obs[0, 0] != obs[2, 0]).any(), "two keys start an episode alike"
     assert (steps == np.arange(env.horizon + 1)).all(), "info['steps'] does not count the steps"

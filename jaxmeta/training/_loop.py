@@ -83,7 +83,7 @@ def loop(
         validate: `(meta) -> {name: value}`, called every `validate_every` updates and after the last one; `None` for
             no validation.
         validate_every: updates between validations, a multiple of `log_every`.
-        monitor: the validation value that selects the best meta-parameters: `"loss"` is minimised, others maximised.
+        monitor: the validation value that selects the best meta-parameters: `"loss"` is minimized, others maximized.
         log_every: updates per compiled chunk; metrics are averaged over it.
         skip_nonfinite: skip an update that gives a NaN or infinite metric or meta-parameter, instead of raising: the
             state stays as it was before. The record `train/skipped` counts them.

@@ -61,7 +61,7 @@ def train(
         validation: sampler of validation tasks; `None` for no validation.
         validation_tasks: tasks per validation, the same ones every time.
         validate_every: updates between validations, a multiple of `log_every`; there is one after the last update too.
-        monitor: the validation metric that selects the best meta-parameters: `"loss"` is minimised, others maximised.
+        monitor: the validation metric that selects the best meta-parameters: `"loss"` is minimized, others maximized.
         log_every: updates per compiled chunk; metrics are averaged over it.
         skip_nonfinite: leave out an update that is not finite, see `loop`.
         folder: where to keep metrics and checkpoints; `None` keeps nothing.
