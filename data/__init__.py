@@ -1,7 +1,8 @@
 """Tasks: samplers that run on the device, data sets, and benchmarks by name."""
 
-from jaxmeta.data._benchmarks import TaskSets as TaskSets
-from jaxmeta.data._benchmarks import TaskSetsInfo as TaskSetsInfo
+from jaxmeta.data._benchmark_types import BenchmarkInfo as BenchmarkInfo
+from jaxmeta.data._benchmark_types import BenchmarkTasksets as BenchmarkTasksets
+from jaxmeta.data._benchmarks import register_tasksets as register_tasksets
 from jaxmeta.data._get_tasksets import describe_tasksets as describe_tasksets
 from jaxmeta.data._get_tasksets import get_tasksets as get_tasksets
 from jaxmeta.data._get_tasksets import list_tasksets as list_tasksets
@@ -13,6 +14,7 @@ from jaxmeta.data.samplers import Harmonic as Harmonic
 from jaxmeta.data.samplers import Line as Line
 from jaxmeta.data.samplers import Linear as Linear
 from jaxmeta.data.samplers import Sinusoid as Sinusoid
+from jaxmeta.data.samplers import Streams as Streams
 from jaxmeta.data.samplers import Tone as Tone
 from jaxmeta.data.samplers import Wave as Wave
 from jaxmeta.data.samplers import color_jitter as color_jitter

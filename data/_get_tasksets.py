@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmeta.data._benchmarks import BENCHMARKS, Options, TaskSets, TaskSetsInfo, benchmark
+from jaxmeta.data._benchmark_types import BenchmarkInfo, BenchmarkTasksets
+from jaxmeta.data._benchmarks import BENCHMARKS, find_benchmark
 
 
 def list_tasksets() -> tuple[str, ...]:
-    """Return the names that `get_tasksets` knows, sorted.
+    """Returns the names of all benchmarks that `get_tasksets` knows, sorted.
 
     Returns:
         The names.
@@ -20,23 +21,23 @@ def list_tasksets() -> tuple[str, ...]:
     return tuple(sorted(BENCHMARKS))
 
 
-def describe_tasksets(name: str) -> TaskSetsInfo:
-    """Return what there is to know about a benchmark before it is read.
+def describe_tasksets(name: str) -> BenchmarkInfo:
+    """Returns facts about a benchmark: its splits, arguments, paper and files.
 
     Args:
-        name: One of `list_tasksets()`.
+        name: one of `list_tasksets()`. Underscores, capitals and missing hyphens are accepted.
 
     Returns:
-        What it is.
+        The facts about it. Nothing is read.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: if the name is unknown.
 
     Example:
         >>> describe_tasksets("cub200").splits
         ('meta-dataset', 'closer-look', 'random')
     """
-    return benchmark(name).info
+    return find_benchmark(name).info
 
 
 def get_tasksets(
@@ -56,47 +57,48 @@ def get_tasksets(
     size: int | None = None,
     per_class: int | None = None,
     examples: tuple[Any, Sequence[str]] | None = None,
-) -> TaskSets:
-    """Make the samplers of a benchmark.
+) -> BenchmarkTasksets:
+    """Builds the samplers of a benchmark by its name.
 
-    What there is, and what files it is read from, is in the documentation, under Benchmarks; in short:
+    These benchmarks are built in. `register_tasksets` adds others, and `describe_tasksets` tells more about each:
 
-    | name | what | arguments that apply |
+    | name | benchmark | arguments that apply |
     | --- | --- | --- |
     | `"glyphs"` | `Glyphs`: endless procedural characters, no download | sizes, `seed` |
-    | `"sinusoid"`, `"harmonic"`, `"linear"` | regression; the three parts are the same distribution | sizes but `ways` |
-    | `"omniglot"` | `Omniglot`; in training, rotations are classes of their own, in validation and test there are none, as in MAML's code | all but `size`, `per_class` |
-    | `"mini-imagenet"`, `"cub200"`, ... | images, as `load_examples` reads them | all; `size` for photos |
-    | `"clinc150"`, `"banking77"`, `"huffpost"` | sentences, as `hash_ngrams` turns them into vectors | all |
-    | `"folder"` | images of your own | all but `download` |
+    | `"sinusoid"`, `"harmonic"`, `"linear"` | regression with the same distribution in all three parts | sizes except `ways` |
+    | `"omniglot"` | `Omniglot`. Rotated characters are classes of their own in training only, as in MAML's code | all except `size`, `per_class` |
+    | `"mini-imagenet"`, `"cub200"`, ... | images, read by `load_examples` | all except `test_rotations`, `size` for photos only |
+    | `"clinc150"`, `"banking77"`, `"huffpost"` | sentences as vectors, see `hash_ngrams` | all except `test_rotations` |
+    | `"folder"` | images of your own | all except `test_rotations`, `download` |
 
-    An argument that is `None` takes the benchmark's default; one that is given but does not apply is an error.
+    An argument that is `None` takes the benchmark's default. One that is given but does not apply is an error.
 
     Args:
-        name: One of `list_tasksets()`.
-        ways: Classes in a task; 5 by default.
-        shots: Support examples per class; 1 by default, in regression 10 per task.
-        queries: Query examples per class; 15 by default, in regression 10 per task.
-        test_ways: Classes in a task of validation and test; `ways` by default.
-        test_shots: Support examples per class in validation and test; `shots` by default.
-        test_queries: Query examples per class in validation and test; `queries` by default.
-        test_rotations: Whether characters of Omniglot that are turned by 90, 180 and 270 degrees are classes of their
-            own in validation and test too, as in ProtoNets' paper; no by default.
-        split: How classes are divided, see `describe_tasksets`; by default the first one there.
-        seed: Which classes there are (`"glyphs"`), or the seed of `split="random"`; 0 by default.
-        root: Folder with the data, see `load_examples` and `Omniglot.load`.
-        download: Whether to fetch missing data; no by default.
-        size: Height and width of images, or length of the vectors of sentences.
-        per_class: How many examples of each class to read, the first ones.
-        examples: The data itself, to be read from no file: inputs, and the name of each one's class (for `"omniglot"`,
-            see `Omniglot.of`).
+        name: one of `list_tasksets()`. Underscores, capitals and missing hyphens are accepted.
+        ways: number of classes in a task, by default 5.
+        shots: number of support examples per class, by default 1. In regression per task, by default 10.
+        queries: number of query examples per class, by default 15. In regression per task, by default 10.
+        test_ways: number of classes in a task of validation and test, by default `ways`.
+        test_shots: number of support examples in validation and test, by default `shots`.
+        test_queries: number of query examples in validation and test, by default `queries`.
+        test_rotations: whether characters of Omniglot rotated by 90, 180 and 270 degrees are classes of their own in
+            validation and test too, as in ProtoNets' paper. By default they are not.
+        split: name of the division of the classes, by default the first in `describe_tasksets(name).splits`.
+        seed: seed of the classes of `"glyphs"`, or of `split="random"`, by default 0.
+        root: folder of the data, see `load_examples` and `Omniglot.load`.
+        download: whether to download missing data, by default not.
+        size: height and width of images in pixels, or length of the vectors of sentences.
+        per_class: number of examples of each class to read, the first ones.
+        examples: arrays to use instead of files: the inputs, and the class name of each (for `"omniglot"` see
+            `Omniglot.of`).
 
     Returns:
         The samplers for training, validation and test.
 
     Raises:
-        ValueError: If the name is unknown, an argument is out of range or does not apply, or the data is damaged.
-        FileNotFoundError: If the data is missing.
+        ValueError: if the name is unknown, an argument is out of range or does not apply, or the data is damaged.
+        FileNotFoundError: if the data is missing.
+        TypeError: if the `build` of a registered benchmark returns something else.
 
     Example:
         >>> import jax
@@ -104,11 +106,31 @@ def get_tasksets(
         >>> tasksets.train(jax.random.key(0)).support.x.shape
         (5, 1)
     """  # noqa: E501
-    found = benchmark(name)
-    sizes = (ways, shots, queries, test_ways, test_shots, test_queries)
-    options = Options(*sizes, test_rotations, split, seed, root, download, size, per_class, examples)
-    for argument, value in options._asdict().items():
-        if value is not None and argument not in found.info.arguments:
+    found = find_benchmark(name)
+    arguments = {
+        "ways": ways,
+        "shots": shots,
+        "queries": queries,
+        "test_ways": test_ways,
+        "test_shots": test_shots,
+        "test_queries": test_queries,
+        "test_rotations": test_rotations,
+        "split": split,
+        "seed": seed,
+        "root": root,
+        "download": download,
+        "size": size,
+        "per_class": per_class,
+        "examples": examples,
+    }
+    given = {argument: value for argument, value in arguments.items() if value is not None}
+    for argument, value in given.items():
+        if argument not in found.info.arguments:
             allowed = ", ".join(sorted(found.info.arguments))
-            raise ValueError(f"{argument} does not apply to {name!r}, got {value!r}; what applies: {allowed}")
-    return found.build(name, options)
+            raise ValueError(
+                f"{argument} does not apply to {found.name!r}, got {value!r}. Arguments that apply: {allowed}"
+            )
+    tasksets = found.build(**given)
+    if not isinstance(tasksets, BenchmarkTasksets):
+        raise TypeError(f"build of {found.name!r} must return BenchmarkTasksets, got {type(tasksets).__name__}")
+    return tasksets

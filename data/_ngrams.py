@@ -1,4 +1,4 @@
-"""Sentences as vectors: hashed words and pieces of words (Weinberger et al. 2009, https://arxiv.org/abs/0902.2206)."""
+"""Sentences as vectors of hashed words and word pieces (Weinberger et al. 2009, https://arxiv.org/abs/0902.2206)."""
 
 import re
 import zlib
@@ -6,30 +6,30 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from jaxmeta.data.samplers import check_positive
+from jaxmeta._checks import check_integer
 
 _WORD = re.compile(r"\w+")
 
 
 def hash_ngrams(sentences: Iterable[str], size: int = 2048, pieces: tuple[int, ...] = (3, 4)) -> np.ndarray:
-    """Return how often words and pieces of words are in sentences, as vectors of length 1.
+    """Counts hashed words and word pieces of sentences, as vectors of norm 1.
 
-    A sentence is taken apart into its words in lower case, and each word, with a mark at either end, into all pieces of
-    some numbers of letters; so words that share a stem share pieces. Each different word and its pieces count once, in
-    the places that their CRC-32 gives; what falls on one place is added. There is no vocabulary and nothing is learned,
-    so the vector of a sentence depends on nothing else, and is the same on every machine.
+    A sentence is split into its words in lower case. Each word, with a mark at either end, is split into all pieces of
+    the given numbers of letters, so words with the same stem share pieces. Each different word and its pieces count
+    once, at the index that their CRC-32 gives modulo `size`. Counts at the same index are added. There is no vocabulary
+    and nothing is learned, so the vector of a sentence depends on nothing else and is the same on every machine.
 
     Args:
-        sentences: The sentences, n.
-        size: Length of a vector, d.
-        pieces: Numbers of letters; `()` for words only.
+        sentences: the sentences, n.
+        size: length of a vector, d.
+        pieces: numbers of letters in a piece, `()` for whole words only.
 
     Returns:
-        Features: `[n, d]`, float32; zeros for a sentence without words.
+        Features: `[n, d]`, float32. A sentence without words gives zeros.
 
     Raises:
-        TypeError: If `sentences` is one string, or not of strings.
-        ValueError: If `size` or a number of letters is not a positive integer.
+        TypeError: if `sentences` is a single string, or contains something else than strings.
+        ValueError: if `size` or a number of letters is not a positive integer.
 
     Example:
         >>> features = hash_ngrams(["Pay my bill", "pay bills", "what is the weather"])
@@ -43,9 +43,9 @@ def hash_ngrams(sentences: Iterable[str], size: int = 2048, pieces: tuple[int, .
     References:
         Weinberger et al., Feature Hashing for Large Scale Multitask Learning, 2009, https://arxiv.org/abs/0902.2206
     """
-    (size,) = check_positive(size=size)
+    (size,) = check_integer(size=size)
     for letters in pieces:
-        check_positive(pieces=letters)
+        check_integer(pieces=letters)
     if isinstance(sentences, str):
         raise TypeError("sentences must be many strings, got one")
     sentences = list(sentences)
@@ -63,7 +63,7 @@ def hash_ngrams(sentences: Iterable[str], size: int = 2048, pieces: tuple[int, .
 
 
 def _grams(word: str, pieces: tuple[int, ...]) -> Iterator[str]:
-    """Return a word and its different pieces."""
+    """Yields a word and its different pieces."""
     yield word
     marked = f"<{word}>"
     for letters in pieces:

@@ -1,4 +1,4 @@
-"""Bandits: one state, and arms that pay differently in each task."""
+"""Bandits: environments with one state, whose arms have different rewards in each task."""
 
 import abc
 import dataclasses
@@ -14,6 +14,8 @@ from jaxmeta.envs._meta_env import State
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Bandit(BaseEnv):
+    """Bandit with a task `{"means": [arms]}`."""
+
     arms: int = 5
 
     def __post_init__(self) -> None:
@@ -22,57 +24,58 @@ class _Bandit(BaseEnv):
 
     @property
     def observation_size(self) -> int:
-        """One number that says nothing."""
+        """Length of an observation, which is always zero."""
         return 1
 
     @property
     def action_size(self) -> int:
-        """The arms."""
+        """Number of arms."""
         return self.arms
 
     @property
     def discrete(self) -> bool:
-        """An action is an arm."""
+        """Flag of discrete actions: an action is the index of an arm."""
         return True
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """What the best arm pays more on average than the one pulled."""
+        """Name of the regret, the mean reward of the best arm minus that of the pulled arm."""
         return ("regret",)
 
     @abc.abstractmethod
-    def pay(self, key: jax.Array, mean: jax.Array) -> jax.Array:
-        """Draw the reward of an arm, `[]`."""
+    def draw_reward(self, key: jax.Array, mean: jax.Array) -> jax.Array:
+        """Draws the reward of an arm, `[]`."""
 
     def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
-        """Keep the key."""
+        """Starts an episode, whose state is only a random key."""
         return key, jnp.zeros(1)
 
     def move(self, pipeline_state: PyTree, action: jax.Array, task: PyTree) -> Outcome:
-        """Pull an arm."""
-        key, key_pay = jax.random.split(pipeline_state)
+        """Pulls an arm."""
+        key, key_reward = jax.random.split(pipeline_state)
         mean = task["means"][action]
         regret = jnp.max(task["means"]) - mean
-        return Outcome(key, jnp.zeros(1), self.pay(key_pay, mean), jnp.array(False), {"regret": regret})
+        return Outcome(key, jnp.zeros(1), self.draw_reward(key_reward, mean), jnp.array(False), {"regret": regret})
 
     def floor_return(self, task: PyTree) -> jax.Array:
-        """Return what random pulls pay an episode on average, `[]`."""
+        """Returns the mean return of random pulls, `[]`."""
         return self.horizon * jnp.mean(task["means"])
 
     def oracle_action(self, state: State) -> jax.Array:
-        """Return the best arm, `[]`."""
+        """Returns the best arm, `[]`."""
         return jnp.argmax(state.info["task"]["means"])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BernoulliBandit(_Bandit):
-    """Arms that pay 1 with a probability, uniform in [0, 1], or 0. The task is `{"means": [arms]}`.
+    """Bandit whose arms pay 1 with a probability that is uniform in [0, 1].
 
-    An observation is one zero: all there is to know are the actions and rewards so far.
+    The task is `{"means": [arms]}`. An observation is one zero, so a policy can only learn from its past actions and
+    rewards.
 
     Args:
-        horizon: pulls in an episode.
-        arms: how many arms.
+        horizon: number of pulls in an episode.
+        arms: number of arms.
 
     Example:
         >>> env = BernoulliBandit(arms=2)
@@ -81,27 +84,28 @@ class BernoulliBandit(_Bandit):
         1.0
 
     References:
-        Duan et al. 2016, https://arxiv.org/abs/1611.02779
+        Duan, Schulman, Chen, Bartlett, Sutskever & Abbeel, *RL^2: Fast Reinforcement Learning via Slow Reinforcement
+        Learning*, 2016, https://arxiv.org/abs/1611.02779
     """
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the probabilities."""
+        """Draws the probabilities."""
         return {"means": jax.random.uniform(key, (self.arms,))}
 
-    def pay(self, key: jax.Array, mean: jax.Array) -> jax.Array:
-        """Draw 0 or 1."""
+    def draw_reward(self, key: jax.Array, mean: jax.Array) -> jax.Array:
+        """Draws 0 or 1."""
         return jax.random.bernoulli(key, mean).astype(mean.dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GaussianBandit(_Bandit):
-    """Arms that pay their mean, drawn from N(0, 1), plus noise of N(0, 1): the testbed of Sutton and Barto.
+    """Bandit whose arms pay a mean drawn from N(0, 1) plus noise from N(0, 1).
 
-    The task is `{"means": [arms]}`; an observation is one zero.
+    The task is `{"means": [arms]}`. An observation is one zero.
 
     Args:
-        horizon: pulls in an episode.
-        arms: how many arms.
+        horizon: number of pulls in an episode.
+        arms: number of arms.
 
     Example:
         >>> env = GaussianBandit(arms=10)
@@ -109,13 +113,14 @@ class GaussianBandit(_Bandit):
         (3, 10)
 
     References:
-        Sutton and Barto, Reinforcement Learning, section 2.3, http://incompleteideas.net/book/the-book-2nd.html
+        Sutton & Barto, *Reinforcement Learning: An Introduction*, 2nd edition, section 2.3, 2018,
+        http://incompleteideas.net/book/the-book-2nd.html
     """
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the means."""
+        """Draws the means."""
         return {"means": jax.random.normal(key, (self.arms,))}
 
-    def pay(self, key: jax.Array, mean: jax.Array) -> jax.Array:
-        """Draw around the mean."""
+    def draw_reward(self, key: jax.Array, mean: jax.Array) -> jax.Array:
+        """Draws a number around the mean."""
         return mean + jax.random.normal(key)

@@ -1,4 +1,4 @@
-"""What our environments share: the task in the state, the horizon, the splits."""
+"""Base of the environments: the task in the state, the horizon and the splits."""
 
 import abc
 import dataclasses
@@ -17,14 +17,14 @@ SPLITS = ("train", "test")
 
 @flax.struct.dataclass
 class Outcome:
-    """What one step of an environment leads to, apart from the horizon.
+    """Outcome of one step of an environment, without the horizon.
 
     Attributes:
-        pipeline_state: what the environment needs to go on.
+        pipeline_state: state of the environment from which the next step starts.
         obs: observation, `[observation_size]`.
-        reward: `[]`.
-        terminated: whether the episode has ended by itself, bool `[]`.
-        metrics: the environment's `metric_names`, `[]` each.
+        reward: reward of the step, `[]`.
+        terminated: whether the episode ended by itself, bool `[]`.
+        metrics: a value `[]` for each of the environment's `metric_names`.
     """
 
     pipeline_state: PyTree
@@ -36,13 +36,13 @@ class Outcome:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaseEnv(abc.ABC):
-    """A `MetaEnv` made of three pure functions: `draw_task`, `begin` and `move`.
+    """Base class that makes a `MetaEnv` of three pure functions: `draw_task`, `begin` and `move`.
 
-    Its fields are plain numbers and words: it is hashable, and jitted functions close over it. Tasks are drawn apart
-    in the two splits by folding the split into the key.
+    The fields are plain numbers and strings, so that an environment is hashable and jitted functions can close over it.
+    The split is folded into the key, so that the two splits have different tasks.
 
     Args:
-        horizon: steps until an episode is truncated.
+        horizon: number of steps after which an episode is truncated.
 
     Example:
         >>> class Countdown(BaseEnv):
@@ -76,11 +76,11 @@ class BaseEnv(abc.ABC):
     @property
     @abc.abstractmethod
     def action_size(self) -> int:
-        """Numbers in an action, in [-1, 1] each; for discrete actions, how many there are."""
+        """Numbers in an action, each in [-1, 1], or the number of discrete actions."""
 
     @property
     def discrete(self) -> bool:
-        """Whether an action is an integer `[]` below `action_size`."""
+        """Flag of discrete actions, integers `[]` below `action_size`."""
         return False
 
     @property
@@ -90,23 +90,23 @@ class BaseEnv(abc.ABC):
 
     @abc.abstractmethod
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw one task of a split; `key` differs between the splits already."""
+        """Draws one task of a split. The keys of the splits already differ."""
 
     @abc.abstractmethod
     def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
-        """Begin an episode: the first `pipeline_state` and observation."""
+        """Starts an episode, and returns the first `pipeline_state` and observation."""
 
     @abc.abstractmethod
     def move(self, pipeline_state: PyTree, action: jax.Array, task: PyTree) -> Outcome:
-        """Do one step."""
+        """Takes one step."""
 
     def sample_tasks(self, key: jax.Array, n: int, *, split: str = "train") -> PyTree:
-        """Draw `n` tasks.
+        """Draws `n` tasks.
 
         Args:
             key: a random key.
-            n: how many.
-            split: "train" or "test".
+            n: number of tasks.
+            split: `"train"` or `"test"`.
 
         Returns:
             The tasks, stacked on the first axis.
@@ -117,14 +117,14 @@ class BaseEnv(abc.ABC):
         return jax.vmap(lambda k: self.draw_task(k, split))(keys)
 
     def reset(self, key: jax.Array, task: PyTree | None = None) -> State:
-        """Begin an episode.
+        """Starts an episode.
 
         Args:
             key: a random key.
-            task: the task; by default one of split "train" that is drawn from `key`.
+            task: the task; if None, one of split `"train"` is drawn from `key`.
 
         Returns:
-            The first state, which names the task in `info["task"]`.
+            The first state, which holds the task in `info["task"]`.
         """
         if task is None:
             task = jax.tree.map(lambda x: x[0], self.sample_tasks(jax.random.fold_in(key, 1), 1))
@@ -135,14 +135,14 @@ class BaseEnv(abc.ABC):
         return jax.tree.map(_strong, state)
 
     def step(self, state: State, action: jax.Array) -> State:
-        """Do one step in the task that the state names.
+        """Takes one step in the task of the state.
 
         Args:
-            state: the state before.
-            action: `[action_size]` in [-1, 1], beyond which it is clipped; or an integer `[]`.
+            state: state before the step.
+            action: numbers `[action_size]`, which are clipped to [-1, 1], or an integer `[]`.
 
         Returns:
-            The state after.
+            The state after the step.
         """
         state = self.advance(state, action)
         steps = state.info["steps"] + 1
@@ -151,7 +151,7 @@ class BaseEnv(abc.ABC):
         return dataclasses.replace(state, done=state.done + truncation, info=info)
 
     def advance(self, state: State, action: jax.Array) -> State:
-        """Do one step as `step` does, with no horizon: steps are not counted."""
+        """Takes one step like `step`, but without a horizon: steps are not counted."""
         outcome = self.move(state.pipeline_state, action, state.info["task"])
         state = State(
             pipeline_state=outcome.pipeline_state,
@@ -164,15 +164,15 @@ class BaseEnv(abc.ABC):
         return jax.tree.map(_strong, state)
 
     def with_task(self, task: PyTree) -> "TaskView":
-        """Return the environment of one task, with the signature of `brax.envs.Env`, for brax's wrappers."""
+        """Returns the environment in one task, with the signature of `brax.envs.Env`, for brax's wrappers."""
         return TaskView(self, task)
 
 
 class TaskView:
-    """One task of an environment, with the signature of `brax.envs.Env`: what brax's wrappers and trainers take.
+    """Environment in one task, with the signature of `brax.envs.Env`, for brax's wrappers and trainers.
 
-    It has no horizon: that is the business of brax's `EpisodeWrapper`. Give brax's wrappers keys of the old type,
-    `jax.random.PRNGKey`, or put them inside `jax.vmap`: `EpisodeWrapper` takes the shape of a batch from its keys.
+    It has no horizon, because brax's `EpisodeWrapper` adds one. `EpisodeWrapper` takes the shape of a batch from its
+    keys, so pass keys of the old type, `jax.random.PRNGKey`, to brax's wrappers, or put the wrappers inside `jax.vmap`.
 
     Args:
         env: the environment.
@@ -198,29 +198,29 @@ class TaskView:
 
     @property
     def action_size(self) -> int:
-        """Numbers in an action; for discrete actions, how many there are."""
+        """Numbers in an action, or the number of discrete actions."""
         return self.env.action_size
 
     @property
     def backend(self) -> str:
-        """Name of the physics, "jax" where it is our own."""
+        """Name of brax's simulator, or `"jax"` for environments without brax."""
         return getattr(self.env, "backend", "jax")
 
     @property
     def unwrapped(self) -> "TaskView":
-        """The view."""
+        """View itself, because nothing is wrapped."""
         return self
 
     def reset(self, rng: jax.Array) -> State:
-        """Begin an episode."""
+        """Starts an episode."""
         return self.env.reset(rng, self.task)
 
     def step(self, state: State, action: jax.Array) -> State:
-        """Do one step."""
+        """Takes one step."""
         return self.env.advance(state, action)
 
 
 def _strong(value: Any) -> jax.Array:
-    """The value as an array of no weak type, as a step that is given one would be compiled once more."""
+    """Returns the value as an array without a weak type, because a weak type would compile a step once more."""
     value = jnp.asarray(value)
-    return value.astype(value.dtype) if getattr(value, "weak_type", False) else value  # random keys have none
+    return value.astype(value.dtype) if getattr(value, "weak_type", False) else value  # keys have no such attribute

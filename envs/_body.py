@@ -1,4 +1,4 @@
-"""What environments with a body share: physics before and after, and a reward between them."""
+"""Base of the environments with a body: physics steps, and a reward for each of them."""
 
 import abc
 import dataclasses
@@ -19,29 +19,36 @@ from jaxmeta.envs._render import draw_body
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BodyEnv(BaseEnv):
-    """A body of brax; the reward of a step is `task_reward + alive_bonus - control_cost * sum(control^2)`.
+    """Environment with a body of brax.
 
-    A subclass says what the task pays, what is seen and when the body has fallen, each a function of the physics'
-    state. The physics is that of brax, not MuJoCo, but for `backend="mjx"`: returns are not those of papers.
+    The reward of a step is `task_reward + alive_bonus - control_cost * sum(control^2)`. A subclass defines the reward
+    of the task, the observation, and when the body has fallen, each as a function of the state of the physics. The
+    physics is that of brax, and that of MuJoCo only with `backend="mjx"`, so returns are not those of papers.
+
+    Attributes:
+        backend: name of the simulator of brax.
     """
 
     backend: str = "spring"
 
     body: ClassVar[str]
-    """Name in `brax.envs`."""
+    """Name of the body in `brax.envs`."""
     backends: ClassVar[tuple[str, ...]] = BACKENDS
+    """Simulators that the environment can use."""
     frames: ClassVar[int | None] = None
-    """Steps of physics in a step; None for brax's own number."""
+    """Number of physics steps in a step, None for the number that brax uses."""
     velocity_weight: ClassVar[float] = 1.0
-    """What `ForwardBackward` and `Direction` multiply the velocity by."""
+    """Weight of the velocity in the rewards of `ForwardBackward` and `Direction`."""
     control_scale: ClassVar[float] = 1.0
-    """The control of an action of 1."""
+    """Control that an action of 1 stands for."""
     control_cost: ClassVar[float]
+    """Weight of the squared control in the reward."""
     alive_bonus: ClassVar[float] = 0.0
+    """Constant part of the reward."""
     position_noise: ClassVar[float]
-    """Joints start at most this far from their rest, uniformly."""
+    """Scale of the initial noise: joints start uniformly within this distance of their resting positions."""
     velocity_noise: ClassVar[str]
-    """Joints start with velocities of the same scale, "normal" or "uniform"."""
+    """Distribution of the initial joint velocities of the same scale, `"normal"` or `"uniform"`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,41 +56,47 @@ class BodyEnv(BaseEnv):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The parts of the reward."""
+        """Names of the parts of the reward."""
         return ("reward_task", "reward_control", "reward_alive")
 
     @abc.abstractmethod
     def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
-        """What the task pays for a step, `[]`.
+        """Returns the reward of the task for a step, `[]`.
 
         Args:
-            velocity: the body's mean velocity during the step, `[3]`, in m/s.
-            after: the physics' state after it.
+            velocity: mean velocity of the body during the step, `[3]`, in m/s.
+            after: state of the physics after the step.
             task: the task.
         """
 
     @abc.abstractmethod
     def observe(self, physics: Physics, state: PyTree, control: jax.Array) -> jax.Array:
-        """What is seen of a state, `[observation_size]`, after a control `[action_size]`."""
+        """Returns the observation `[observation_size]` of a state.
+
+        Args:
+            physics: physics of the body.
+            state: state of the physics.
+            control: last control, `[action_size]`.
+        """
 
     def has_fallen(self, state: PyTree) -> jax.Array:
-        """Whether the episode ends, bool `[]`."""
+        """Returns whether the episode ends because the body has fallen, bool `[]`."""
         return jnp.array(False)
 
     def position(self, physics: Physics, state: PyTree) -> jax.Array:
-        """Where the body is, `[3]`: its torso."""
+        """Returns the position of the torso, `[3]`."""
         return state.x.pos[0]
 
     def physics(self, task: PyTree) -> Physics:
-        """The body in a task."""
+        """Returns the physics of the body in a task."""
         return load(self.body, self.backend, self.frames)
 
     def render(self, states: Sequence[State]) -> np.ndarray:
-        """Draw the last state of an episode, `[240, 320, 3]` of uint8."""
+        """Draws the last state of an episode as an image `[240, 320, 3]` of uint8."""
         return draw_body(self.physics(states[-1].info["task"]), states[-1])
 
     def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
-        """Start near the resting pose."""
+        """Starts an episode near the resting pose."""
         physics = self.physics(task)
         key_position, key_velocity = jax.random.split(key)
         rest, draw = physics.system.init_q, {"normal": jax.random.normal, "uniform": _uniform}[self.velocity_noise]
@@ -93,7 +106,7 @@ class BodyEnv(BaseEnv):
         return state, self.observe(physics, state, jnp.zeros(self.action_size))
 
     def move(self, pipeline_state: PyTree, action: jax.Array, task: PyTree) -> Outcome:
-        """Apply the action as control."""
+        """Takes one step with the action as control."""
         physics = self.physics(task)
         control = self.control_scale * jnp.clip(action, -1, 1)
         after = physics.step(pipeline_state, control)
@@ -108,35 +121,37 @@ class BodyEnv(BaseEnv):
 
 
 class ForwardBackward:
-    """The task of running forward or backward, for a `BodyEnv` to inherit first: `{"direction": []}`, -1 or 1."""
+    """Task `{"direction": []}`, -1 or 1, of running backward or forward; a mixin for `BodyEnv`."""
 
     velocity_weight: ClassVar[float]
+    """Weight of the velocity in the reward."""
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the direction."""
+        """Draws the direction."""
         return {"direction": jax.random.rademacher(key, (), float)}
 
     def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
-        """Velocity in the direction."""
+        """Returns the velocity in the direction."""
         return self.velocity_weight * task["direction"] * velocity[0]
 
 
 class Direction:
-    """The task of running in a direction, for a `BodyEnv` to inherit first: `{"direction": [2]}` of length 1."""
+    """Task `{"direction": [2]}`, a unit vector, of running in a direction; a mixin for `BodyEnv`."""
 
     velocity_weight: ClassVar[float]
+    """Weight of the velocity in the reward."""
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw the direction."""
+        """Draws the direction."""
         return {"direction": draw_direction(key)}
 
     def task_reward(self, velocity: jax.Array, after: PyTree, task: PyTree) -> jax.Array:
-        """Velocity in the direction."""
+        """Returns the velocity in the direction."""
         return self.velocity_weight * jnp.dot(task["direction"], velocity[:2])
 
 
 def draw_direction(key: jax.Array) -> jax.Array:
-    """Draw a direction on the plane, `[2]`."""
+    """Draws a unit vector on the plane, `[2]`."""
     angle = jax.random.uniform(key, maxval=2 * jnp.pi)
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 

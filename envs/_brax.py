@@ -1,4 +1,4 @@
-"""Bodies and their physics: the one place that imports brax."""
+"""Physics of the bodies of brax: the only module that imports brax."""
 
 import contextlib
 import copy
@@ -10,15 +10,16 @@ from typing import Any
 import jax
 
 from jaxmeta._types import PyTree
+from jaxmeta.envs._optional import check_installed
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")
 
 
 class Physics:
-    """A body of `brax.envs` in one of brax's simulators, without brax's rewards.
+    """Physics of a body of `brax.envs` in one of brax's simulators.
 
     Args:
-        env: brax's environment of the body.
+        env: the environment of brax with the body. Its rewards are not used.
     """
 
     def __init__(self, env: Any) -> None:
@@ -26,50 +27,57 @@ class Physics:
 
     @property
     def system(self) -> Any:
-        """The `brax.base.System`: masses, joints, shapes."""
+        """System of the body, a `brax.base.System` with its masses, joints and shapes."""
         return self._env.sys
 
     @property
     def dt(self) -> jax.Array:
-        """Seconds that a step lasts, `[]`."""
+        """Duration of a step in seconds, `[]`."""
         return self._env.dt
 
     def with_system(self, leaves: dict[str, jax.Array]) -> "Physics":
-        """The same body with other leaves of its system, under names such as "link.inertia.mass"."""
+        """Returns the physics with other leaves of the system, under names such as `"link.inertia.mass"`."""
         env = copy.copy(self._env)
         env.sys = env.sys.tree_replace(leaves)
         return Physics(env)
 
     def init(self, position: jax.Array, velocity: jax.Array) -> PyTree:
-        """The state with these joint positions and velocities."""
+        """Returns the state with these joint positions and velocities."""
         with _lenient():
             return self._env.pipeline_init(position, velocity)
 
     def step(self, state: PyTree, control: jax.Array) -> PyTree:
-        """The state after `dt` of constant control."""
+        """Returns the state after `dt` seconds of constant control."""
         with _lenient():
             return self._env.pipeline_step(state, control)
 
     def center_of_mass(self, state: PyTree) -> jax.Array:
-        """Of a humanoid, `[3]`."""
+        """Returns the center of mass of a humanoid, `[3]`."""
         with _lenient():
             return self._env._com(state)[0]
 
     def humanoid_observation(self, state: PyTree, control: jax.Array) -> jax.Array:
-        """Joints, inertias and velocities of all parts, and the forces of actuators, `[244]`."""
+        """Returns the observation of brax's humanoid, `[244]`.
+
+        It consists of joints, inertias and velocities of all parts, and of the actuators' forces.
+        """
         with _lenient():
             return self._env._get_obs(state, control)
 
 
 @functools.cache
 def load(body: str, backend: str, frames: int | None = None) -> Physics:
-    """Load a body.
+    """Loads the physics of a body.
 
     Args:
-        body: name in `brax.envs`.
+        body: name of the body in `brax.envs`.
         backend: one of `BACKENDS`.
-        frames: steps of physics in a step; None for brax's own number.
+        frames: number of physics steps in a step; None for the number that brax uses.
+
+    Raises:
+        ModuleNotFoundError: if brax is not installed.
     """
+    check_brax(f"the body {body!r}")
     with jax.ensure_compile_time_eval(), _lenient():
         from brax import envs
 
@@ -77,9 +85,14 @@ def load(body: str, backend: str, frames: int | None = None) -> Physics:
         return Physics(envs.get_environment(body, backend=backend, **options))
 
 
+def check_brax(needed_by: str) -> None:
+    """Raises ModuleNotFoundError if brax is not installed."""
+    check_installed("brax", needed_by, extra="envs")
+
+
 @contextlib.contextmanager
 def _lenient() -> Iterator[None]:
-    """What brax's code needs: it promotes ranks, and it and what it imports warn that they are unmaintained."""
+    """Allows rank promotion and silences the warnings of brax and its dependencies."""
     with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
         warnings.simplefilter("ignore")
         yield

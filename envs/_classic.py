@@ -1,11 +1,11 @@
-"""Pendulum and cart-pole, with the dynamics of gymnasium, whose bodies differ by task."""
+"""Pendulum and cart-pole with the dynamics of gymnasium and a different body in each task."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_number
+from jaxmeta._checks import check_number, check_positive
 from jaxmeta._types import PyTree
 from jaxmeta.envs._base import BaseEnv, Outcome
 
@@ -13,14 +13,15 @@ Range = tuple[float, float]
 
 
 def _check_ranges(**ranges: Range) -> None:
-    """Raises ValueError unless every range is two positive numbers, the smaller first."""
+    """Raises ValueError unless every range is two positive numbers, the smaller one first."""
     for name, values in ranges.items():
-        if len(values) != 2 or not 0 < values[0] <= values[1]:
-            raise ValueError(f"{name} must be a range of positive numbers such as (0.5, 1.5), got {values!r}")
+        check_positive(**{f"{name}[{i}]": value for i, value in enumerate(values)})
+        if len(values) != 2 or values[0] > values[1]:
+            raise ValueError(f"{name} must be a range (low, high) with low <= high, got {values!r}")
 
 
 def _draw(key: jax.Array, **ranges: Range) -> PyTree:
-    """One uniform number of each range."""
+    """Draws a uniform number from each range."""
     keys = jax.random.split(key, len(ranges))
     return {
         name: jax.random.uniform(k, minval=low, maxval=high)
@@ -30,16 +31,17 @@ def _draw(key: jax.Array, **ranges: Range) -> PyTree:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pendulum(BaseEnv):
-    """Swing a pendulum up and keep it there; the task is its mass and length, which differ in its dynamics.
+    """Pendulum that must be swung up and kept upright, with a different mass and length in each task.
 
-    An observation is `[cos(angle), sin(angle), angular velocity]`, the angle being 0 upright; an action of 1 is a
-    torque of 2 N m. The reward is the negative of `angle^2 + 0.1 velocity^2 + 0.001 torque^2`.
+    The task is `{"mass": [], "length": []}`. An observation is `[cos(angle), sin(angle), velocity]`, with the angle 0
+    upright. An action of 1 is a torque of 2 N m. The reward of a step is
+    `-(angle**2 + 0.1 * velocity**2 + 0.001 * torque**2)`.
 
     Args:
-        horizon: steps of 0.05 s until an episode is truncated.
-        mass: range of the mass, in kg.
-        length: range of the length, in m.
-        gravity: in m/s^2.
+        horizon: number of steps of 0.05 s after which an episode is truncated.
+        mass: range `(low, high)` of the mass, in kg.
+        length: range `(low, high)` of the length, in m.
+        gravity: gravity, in m/s^2.
 
     Example:
         >>> env = Pendulum(horizon=3)
@@ -48,8 +50,10 @@ class Pendulum(BaseEnv):
         (3,)
 
     References:
-        The dynamics: https://gymnasium.farama.org/environments/classic_control/pendulum. Tasks of this kind:
-        Lee et al. 2020, https://arxiv.org/abs/2005.06800
+        Lee, Seo, Lee, Lee & Shin, *Context-aware Dynamics Model for Generalization in Model-Based Reinforcement
+        Learning*, ICML 2020, https://arxiv.org/abs/2005.06800, for tasks of this kind
+
+        gymnasium, https://gymnasium.farama.org/environments/classic_control/pendulum, for the dynamics
     """
 
     horizon: int = 200
@@ -64,30 +68,31 @@ class Pendulum(BaseEnv):
 
     @property
     def observation_size(self) -> int:
-        """Cosine and sine of the angle, and its velocity."""
+        """Length of an observation."""
         return 3
 
     @property
     def action_size(self) -> int:
-        """The torque."""
+        """Number of torques."""
         return 1
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw `{"mass": [], "length": []}`."""
+        """Draws the mass and the length."""
         return _draw(key, mass=self.mass, length=self.length)
 
     def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
-        """Start at any angle, with a velocity in [-1, 1]."""
+        """Starts an episode at any angle, with a velocity in [-1, 1]."""
         angle_velocity = jnp.array([jnp.pi, 1.0]) * jax.random.uniform(key, (2,), minval=-1)
         return angle_velocity, self._observe(angle_velocity)
 
     def move(self, pipeline_state: PyTree, action: jax.Array, task: PyTree) -> Outcome:
-        """Apply the torque for 0.05 s."""
+        """Applies the torque for 0.05 s."""
         angle, velocity = pipeline_state
         torque = 2 * jnp.clip(action[0], -1, 1)
         mass, length = task["mass"], task["length"]
         upright = (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi
         cost = upright**2 + 0.1 * velocity**2 + 0.001 * torque**2
+        # angle'' = 3 g / (2 l) * sin(angle) + 3 / (m l^2) * torque
         acceleration = 3 * self.gravity / (2 * length) * jnp.sin(angle) + 3 / (mass * length**2) * torque
         velocity = jnp.clip(velocity + 0.05 * acceleration, -8, 8)
         after = jnp.stack([angle + 0.05 * velocity, velocity])
@@ -100,15 +105,16 @@ class Pendulum(BaseEnv):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CartPole(BaseEnv):
-    """Keep a pole upright on a cart; the task is the cart's force and half the pole's length.
+    """Cart that must keep a pole upright, with a different force and pole in each task.
 
-    An observation is `[position, velocity, angle, angular velocity]`; action 0 pushes to the left, 1 to the right. Each
-    step pays 1. An episode ends beyond 2.4 m from the middle or 12 degrees from upright.
+    The task is `{"force": [], "length": []}`. An observation is `[position, velocity, angle, angular velocity]`. Action
+    0 pushes to the left and 1 to the right. The reward of a step is 1. An episode ends more than 2.4 m from the middle
+    or 12 degrees from upright.
 
     Args:
-        horizon: steps of 0.02 s until an episode is truncated.
-        force: range of the force, in N.
-        length: range of half the pole's length, in m.
+        horizon: number of steps of 0.02 s after which an episode is truncated.
+        force: range `(low, high)` of the force, in N.
+        length: range `(low, high)` of half the pole's length, in m.
 
     Example:
         >>> env = CartPole()
@@ -118,8 +124,10 @@ class CartPole(BaseEnv):
         (True, 1.0)
 
     References:
-        The dynamics: https://gymnasium.farama.org/environments/classic_control/cart_pole. Tasks of this kind:
-        Lee et al. 2020, https://arxiv.org/abs/2005.06800
+        Lee, Seo, Lee, Lee & Shin, *Context-aware Dynamics Model for Generalization in Model-Based Reinforcement
+        Learning*, ICML 2020, https://arxiv.org/abs/2005.06800, for tasks of this kind
+
+        gymnasium, https://gymnasium.farama.org/environments/classic_control/cart_pole, for the dynamics
     """
 
     horizon: int = 500
@@ -132,30 +140,30 @@ class CartPole(BaseEnv):
 
     @property
     def observation_size(self) -> int:
-        """Position and angle, and their velocities."""
+        """Length of an observation."""
         return 4
 
     @property
     def action_size(self) -> int:
-        """Left and right."""
+        """Number of actions: left and right."""
         return 2
 
     @property
     def discrete(self) -> bool:
-        """An action is 0 or 1."""
+        """Flag of discrete actions."""
         return True
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw `{"force": [], "length": []}`."""
+        """Draws the force and half the pole's length."""
         return _draw(key, force=self.force, length=self.length)
 
     def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
-        """Start near upright, near the middle."""
+        """Starts an episode near upright and near the middle."""
         start = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
         return start, start
 
     def move(self, pipeline_state: PyTree, action: jax.Array, task: PyTree) -> Outcome:
-        """Push for 0.02 s."""
+        """Pushes for 0.02 s."""
         gravity, mass_cart, mass_pole = 9.8, 1.0, 0.1
         _, velocity, angle, spin = pipeline_state
         force = jnp.where(action == 1, task["force"], -task["force"])

@@ -1,26 +1,32 @@
-"""Our environments as gymnasium's."""
+"""Adapter from environments with tasks to `gymnasium.Env`."""
 
 import functools
 from typing import Any
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium import spaces
 
+from jaxmeta._checks import check_choice
 from jaxmeta._types import PyTree
 from jaxmeta.envs._meta_env import MetaEnv, State
+from jaxmeta.envs._optional import deferred_base
+
+_Env = deferred_base("gymnasium", "Env", extra="envs")
 
 
-class GymEnv(gymnasium.Env):
-    """An environment with tasks as a `gymnasium.Env`.
+class GymEnv(_Env):
+    """Environment with tasks as a `gymnasium.Env`.
 
-    Until `set_task` is called, every episode is of a task of its own, drawn from the train split.
+    Until `set_task` is called, every episode has its own task, drawn from the train split.
 
     Args:
-        env: the environment; it must be hashable.
-        render_mode: "rgb_array" for `render()`, if the environment has a method `render`, else None.
+        env: the environment, which must be hashable.
+        render_mode: `"rgb_array"` to use `render()`, if the environment has a method `render`.
+
+    Raises:
+        ModuleNotFoundError: if gymnasium is not installed.
+        ValueError: if the environment does not have the render mode.
 
     Example:
         >>> from jaxmeta import envs
@@ -34,37 +40,36 @@ class GymEnv(gymnasium.Env):
 
     def __init__(self, env: MetaEnv, *, render_mode: str | None = None) -> None:
         modes = ["rgb_array"] if hasattr(env, "render") else []
-        if render_mode is not None and render_mode not in modes:
-            raise ValueError(f"render_mode must be one of {[None, *modes]} for this environment, got {render_mode!r}")
+        check_choice("render_mode", render_mode, (None, *modes))
         self.metadata = {"render_modes": modes, "render_fps": 20}
         self.render_mode = render_mode
         self.observation_space, self.action_space = spaces_of(env)
         self.env = env
         self._task: PyTree | None = None
         self._key: jax.Array | None = None
-        self._states: list[State] = []  # of the episode so far; the last one only, if there is nothing to render
+        self._states: list[State] = []  # of the episode so far; only the last one if nothing is rendered
 
     def sample_tasks(self, num_tasks: int, *, split: str = "train") -> list[PyTree]:
-        """Draw tasks; after `reset(seed=...)` the same ones each time."""
+        """Draws tasks, which are the same ones after every `reset(seed=...)` with the same seed."""
         key = jax.random.key(self.np_random.integers(2**31))
         return unstack(self.env.sample_tasks(key, num_tasks, split=split), num_tasks)
 
     def set_task(self, task: PyTree) -> None:
-        """Set the task of all episodes from the next reset on; None for a new one each time."""
+        """Sets the task of all episodes from the next reset on; None draws a new task for each episode."""
         self._task = task
 
     def get_task(self) -> PyTree:
-        """Return the task of the next reset if it is set, else that of this episode."""
+        """Returns the task that was set for the next reset, or else the task of this episode."""
         return self._last.info["task"] if self._task is None else self._task
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode.
+        """Starts an episode.
 
         Args:
-            seed: what the rest of the environment's randomness follows from.
-            options: `{"task": task}` does what `set_task` does.
+            seed: seed of all further randomness of the environment.
+            options: `{"task": task}` sets the task, as `set_task` does.
 
         Returns:
             The first observation, and the metrics.
@@ -80,13 +85,13 @@ class GymEnv(gymnasium.Env):
         return np.asarray(state.obs), _metrics(state)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Do one step.
+        """Takes one step.
 
         Args:
-            action: a member of `action_space`; beyond it, it is clipped.
+            action: a member of `action_space`. Numbers outside of it are clipped.
 
         Returns:
-            Observation, reward, whether the episode has ended by itself, whether it is truncated, and the metrics.
+            Observation, reward, whether the episode ended by itself, whether it was truncated, and the metrics.
         """
         state = _step(self.env, self._last, jnp.asarray(action))
         self._states = [*self._states, state] if self.render_mode else [state]
@@ -94,21 +99,31 @@ class GymEnv(gymnasium.Env):
         terminated = bool(state.done) and not truncated
         return np.asarray(state.obs), float(state.reward), terminated, truncated, _metrics(state)
 
-    def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Draw the episode so far, or its last state, `[height, width, 3]` of uint8."""
+    def render(self) -> np.ndarray | None:
+        """Draws the episode so far, or its last state, as an image `[height, width, 3]` of uint8."""
         if self.render_mode is None:
             return None
-        return self.env.render([*self._states[:-1], self._last])  # pyright: ignore[reportAttributeAccessIssue]
+        draw: Any = self.env
+        return draw.render([*self._states[:-1], self._last])
 
     @property
     def _last(self) -> State:
         if not self._states:
-            raise gymnasium.error.ResetNeeded("Call reset() first")
+            raise reset_needed()
         return self._states[-1]
 
 
-def spaces_of(env: MetaEnv) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:
-    """Of observations, and of actions."""
+def reset_needed() -> Exception:
+    """Returns gymnasium's error for a call before the first reset."""
+    from gymnasium.error import ResetNeeded
+
+    return ResetNeeded("Call reset() first")
+
+
+def spaces_of(env: MetaEnv) -> tuple[Any, Any]:
+    """Returns gymnasium's spaces of observations and actions."""
+    from gymnasium import spaces
+
     observations = spaces.Box(-np.inf, np.inf, (env.observation_size,), np.float32)
     if env.discrete:
         return observations, spaces.Discrete(env.action_size)
@@ -116,7 +131,7 @@ def spaces_of(env: MetaEnv) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:
 
 
 def unstack(tasks: PyTree, n: int) -> list[PyTree]:
-    """The tasks as a list, of numpy arrays."""
+    """Returns stacked tasks as a list of trees of NumPy arrays."""
     tasks = jax.tree.map(np.asarray, tasks)
     return [jax.tree.map(lambda x, i=i: x[i], tasks) for i in range(n)]
 

@@ -1,32 +1,39 @@
-"""Many of our environments as one of gymnasium's, and gymnasium's with tasks in processes."""
+"""Vector environments: ours as one program, and gymnasium's with tasks in one process each."""
 
 import functools
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.async_vector_env import AsyncState
-from gymnasium.vector.utils import batch_space
 
+from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import PyTree
-from jaxmeta.envs._gymnasium import spaces_of, unstack
+from jaxmeta.envs._gymnasium import reset_needed, spaces_of, unstack
 from jaxmeta.envs._meta_env import MetaEnv, State
+from jaxmeta.envs._optional import deferred_base
+
+_VectorEnv = deferred_base("gymnasium.vector", "VectorEnv", extra="envs")
+_AsyncVectorEnv = deferred_base("gymnasium.vector", "AsyncVectorEnv", extra="envs")
 
 
-class GymVectorEnv(gymnasium.vector.VectorEnv):
-    """Many environments with tasks as one `gymnasium.vector.VectorEnv`; a step of all is one XLA program.
+class GymVectorEnv(_VectorEnv):
+    """Many copies of an environment with tasks as one `gymnasium.vector.VectorEnv`.
 
-    Lane `i` after `reset(seed=s)` does what a `GymEnv` does after `reset(seed=s + i)`.
+    A step of all copies is one XLA program. Lane `i` after `reset(seed=s)` does what a `GymEnv` does after
+    `reset(seed=s + i)`.
 
     Args:
-        env: the environment; it must be hashable.
-        num_envs: how many.
-        autoreset_mode: whether the step after the end of an episode begins the next one ("NextStep"), or the last step
-            itself does ("SameStep"), with the last observation and metrics in `final_obs` and `final_info`.
+        env: the environment, which must be hashable.
+        num_envs: number of lanes.
+        autoreset_mode: `"NextStep"` if the step after the end of an episode starts the next one, or `"SameStep"` if the
+            last step itself does, with the last observation and metrics in `final_obs` and `final_info`. Members of
+            `gymnasium.vector.AutoresetMode` are accepted too.
+
+    Raises:
+        ModuleNotFoundError: if gymnasium is not installed.
+        ValueError: if `num_envs` is less than 1, or the mode is another one.
 
     Example:
         >>> from jaxmeta import envs
@@ -38,12 +45,14 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         array([1., 0.])
     """
 
-    def __init__(
-        self, env: MetaEnv, num_envs: int, *, autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP
-    ) -> None:
-        self.autoreset_mode = AutoresetMode(autoreset_mode)
-        if self.autoreset_mode == AutoresetMode.DISABLED:
-            raise ValueError("autoreset_mode must be NextStep or SameStep, got Disabled")
+    def __init__(self, env: MetaEnv, num_envs: int, *, autoreset_mode: Any = "NextStep") -> None:
+        from gymnasium.vector import AutoresetMode
+        from gymnasium.vector.utils import batch_space
+
+        check_integer(num_envs=num_envs)
+        mode = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        check_choice("autoreset_mode", mode, ("NextStep", "SameStep"))
+        self.autoreset_mode = AutoresetMode(mode)
         self.env = env
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": self.autoreset_mode}
@@ -55,28 +64,32 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         self._state: State | None = None
 
     def sample_tasks(self, num_tasks: int, *, split: str = "train") -> list[PyTree]:
-        """Draw tasks; after `reset(seed=...)` the same ones each time."""
+        """Draws tasks, which are the same ones after every `reset(seed=...)` with the same seed."""
         key = jax.random.key(self.np_random.integers(2**31))
         return unstack(self.env.sample_tasks(key, num_tasks, split=split), num_tasks)
 
     def set_task(self, task: PyTree | Sequence[PyTree]) -> None:
-        """Set the task of all environments, or a list of their tasks, from the next resets on; None to draw them."""
+        """Sets the tasks from the next resets on.
+
+        Args:
+            task: one task for all lanes, a list with a task for each lane, or None to draw a task for each episode.
+        """
         if task is not None:
             task = jax.tree.map(lambda *x: jnp.stack(x), *_one_each(task, self.num_envs))
         self._tasks = task
 
     def get_task(self) -> list[PyTree]:
-        """Return the tasks of the next resets if they are set, else those of these episodes."""
+        """Returns the tasks that were set for the next resets, or else those of the current episodes."""
         return unstack(self._now.info["task"] if self._tasks is None else self._tasks, self.num_envs)
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode in each environment.
+        """Starts an episode in each lane.
 
         Args:
-            seed: one for each, or one, to which the lane's number is added.
-            options: `{"task": task}` does what `set_task` does.
+            seed: a seed for each lane, or one seed, to which the lane's number is added.
+            options: `{"task": task}` sets the tasks, as `set_task` does.
 
         Returns:
             The first observations `[num_envs, observation_size]`, and the metrics.
@@ -96,15 +109,15 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
         return np.asarray(state.obs), _vector_info(_metrics_of_many(state))
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Do one step in each environment.
+        """Takes one step in each lane.
 
         Args:
             actions: a member of `action_space`.
 
         Returns:
-            Observations, rewards, whether episodes have ended by themselves, whether they are truncated, and metrics.
+            Observations, rewards, whether episodes ended by themselves, whether they were truncated, and metrics.
         """
-        same_step = self.autoreset_mode == AutoresetMode.SAME_STEP
+        same_step = self.autoreset_mode.value == "SameStep"
         arguments = self._keys, self._tasks, self._now, jnp.asarray(actions)
         self._keys, state, result = _step_many(self.env, same_step, *arguments)
         self._state = state
@@ -123,21 +136,24 @@ class GymVectorEnv(gymnasium.vector.VectorEnv):
     @property
     def _now(self) -> State:
         if self._state is None:
-            raise gymnasium.error.ResetNeeded("Call reset() first")
+            raise reset_needed()
         return self._state
 
 
-class AsyncVectorEnv(gymnasium.vector.AsyncVectorEnv):
-    """gymnasium's `AsyncVectorEnv` of environments with tasks: one process for each.
+class AsyncVectorEnv(_AsyncVectorEnv):
+    """gymnasium's `AsyncVectorEnv` for environments with tasks, each in its own process.
 
-    They are any gymnasium environments with methods `sample_tasks(num_tasks)`, `set_task(task)` and `get_task()`,
-    wrapped as you like. Tasks are drawn by the first one: after `reset(seed=...)`, the same ones each time. For our own
-    environments, `GymVectorEnv` does the same work faster.
+    It takes any gymnasium environments with methods `sample_tasks(num_tasks)`, `set_task(task)` and `get_task()`, with
+    any wrappers. The first environment draws the tasks, which are the same ones after every `reset(seed=...)` with the
+    same seed. For environments of jaxmeta, `GymVectorEnv` is faster.
 
     Args:
         env_fns: functions that make the environments.
-        context: how processes start. Not "fork", which does not go together with JAX's threads.
+        context: start method of the processes. Do not use `"fork"`, which does not work with JAX's threads.
         **kwargs: other arguments of gymnasium's class.
+
+    Raises:
+        ModuleNotFoundError: if gymnasium is not installed.
 
     Example:
         >>> def make_env():
@@ -152,29 +168,33 @@ class AsyncVectorEnv(gymnasium.vector.AsyncVectorEnv):
         super().__init__(env_fns, context=context, **kwargs)
 
     def sample_tasks(self, num_tasks: int, **options: Any) -> list[PyTree]:
-        """Draw tasks; options are those of the environments, such as `split="test"`."""
+        """Draws tasks. The options are those of the environments, such as `split="test"`."""
         return self.call("sample_tasks", num_tasks, **options)[0]
 
     def set_task(self, task: PyTree | Sequence[PyTree]) -> None:
-        """Set the task of all environments, or a list of their tasks."""
+        """Sets one task for all environments, or a list with a task for each."""
+        from gymnasium.error import AlreadyPendingCallError
+        from gymnasium.vector.async_vector_env import AsyncState
+
         self._assert_is_running()
         if self._state != AsyncState.DEFAULT:
-            raise gymnasium.error.AlreadyPendingCallError("set_task while waiting for a call", str(self._state.value))
+            raise AlreadyPendingCallError("set_task while waiting for a call", str(self._state.value))
         for pipe, one in zip(self.parent_pipes, _one_each(task, self.num_envs), strict=True):
             pipe.send(("_call", ("set_task", (one,), {})))
         self._state = AsyncState.WAITING_CALL
         self.call_wait()
 
     def get_task(self) -> list[PyTree]:
-        """Return the tasks of all environments."""
+        """Returns the tasks of all environments."""
         return list(self.call("get_task"))
 
 
 def _one_each(task: PyTree | Sequence[PyTree], n: int) -> list[PyTree]:
+    """Returns a list with a task for each of `n` environments."""
     if not isinstance(task, list):
         return [task] * n
     if len(task) != n:
-        raise ValueError(f"task must be one, or a list of {n}, got a list of {len(task)}")
+        raise ValueError(f"task must be one task or a list of {n}, got a list of {len(task)}")
     return task
 
 
@@ -183,7 +203,7 @@ def _metrics_of_many(state: State) -> dict[str, Any]:
 
 
 def _vector_info(values: dict[str, Any], mask: np.ndarray | None = None) -> dict[str, Any]:
-    """Gymnasium's form of infos: beside each value, the mask of environments that have it, all by default."""
+    """Returns infos in gymnasium's form: each value comes with a mask of the lanes that have it, all by default."""
     info: dict[str, Any] = {}
     for name, value in values.items():
         info[name] = value
@@ -193,7 +213,7 @@ def _vector_info(values: dict[str, Any], mask: np.ndarray | None = None) -> dict
 
 @functools.partial(jax.jit, static_argnums=0)
 def _reset_many(env: MetaEnv, keys: jax.Array, tasks: PyTree) -> tuple[jax.Array, State]:
-    """The lanes' next keys, and their first states."""
+    """Returns the lanes' next keys and their first states."""
     keys = jax.vmap(jax.random.split)(keys)
     return keys[:, 0], jax.vmap(env.reset)(keys[:, 1], tasks)
 
@@ -202,7 +222,7 @@ def _reset_many(env: MetaEnv, keys: jax.Array, tasks: PyTree) -> tuple[jax.Array
 def _step_many(
     env: MetaEnv, same_step: bool, keys: jax.Array, tasks: PyTree, state: State, actions: jax.Array
 ) -> tuple[jax.Array, State, State]:
-    """The lanes' next keys, their next states, and the states that the step has led to, before any reset by it."""
+    """Returns the lanes' next keys, their next states, and the states after the step before any reset."""
     after = jax.vmap(env.step)(state, actions)
     next_keys, first = _reset_many(env, keys, tasks)
     over = (after.done if same_step else state.done) > 0

@@ -1,4 +1,4 @@
-"""Humanoids that must run forward or backward, or in a direction."""
+"""Humanoid environments: walk forward or backward, or in a direction."""
 
 import dataclasses
 
@@ -11,6 +11,8 @@ from jaxmeta.envs._brax import Physics
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Humanoid(BodyEnv):
+    """Humanoid without a task."""
+
     horizon: int = 200
 
     body = "humanoid"
@@ -23,39 +25,40 @@ class _Humanoid(BodyEnv):
 
     @property
     def observation_size(self) -> int:
-        """Joints, inertias and velocities of all parts, and the forces of actuators."""
+        """Length of an observation."""
         return 244
 
     @property
     def action_size(self) -> int:
-        """The torques."""
+        """Number of torques."""
         return 17
 
     def position(self, physics: Physics, state: PyTree) -> jax.Array:
-        """Where the center of mass is."""
+        """Returns the position of the center of mass, `[3]`."""
         return physics.center_of_mass(state)
 
     def observe(self, physics: Physics, state: PyTree, control: jax.Array) -> jax.Array:
-        """Observe as brax's humanoid does."""
+        """Returns the observation of brax's humanoid."""
         return physics.humanoid_observation(state, control)
 
     def has_fallen(self, state: PyTree) -> jax.Array:
-        """Whether the torso is below 1 m or above 2 m."""
+        """Returns whether the torso is below 1 m or above 2 m."""
         height = state.x.pos[0, 2]
         return ~((height >= 1) & (height <= 2))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HumanoidForwardBackward(ForwardBackward, _Humanoid):
-    """Walk forward or backward: the reward of a step is `1.25 direction * velocity_x + 5 - 0.1 sum((0.4 action)^2)`.
+    """Humanoid that must walk forward or backward.
 
-    The velocity is that of the center of mass. The task is `{"direction": []}`, -1 or 1, the same two in both splits.
-    An observation has 244 numbers. An episode ends if the torso leaves [1, 2]. Contact forces, which brax has not, are
-    neither seen nor paid for. The definition is learn2learn's.
+    The reward of a step is `1.25 * direction * velocity_x + 5 - 0.1 * sum((0.4 * action)**2)`, with the velocity of the
+    center of mass. The task is `{"direction": []}`, -1 or 1, the same two in both splits. An observation has 244
+    numbers. An episode ends if the height of the torso leaves [1, 2] m. brax has no contact forces, so they are neither
+    observed nor part of the reward. The definition is that of learn2learn.
 
     Args:
-        horizon: steps of 0.015 s until an episode is truncated.
-        backend: brax's physics: "spring", "positional", "generalized" or "mjx".
+        horizon: number of steps of 0.015 s after which an episode is truncated.
+        backend: simulator of brax: `"spring"`, `"positional"`, `"generalized"` or `"mjx"`.
 
     Example:
         >>> env = HumanoidForwardBackward()
@@ -63,20 +66,21 @@ class HumanoidForwardBackward(ForwardBackward, _Humanoid):
         (244, 17)
 
     References:
-        learn2learn, https://github.com/learnables/learn2learn, after Rothfuss et al. 2018,
-        https://arxiv.org/abs/1810.06784
+        Rothfuss, Lee, Clavera, Asfour & Abbeel, *ProMP: Proximal Meta-Policy Search*, ICLR 2019,
+        https://arxiv.org/abs/1810.06784, as in https://github.com/learnables/learn2learn
     """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HumanoidDirection(Direction, _Humanoid):
-    """Walk in a direction: the reward of a step is `1.25 dot(direction, velocity_xy) + 5 - 0.1 sum((0.4 action)^2)`.
+    """Humanoid that must walk in a direction.
 
-    The task is `{"direction": [2]}`, uniform on the unit circle. All else is as in `HumanoidForwardBackward`.
+    The reward of a step is `1.25 * direction @ velocity_xy + 5 - 0.1 * sum((0.4 * action)**2)`. The task is
+    `{"direction": [2]}`, uniform on the unit circle. Everything else is as in `HumanoidForwardBackward`.
 
     Args:
-        horizon: steps of 0.015 s until an episode is truncated.
-        backend: brax's physics: "spring", "positional", "generalized" or "mjx".
+        horizon: number of steps of 0.015 s after which an episode is truncated.
+        backend: simulator of brax: `"spring"`, `"positional"`, `"generalized"` or `"mjx"`.
 
     Example:
         >>> env = HumanoidDirection()
@@ -84,6 +88,6 @@ class HumanoidDirection(Direction, _Humanoid):
         (3, 2)
 
     References:
-        learn2learn, https://github.com/learnables/learn2learn, after Rothfuss et al. 2018,
-        https://arxiv.org/abs/1810.06784
+        Rothfuss, Lee, Clavera, Asfour & Abbeel, *ProMP: Proximal Meta-Policy Search*, ICLR 2019,
+        https://arxiv.org/abs/1810.06784, as in https://github.com/learnables/learn2learn
     """

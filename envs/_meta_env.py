@@ -1,4 +1,4 @@
-"""What an environment with tasks is."""
+"""Protocol of an environment with tasks, and its state."""
 
 from typing import Any, Protocol
 
@@ -10,16 +10,16 @@ from jaxmeta._types import PyTree
 
 @flax.struct.dataclass
 class State:
-    """An environment's state, with the fields of `brax.envs.State`.
+    """State of an environment, with the fields of `brax.envs.State`.
 
     Attributes:
-        pipeline_state: what the environment needs to go on; brax's physics state for bodies.
+        pipeline_state: state from which the next step starts, such as that of brax's physics.
         obs: observation, `[observation_size]`.
-        reward: of the step that led here, `[]`.
-        done: 1.0 if the episode has ended, in whatever way, `[]`.
-        metrics: numbers to look at, `[]` each.
-        info: `task` (the task's pytree), `steps` (since the reset, float `[]`), `truncation` (1.0 if it ended at the
-            horizon and not by itself, `[]`), and what an environment or a wrapper adds.
+        reward: reward of the step that led here, `[]`.
+        done: 1.0 if the episode has ended, whether by itself or at the horizon, else 0.0, `[]`.
+        metrics: numbers for logging, `[]` each.
+        info: `task` (the task, a pytree), `steps` (number of steps since the reset, float `[]`), `truncation` (1.0 if
+            the episode ended at the horizon and not by itself, `[]`), and whatever an environment or a wrapper adds.
     """
 
     pipeline_state: PyTree
@@ -31,17 +31,19 @@ class State:
 
 
 class MetaEnv(Protocol):
-    """A family of environments that differ by their task: pure functions for one environment; batch with `vmap`.
+    """Family of environments that differ in their task, as pure functions for one environment.
+
+    Use `jax.vmap` for many environments.
 
     Attributes:
         observation_size: length of an observation.
-        action_size: numbers in an action, in [-1, 1] each; for discrete actions, how many there are.
-        discrete: whether an action is an integer `[]` below `action_size`, not numbers `[action_size]`.
-        horizon: steps until an episode is truncated.
+        action_size: numbers in an action, each in [-1, 1], or the number of discrete actions.
+        discrete: whether an action is an integer `[]` below `action_size` instead of numbers `[action_size]`.
+        horizon: number of steps after which an episode is truncated.
 
-    Some environments have more: `floor_return(task)`, what an episode pays for nothing; `oracle_action(state)`, the
-    best action for one who knows the task; `render(states)`, a picture of an episode so far, a list of states;
-    `with_task(task)`, for brax's wrappers.
+    Some environments have more methods: `floor_return(task)`, the return of a policy that does nothing useful,
+    `oracle_action(state)`, the best action of a policy that knows the task, `render(states)`, an image of an episode
+    given as a list of states, and `with_task(task)`, for brax's wrappers.
     """
 
     @property
@@ -54,13 +56,13 @@ class MetaEnv(Protocol):
     def horizon(self) -> int: ...
 
     def sample_tasks(self, key: jax.Array, n: int, *, split: str = "train") -> PyTree:
-        """Draw `n` tasks, stacked on the first axis; those of split "test" are drawn apart from those of "train"."""
+        """Draws `n` tasks, stacked on the first axis. The splits `"train"` and `"test"` have different tasks."""
         ...
 
     def reset(self, key: jax.Array, task: PyTree | None = None) -> State:
-        """Begin an episode of a task, by default of one drawn from `key`; the task is in `state.info["task"]`."""
+        """Starts an episode of a task, or of one drawn from `key`. The task is in `state.info["task"]`."""
         ...
 
     def step(self, state: State, action: jax.Array) -> State:
-        """Do one step in the task that the state names."""
+        """Takes one step in the task of the state."""
         ...

@@ -1,4 +1,4 @@
-"""A point on the plane that must find a goal."""
+"""Particles2D: a point on the plane that must find a goal."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta._checks import check_choice, check_number
+from jaxmeta._checks import check_choice, check_not_negative, check_positive
 from jaxmeta._types import PyTree
 from jaxmeta.envs._base import BaseEnv, Outcome
 from jaxmeta.envs._meta_env import State
@@ -20,9 +20,10 @@ _REWARDS = ("distance", "progress", "radius")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Particles2D(BaseEnv):
-    """A point on the plane; the task is a goal that it does not see.
+    """Point on the plane that must find a goal.
 
-    An observation is the position `[2]`. An action moves it by `max_step` at most along each axis.
+    The task is `{"goal": [2]}`. An observation is the position `[2]`, without the goal. An action moves the point by at
+    most `max_step` along each axis.
 
     | variant        | goals                          | start         | max_step | reward     | ends there | horizon |
     | -------------- | ------------------------------ | ------------- | -------- | ---------- | ---------- | ------- |
@@ -31,19 +32,21 @@ class Particles2D(BaseEnv):
     | `promp-sparse` | the corners of the square of 2 | square of 0.2 | 0.2      | `progress` | no         | 100     |
     | `pearl`        | 100 on the half circle of 1    | origin        | 0.1      | `radius`   | no         | 20      |
 
-    A square of 0.5 is [-0.5, 0.5] x [-0.5, 0.5]. The corners are the same in both splits; of PEARL's goals, shuffled by
-    its seed, 80 are for training and 20 for testing. (PEARL meta-trains on `reward="distance"`.)
+    A square of 0.5 is [-0.5, 0.5] x [-0.5, 0.5]. Both splits have the same corners. The goals of PEARL are shuffled
+    with its seed, 80 are for training and 20 for testing. PEARL's paper meta-trains with `reward="distance"`. The
+    variants are those of Finn et al. 2017 (`l2l`, as in learn2learn), Rothfuss et al. 2019 (`promp`, `promp-sparse`)
+    and Rakelly et al. 2019 (`pearl`).
 
     Args:
-        horizon: steps until an episode is truncated.
-        goals: where goals are: "square", "corners" or "half-circle".
+        horizon: number of steps after which an episode is truncated.
+        goals: distribution of the goals: `"square"`, `"corners"` or `"half-circle"`.
         size: half the side of the square, or the radius.
-        start: half the side of the square where episodes start.
+        start: half the side of the square in which episodes start.
         max_step: distance along an axis that an action of 1 moves.
-        reward: "distance", the negative distance to the goal; "progress", how much nearer the step has come to it, and
-            0 within 0.5 (in the 1-norm) of the origin or if another corner is nearer; "radius", 1 less the distance
-            within 0.2 of the goal, else 0.
-        tolerance: an episode ends nearer to the goal than this along both axes; 0 for never.
+        reward: `"distance"` for minus the distance to the goal, `"progress"` for the decrease of the distance in a step
+            (0 within 0.5 of the origin in the 1-norm, and 0 if another corner is nearer), or `"radius"` for 1 minus the
+            distance within 0.2 of the goal (0 elsewhere).
+        tolerance: distance from the goal along each axis within which an episode ends; 0 for never.
 
     Example:
         >>> env = Particles2D()
@@ -53,11 +56,14 @@ class Particles2D(BaseEnv):
         [0.1 0.1] -0.36
 
     References:
-        l2l: Finn et al. 2017, https://arxiv.org/abs/1703.03400, as in learn2learn, https://github.com/learnables/learn2learn
+        Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, ICML 2017,
+        https://arxiv.org/abs/1703.03400, as in https://github.com/learnables/learn2learn
 
-        promp: Rothfuss et al. 2018, https://arxiv.org/abs/1810.06784
+        Rothfuss, Lee, Clavera, Asfour & Abbeel, *ProMP: Proximal Meta-Policy Search*, ICLR 2019,
+        https://arxiv.org/abs/1810.06784
 
-        pearl: Rakelly et al. 2019, https://arxiv.org/abs/1903.08254
+        Rakelly, Zhou, Quillen, Finn & Levine, *Efficient Off-Policy Meta-Reinforcement Learning via Probabilistic
+        Context Variables*, ICML 2019, https://arxiv.org/abs/1903.08254
     """
 
     goals: Literal["square", "corners", "half-circle"] = "square"
@@ -71,25 +77,26 @@ class Particles2D(BaseEnv):
         super().__post_init__()
         check_choice("goals", self.goals, _GOALS)
         check_choice("reward", self.reward, _REWARDS)
-        check_number(size=self.size, start=self.start, max_step=self.max_step, tolerance=self.tolerance)
+        check_positive(max_step=self.max_step)
+        check_not_negative(size=self.size, start=self.start, tolerance=self.tolerance)
 
     @property
     def observation_size(self) -> int:
-        """The position."""
+        """Length of an observation."""
         return 2
 
     @property
     def action_size(self) -> int:
-        """The step."""
+        """Numbers in an action."""
         return 2
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The distance to the goal."""
+        """Name of the distance to the goal."""
         return ("distance",)
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw `{"goal": [2]}`."""
+        """Draws the goal."""
         if self.goals == "square":
             return {"goal": jax.random.uniform(key, (2,), minval=-self.size, maxval=self.size)}
         if self.goals == "corners":
@@ -98,12 +105,12 @@ class Particles2D(BaseEnv):
         return {"goal": self.size * jax.random.choice(key, jnp.asarray(goals, float))}
 
     def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
-        """Put the point at the start."""
+        """Starts an episode near the origin."""
         position = self.start * jax.random.uniform(key, (2,), minval=-1)
         return position, position
 
     def move(self, pipeline_state: PyTree, action: jax.Array, task: PyTree) -> Outcome:
-        """Move the point."""
+        """Moves the point."""
         position = pipeline_state + self.max_step * jnp.clip(action, -1, 1)
         offset = position - task["goal"]
         distance = jnp.linalg.norm(offset)
@@ -119,15 +126,15 @@ class Particles2D(BaseEnv):
         return Outcome(position, position, reward, terminated, {"distance": distance})
 
     def floor_return(self, task: PyTree) -> jax.Array:
-        """Return what an episode pays a point that stays at the origin, `[]`: a floor for `reward="distance"`."""
+        """Returns the return of a point that stays at the origin, `[]`, for `reward="distance"`."""
         return -self.horizon * jnp.linalg.norm(task["goal"])
 
     def oracle_action(self, state: State) -> jax.Array:
-        """Return the action that nears the goal the most, `[2]`."""
+        """Returns the action that moves straight to the goal, `[2]`."""
         return jnp.clip((state.info["task"]["goal"] - state.obs) / self.max_step, -1, 1)
 
     def render(self, states: Sequence[State]) -> np.ndarray:
-        """Draw an episode: the path in blue, the goal in red, `[200, 200, 3]` of uint8."""
+        """Draws an episode, with a blue path and a red goal, as an image `[200, 200, 3]` of uint8."""
         path, goal = np.stack([state.obs for state in states]), np.asarray(states[0].info["task"]["goal"])
         reach = 1.2 * max(self.size, np.abs(path).max())
         image = np.full((200, 200, 3), 255, np.uint8)
@@ -140,7 +147,7 @@ class Particles2D(BaseEnv):
 
 @functools.cache
 def _half_circle() -> np.ndarray:
-    """PEARL's 100 goals, in its order."""
+    """Returns the 100 goals of PEARL, in its order, `[100, 2]`."""
     angles = np.linspace(0, np.pi, 100)
     goals = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     np.random.RandomState(1337).shuffle(goals)

@@ -1,14 +1,18 @@
 """Environments by name."""
 
-import dataclasses
-from collections.abc import Mapping
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from jaxmeta._checks import check_choice
+from jaxmeta._checks import check_choice, check_function
 from jaxmeta.envs._ant import AntDirection, AntForwardBackward, AntGoal
 from jaxmeta.envs._bandits import BernoulliBandit, GaussianBandit
 from jaxmeta.envs._base import BaseEnv
+from jaxmeta.envs._body import BodyEnv
+from jaxmeta.envs._brax import check_brax
 from jaxmeta.envs._classic import CartPole, Pendulum
 from jaxmeta.envs._half_cheetah import HalfCheetahForwardBackward, HalfCheetahVelocity
 from jaxmeta.envs._humanoid import HumanoidDirection, HumanoidForwardBackward
@@ -16,49 +20,70 @@ from jaxmeta.envs._particles import Particles2D
 from jaxmeta.envs._random_params import HopperRandomParams, Walker2DRandomParams
 from jaxmeta.envs._tabular import TabularMDP
 
+Variants = Mapping[str, Mapping[str, Any]]
+"""Options of each variant. The first variant is the default."""
+
+_NO_VARIANTS: Variants = MappingProxyType({})
+
+
+class EnvInfo(NamedTuple):
+    """Facts about an environment."""
+
+    about: str
+    """Description in one line."""
+    paper: str
+    """First reference with its link, or an empty string."""
+    variants: Variants
+    """Options of each variant, the default variant first. Empty if there is only one definition."""
+    options: Mapping[str, Any]
+    """Options with their defaults."""
+
 
 class _Entry(NamedTuple):
-    build: type[BaseEnv]
-    variants: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
-    """Options of each variant; the first is the default."""
+    build: Callable[..., BaseEnv]
+    variants: Variants
 
 
-_CORNERS = {"goals": "corners", "size": 2.0, "start": 0.2, "max_step": 0.2, "tolerance": 0.0}
-_RUNNING_ANT = {"l2l": {}, "pearl": {"horizon": 200, "min_height": 0.2}}
-_REGISTRY: dict[str, _Entry] = {
-    "particles2d": _Entry(
-        Particles2D,
-        {
-            "l2l": {},
-            "promp": {**_CORNERS, "reward": "distance"},
-            "promp-sparse": {**_CORNERS, "reward": "progress"},
-            "pearl": {"horizon": 20, "goals": "half-circle", "size": 1.0, "reward": "radius", "tolerance": 0.0},
-        },
-    ),
-    "bandit-bernoulli": _Entry(BernoulliBandit),
-    "bandit-gaussian": _Entry(GaussianBandit),
-    "tabular": _Entry(TabularMDP),
-    "pendulum": _Entry(Pendulum),
-    "cartpole": _Entry(CartPole),
-    "half-cheetah-forward-backward": _Entry(
-        HalfCheetahForwardBackward, {"l2l": {}, "promp": {"see_torso": False}, "pearl": {"horizon": 200}}
-    ),
-    "half-cheetah-velocity": _Entry(
-        HalfCheetahVelocity,
-        {"promp": {"see_torso": False}, "pearl": {"horizon": 200}, "maml": {"horizon": 200, "max_velocity": 2.0}},
-    ),
-    "ant-forward-backward": _Entry(AntForwardBackward, _RUNNING_ANT),
-    "ant-direction": _Entry(AntDirection, _RUNNING_ANT),
-    "ant-goal": _Entry(AntGoal, {"promp": {}, "pearl": {"horizon": 200}}),
-    "humanoid-forward-backward": _Entry(HumanoidForwardBackward),
-    "humanoid-direction": _Entry(HumanoidDirection),
-    "walker2d-params": _Entry(Walker2DRandomParams),
-    "hopper-params": _Entry(HopperRandomParams),
-}
+_REGISTRY: dict[str, _Entry] = {}
+
+
+def register(name: str, build: Callable[..., BaseEnv], variants: Variants = _NO_VARIANTS) -> None:
+    """Adds an environment of your own to `make`, `list_envs` and `describe`.
+
+    Args:
+        name: new name, of lower-case letters, digits and hyphens.
+        build: class derived from `BaseEnv`, or function that returns an instance of one. All its arguments are options
+            and need a default. The docstring describes the environment.
+        variants: options of each variant, the default variant first.
+
+    Raises:
+        TypeError: if `build` is not a function, or one of its arguments has no default.
+        ValueError: if the name is malformed or belongs to another `build`, or a variant has an unknown option.
+
+    Example:
+        >>> def two_arms(horizon=10):
+        ...     \"\"\"Bandit with two arms.\"\"\"
+        ...     return BernoulliBandit(arms=2, horizon=horizon)
+        >>> register("two-arms", two_arms)
+        >>> make("two-arms", horizon=20).action_size, describe("two-arms").about
+        (2, 'Bandit with two arms.')
+    """
+    check_function(build=build)
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise ValueError(f"name must consist of lower-case letters, digits and hyphens, got {name!r}")
+    for known, entry in _REGISTRY.items():
+        if _letters(known) == _letters(name) and (known != name or entry.build is not build):
+            raise ValueError(f"name must be new, but there is an environment {known!r} already, got {name!r}")
+    for option, default in _options(build).items():
+        if default is inspect.Parameter.empty:
+            raise TypeError(f"build must have a default for every argument, got {build!r} with none for {option}")
+    for options in variants.values():
+        _check_options(name, build, options)
+    _REGISTRY[name] = _Entry(build, variants)
 
 
 def list_envs() -> tuple[str, ...]:
-    """Return the names that `make` knows.
+    """Returns the names that `make` knows.
 
     Example:
         >>> "particles2d" in list_envs()
@@ -67,22 +92,50 @@ def list_envs() -> tuple[str, ...]:
     return tuple(_REGISTRY)
 
 
+def describe(name: str) -> EnvInfo:
+    """Returns facts about an environment: what it is, its paper, its variants and its options.
+
+    Args:
+        name: one of `list_envs()`. Underscores and capitals are accepted.
+
+    Returns:
+        The facts. The environment is not made, so brax is not needed.
+
+    Raises:
+        ValueError: if there is no such environment. The message suggests the nearest name.
+
+    Example:
+        >>> info = describe("particles2d")
+        >>> info.about, tuple(info.variants), info.options["size"]
+        ('Point on the plane that must find a goal.', ('l2l', 'promp', 'promp-sparse', 'pearl'), 0.5)
+    """
+    build, variants = _REGISTRY[_find(name)]
+    doc = inspect.getdoc(build) or ""
+    _, _, references = doc.partition("References:\n")
+    reference = " ".join(re.split(r"\n\s*\n", references)[0].split())
+    linked = re.match(r".*?https?://[^\s,]+", reference)
+    return EnvInfo(doc.split("\n")[0], linked[0] if linked else reference, variants, _options(build))
+
+
 def make(
     name: str, *, horizon: int | None = None, variant: str | None = None, backend: str | None = None, **options: Any
 ) -> BaseEnv:
-    """Make an environment.
+    """Makes an environment by its name.
 
     Args:
-        name: one of `list_envs()`.
-        horizon: steps until an episode is truncated; by default the variant's.
-        variant: whose definition: for most, where papers differ, "l2l" (learn2learn), "promp" or "pearl".
-        backend: brax's physics, for environments with a body: "spring", "positional", "generalized" or "mjx".
-        **options: other arguments of the environment's class.
+        name: one of `list_envs()`. Underscores and capitals are accepted.
+        horizon: number of steps after which an episode is truncated, by default that of the variant.
+        variant: the definition to use, where papers differ. For most environments these are `"l2l"` (learn2learn),
+            `"promp"` and `"pearl"`, see `describe(name).variants`.
+        backend: simulator of brax, for environments with a body: `"spring"`, `"positional"`, `"generalized"` or
+            `"mjx"`.
+        **options: other options of the environment, see `describe(name).options`.
 
     Returns:
         The environment.
 
     Raises:
+        ModuleNotFoundError: if the environment needs brax, which is not installed.
         ValueError: if there is no such environment, variant, backend or option.
 
     Example:
@@ -91,7 +144,7 @@ def make(
         >>> make("bandit-bernoulli", arms=3, horizon=50).action_size
         3
     """
-    check_choice("name", name, list_envs())
+    name = _find(name)
     build, variants = _REGISTRY[name]
     given = {"horizon": horizon, "backend": backend}
     options |= {key: value for key, value in given.items() if value is not None}
@@ -101,8 +154,70 @@ def make(
         options = {**variants[variant], **options}
     elif variant is not None:
         raise ValueError(f"{name!r} has no variants, got variant={variant!r}")
-    known = [field.name for field in dataclasses.fields(build)]
-    for key in options:
-        if key not in known:
-            raise ValueError(f"{name!r} has no option {key!r}: it has {', '.join(known)}")
-    return build(**options)
+    _check_options(name, build, options)
+    env = build(**options)
+    if isinstance(env, BodyEnv):
+        check_brax(name)
+    return env
+
+
+def _find(name: Any) -> str:
+    """Returns the registered name that is meant by `name`, which may differ in hyphens, underscores and capitals."""
+    by_letters = {_letters(known): known for known in _REGISTRY}
+    letters = _letters(str(name))
+    try:
+        check_choice("name", by_letters.get(letters, name), list_envs())
+    except ValueError as error:
+        near = [repr(by_letters[key]) for key in difflib.get_close_matches(letters, by_letters, n=2)]
+        raise ValueError(f"{error}. Did you mean {' or '.join(near)}?" if near else str(error)) from None
+    return by_letters[letters]
+
+
+def _letters(name: str) -> str:
+    """Returns a name without hyphens, underscores and capitals."""
+    return name.strip().lower().replace("-", "").replace("_", "")
+
+
+def _options(build: Callable[..., BaseEnv]) -> dict[str, Any]:
+    """Returns the arguments of a class or function with their defaults."""
+    return {name: parameter.default for name, parameter in inspect.signature(build).parameters.items()}
+
+
+def _check_options(name: str, build: Callable[..., BaseEnv], options: Mapping[str, Any]) -> None:
+    """Raises ValueError if an environment does not have one of the options."""
+    known = _options(build)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name!r} has no option {option!r}: it has {', '.join(known)}")
+
+
+_CORNERS = {"goals": "corners", "size": 2.0, "start": 0.2, "max_step": 0.2, "tolerance": 0.0}
+_PARTICLES = {
+    "l2l": {},
+    "promp": {**_CORNERS, "reward": "distance"},
+    "promp-sparse": {**_CORNERS, "reward": "progress"},
+    "pearl": {"horizon": 20, "goals": "half-circle", "size": 1.0, "reward": "radius", "tolerance": 0.0},
+}
+_DIRECTIONS = {"l2l": {}, "promp": {"see_torso": False}, "pearl": {"horizon": 200}}
+_VELOCITIES = {
+    "promp": {"see_torso": False},
+    "pearl": {"horizon": 200},
+    "maml": {"horizon": 200, "max_velocity": 2.0},
+}
+_RUNNING_ANT = {"l2l": {}, "pearl": {"horizon": 200, "min_height": 0.2}}
+
+register("particles2d", Particles2D, _PARTICLES)
+register("bandit-bernoulli", BernoulliBandit)
+register("bandit-gaussian", GaussianBandit)
+register("tabular", TabularMDP)
+register("pendulum", Pendulum)
+register("cartpole", CartPole)
+register("half-cheetah-forward-backward", HalfCheetahForwardBackward, _DIRECTIONS)
+register("half-cheetah-velocity", HalfCheetahVelocity, _VELOCITIES)
+register("ant-forward-backward", AntForwardBackward, _RUNNING_ANT)
+register("ant-direction", AntDirection, _RUNNING_ANT)
+register("ant-goal", AntGoal, {"promp": {}, "pearl": {"horizon": 200}})
+register("humanoid-forward-backward", HumanoidForwardBackward)
+register("humanoid-direction", HumanoidDirection)
+register("walker2d-params", Walker2DRandomParams)
+register("hopper-params", HopperRandomParams)

@@ -1,7 +1,7 @@
-"""Pictures of episodes: a page on which a body moves, and videos.
+"""Pictures of episodes: an interactive page that shows a moving body, and videos.
 
-Bodies are made of spheres and capsules. Seen from afar, both are strokes with round ends: that is all there is to draw,
-here with Pillow and on the page with a canvas, the farthest first.
+Bodies are made of spheres and capsules. In a parallel projection both are strokes with round ends. They are drawn from
+back to front, here with Pillow and on the page with a canvas.
 """
 
 import json
@@ -14,29 +14,31 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta._checks import check_choice, check_number
+from jaxmeta._checks import check_choice, check_positive
 from jaxmeta.envs._brax import Physics
 from jaxmeta.envs._meta_env import MetaEnv, State
+from jaxmeta.envs._page import PAGE
 
 _SPHERE, _CAPSULE = 2, 3  # mujoco.mjtGeom
-_AZIMUTH, _ELEVATION = 0.35, 0.25  # of the camera, which at 0 looks along y; radians
-_MIDDLE, _REACH = 0.6, 1.4  # height of the picture's middle, and half of what it shows; metres
+_AZIMUTH, _ELEVATION = 0.35, 0.25  # of the camera, in radians; at 0 it looks along y
+_MIDDLE, _REACH = 0.6, 1.4  # height of the picture's middle, and half the height that it shows, in meters
 _SIZE = 320, 240
-_FLOOR = 6  # lines on each side of the body, a metre apart
+_FLOOR = 6  # lines on each side of the body, one meter apart
 
 
 def save_html(env: MetaEnv, states: State, path: str | os.PathLike[str]) -> None:
-    """Save an episode of a body as a page that plays it in real time; drag it to turn the camera.
+    """Saves an episode of a body as a web page that plays it in real time.
 
-    The page is one file and needs no network.
+    You can drag the picture to turn the camera. The page is one file and needs no network.
 
     Args:
         env: an environment with a body, such as `HalfCheetahForwardBackward`.
-        states: of the episode, stacked on the first axis, as `jax.lax.scan` stacks them. Those after its end are left
-            out.
-        path: of the page.
+        states: states of the episode, stacked on the first axis, as `jax.lax.scan` stacks them. States after the end of
+            the episode are left out.
+        path: path of the page.
 
     Raises:
+        ModuleNotFoundError: if brax is not installed.
         ValueError: if the environment has no body, or the states are not those of one episode.
 
     Example:
@@ -64,24 +66,26 @@ def save_html(env: MetaEnv, states: State, path: str | os.PathLike[str]) -> None
         "color": [f"rgb{color}" for color in capsules.color],
         "camera": [_AZIMUTH, _ELEVATION, _MIDDLE, _REACH, _FLOOR],
     }
-    page = _PAGE.replace("TITLE", type(env).__name__).replace("DATA", json.dumps(data, separators=(",", ":")))
+    page = PAGE.replace("TITLE", type(env).__name__).replace("DATA", json.dumps(data, separators=(",", ":")))
     Path(path).write_text(page, encoding="utf-8")
 
 
 def save_video(env: MetaEnv, states: State, path: str | os.PathLike[str], *, frames_per_second: float = 20.0) -> None:
-    """Save an episode of an environment with a method `render`, as all with a body have it, as a GIF or an MP4.
+    """Saves an episode as a GIF or an MP4, for environments with a method `render`.
+
+    All environments with a body have this method.
 
     Args:
         env: the environment.
-        states: of the episode, stacked on the first axis, as `jax.lax.scan` stacks them. Those after its end are left
-            out.
-        path: of the video, ending in ".gif" or ".mp4"; the latter needs the program ffmpeg.
-        frames_per_second: states shown per second, at most 50; half-cheetahs and ants run in real time at 20.
+        states: states of the episode, stacked on the first axis, as `jax.lax.scan` stacks them. States after the end of
+            the episode are left out.
+        path: path of the video, which ends in `.gif` or `.mp4`. An MP4 needs the program ffmpeg.
+        frames_per_second: number of states per second, at most 50. Half-cheetahs and ants run in real time at 20.
 
     Raises:
         ValueError: if the environment cannot be drawn, the states are not those of one episode, `path` has another
-            ending, or `frames_per_second` is not in (0, 50].
-        RuntimeError: if there is no ffmpeg, or it fails.
+            ending, or `frames_per_second` is out of range.
+        RuntimeError: if ffmpeg is missing or fails.
 
     Example:
         >>> from jaxmeta import envs
@@ -92,9 +96,9 @@ def save_video(env: MetaEnv, states: State, path: str | os.PathLike[str], *, fra
         >>> _, states = jax.lax.scan(step, env.reset(jax.random.key(0)), length=5)
         >>> save_video(env, states, "particle.gif", frames_per_second=5)
     """
-    check_number(frames_per_second=frames_per_second)
-    if not 0 < frames_per_second <= 50:
-        raise ValueError(f"frames_per_second must be in (0, 50], got {frames_per_second}")
+    check_positive(frames_per_second=frames_per_second)
+    if frames_per_second > 50:
+        raise ValueError(f"frames_per_second must be at most 50, got {frames_per_second}")
     check_choice("the ending of path", Path(path).suffix, (".gif", ".mp4"))
     render = getattr(env, "render", None)
     if render is None:
@@ -115,10 +119,10 @@ def _write_gif(frames: np.ndarray, path: Path, frames_per_second: float) -> None
 def _write_mp4(frames: np.ndarray, path: Path, frames_per_second: float) -> None:
     program = shutil.which("ffmpeg")
     if program is None:
-        raise RuntimeError("an MP4 needs ffmpeg, which is not on the PATH: install it, or save a .gif")
+        raise RuntimeError("an MP4 needs ffmpeg, which is not on the PATH. Install it, or save a .gif")
     height, width = frames.shape[1:3]
     given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{frames_per_second}", "-i", "-"]
-    # Players want pixels of this format, of which there must be an even number along each axis.
+    # Video players need this pixel format, which in turn needs an even number of pixels along each axis.
     made = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", str(path)]
     done = subprocess.run(
         [program, "-y", "-loglevel", "error", *given, *made], input=frames.tobytes(), capture_output=True
@@ -128,10 +132,10 @@ def _write_mp4(frames: np.ndarray, path: Path, frames_per_second: float) -> None
 
 
 def draw_body(physics: Physics, state: State) -> np.ndarray:
-    """Draw a body from where the page's camera stands at first, `[240, 320, 3]` of uint8."""
+    """Draws a body from the initial view of the page, as an image `[240, 320, 3]` of uint8."""
     from PIL import Image, ImageDraw
 
-    fine = 3  # pixels for one along each axis, for smooth edges
+    fine = 3  # oversampling along each axis, for smooth edges
     width, height = fine * _SIZE[0], fine * _SIZE[1]
     scale = height / (2 * _REACH)
     right = np.array([np.cos(_AZIMUTH), np.sin(_AZIMUTH), 0])
@@ -142,7 +146,7 @@ def draw_body(physics: Physics, state: State) -> np.ndarray:
     draw = ImageDraw.Draw(image)
 
     def project(ends: np.ndarray) -> np.ndarray:
-        """Pixels to the right and downwards, and depth."""
+        """Returns pixels to the right and downwards, and the depth."""
         return scale * (ends - [*body, _MIDDLE]) @ camera.T + [width / 2, height / 2, 0]
 
     def stroke(ends: np.ndarray, radius: float, color: tuple[int, ...]) -> None:
@@ -162,15 +166,20 @@ def draw_body(physics: Physics, state: State) -> np.ndarray:
 
 
 class _Capsules(NamedTuple):
-    """The `G` parts of a body that are drawn; a sphere is a capsule of no length."""
+    """The `G` parts of a body that are drawn, where a sphere is a capsule of length 0."""
 
-    link: np.ndarray  # that it is fixed to, -1 for the world, [G]
-    ends: np.ndarray  # of its axis, in the link's frame, [G, 2, 3]
-    radius: np.ndarray  # [G]
+    link: np.ndarray
+    """Index of the link that the part is fixed to, -1 for the world, `[G]`."""
+    ends: np.ndarray
+    """Ends of the axis, in the link's frame, `[G, 2, 3]`."""
+    radius: np.ndarray
+    """Radius, `[G]`."""
     color: list[tuple[int, ...]]
+    """Red, green and blue from 0 to 255."""
 
 
 def _capsules(physics: Physics) -> _Capsules:
+    """Returns the spheres and capsules of a body."""
     model = physics.system.mj_model
     drawn = np.isin(model.geom_type, (_SPHERE, _CAPSULE))
     size = model.geom_size[drawn]
@@ -186,26 +195,26 @@ def _capsules(physics: Physics) -> _Capsules:
 
 
 def _place(capsules: _Capsules, state: State) -> np.ndarray:
-    """The ends where the links are, `[G, 2, 3]`."""
+    """Returns the ends of the capsules in a state, `[G, 2, 3]`."""
     links = state.pipeline_state.x
-    position = np.append(links.pos, np.zeros((1, 3)), axis=0)  # the world's, found at -1, is last
+    position = np.append(links.pos, np.zeros((1, 3)), axis=0)  # the last one, at index -1, is that of the world
     rotation = np.append(links.rot, [[1, 0, 0, 0]], axis=0)
     return _rotate(rotation[capsules.link][:, None], capsules.ends) + position[capsules.link][:, None]
 
 
 def _rotate(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Rotate `[..., 3]` by unit quaternions `[..., 4]`, real part first."""
+    """Rotates vectors `[..., 3]` by unit quaternions `[..., 4]`, whose real part comes first."""
     real, imaginary = quaternion[..., :1], np.broadcast_to(quaternion[..., 1:], vector.shape)
     return vector + 2 * np.cross(imaginary, np.cross(imaginary, vector) + real * vector)
 
 
 def _body(state: State) -> np.ndarray:
-    """Where the torso is above, `[2]`."""
+    """Returns the position of the torso on the plane, `[2]`."""
     return state.pipeline_state.x.pos[0, :2]
 
 
 def _floor(body: np.ndarray) -> np.ndarray:
-    """Lines of the floor around a body, on whole metres, `[lines, 2, 3]`."""
+    """Returns the floor's lines around a body, at whole meters, `[lines, 2, 3]`."""
     x, y = np.round(body)
     steps = range(-_FLOOR, _FLOOR + 1)
     along_y = [[[x + i, y - _FLOOR, 0], [x + i, y + _FLOOR, 0]] for i in steps]
@@ -214,85 +223,9 @@ def _floor(body: np.ndarray) -> np.ndarray:
 
 
 def _episode(states: State) -> list[State]:
-    """The states of one episode until its end, as numpy arrays."""
+    """Returns the states of one episode until its end, as NumPy arrays."""
     if np.ndim(states.obs) != 2:
-        raise ValueError(f"states must be those of one episode, stacked; got observations {np.shape(states.obs)}")
+        raise ValueError(f"states must be those of one episode, stacked, got observations {np.shape(states.obs)}")
     states = jax.device_get(states)
     length = int(np.argmax(np.append(states.done, 1) > 0)) + 1
     return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(min(length, len(states.obs)))]
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>TITLE</title>
-<style>
-body { margin: 0; font: 15px sans-serif; }
-canvas { display: block; width: 100vw; height: calc(100vh - 44px); cursor: grab; touch-action: none; }
-form { display: flex; gap: 12px; align-items: center; height: 44px; padding: 0 12px; }
-input { flex: 1; }
-</style>
-<canvas></canvas>
-<form><button type="button">Pause</button><input type="range" value="0" aria-label="step"><output></output></form>
-<script>
-const data = DATA;
-const canvas = document.querySelector("canvas"), button = document.querySelector("button");
-const slider = document.querySelector("input"), output = document.querySelector("output");
-const steps = data.ends.length, context = canvas.getContext("2d");
-let [azimuth, elevation, middle, reach, floor] = data.camera;
-let time = 0, last = null, playing = true;
-slider.max = steps - 1;
-
-function draw() {
-  const step = Math.min(Math.floor(time / data.seconds), steps - 1), [x, y] = data.body[step];
-  const width = canvas.width = canvas.clientWidth * devicePixelRatio;
-  const height = canvas.height = canvas.clientHeight * devicePixelRatio;
-  const scale = Math.min(height, width) / (2 * reach);
-  const [ca, sa, ce, se] = [Math.cos(azimuth), Math.sin(azimuth), Math.cos(elevation), Math.sin(elevation)];
-  const project = ([px, py, pz]) => {  // pixels to the right and downwards, and depth
-    const right = ca * (px - x) + sa * (py - y), back = ca * (py - y) - sa * (px - x), up = pz - middle;
-    return [width / 2 + scale * right, height / 2 - scale * (ce * up + se * back), ce * back - se * up];
-  };
-  const stroke = ([start, end], thickness, color) => {
-    context.beginPath();
-    context.moveTo(start[0], start[1]);
-    context.lineTo(end[0], end[1]);
-    context.lineWidth = thickness;
-    context.strokeStyle = color;
-    context.stroke();
-  };
-  context.lineCap = "round";
-  for (let i = -floor; i <= floor; i++) {
-    const u = Math.round(x), v = Math.round(y);
-    stroke([[u + i, v - floor, 0], [u + i, v + floor, 0]].map(project), devicePixelRatio, "#ddd");
-    stroke([[u - floor, v + i, 0], [u + floor, v + i, 0]].map(project), devicePixelRatio, "#ddd");
-  }
-  const parts = data.ends[step].map((ends, i) => [ends.map(project), 2 * scale * data.radius[i], data.color[i]]);
-  parts.sort(([p], [q]) => q[0][2] + q[1][2] - p[0][2] - p[1][2]);
-  for (const [ends, thickness, color] of parts) {
-    stroke(ends, thickness + 2 * devicePixelRatio, "#222");
-    stroke(ends, thickness, color);
-  }
-  slider.value = step;
-  output.value = `${(step * data.seconds).toFixed(2)} s, return ${data.returns[step].toFixed(2)}`;
-}
-
-function tick(now) {
-  if (playing && last !== null) time = (time + (now - last) / 1000) % (steps * data.seconds);
-  last = now;
-  draw();
-  requestAnimationFrame(tick);
-}
-
-function play(on) { playing = on; button.textContent = on ? "Pause" : "Play"; }
-button.onclick = () => play(!playing);
-slider.oninput = () => { play(false); time = (Number(slider.value) + 0.5) * data.seconds; };
-canvas.onpointermove = (event) => {
-  if (!event.buttons) return;
-  azimuth -= event.movementX / 150;
-  elevation = Math.max(0, Math.min(Math.PI / 2, elevation + event.movementY / 150));
-};
-requestAnimationFrame(tick);
-</script>
-</html>
-"""

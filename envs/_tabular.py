@@ -1,26 +1,27 @@
-"""Random Markov decision processes with few states."""
+"""TabularMDP: random Markov decision processes with few states."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_integer, check_number
+from jaxmeta._checks import check_integer, check_not_negative
 from jaxmeta._types import PyTree
 from jaxmeta.envs._base import BaseEnv, Outcome
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TabularMDP(BaseEnv):
-    """Random Markov decision processes; an observation is the state, one-hot `[states]`.
+    """Random Markov decision process with few states.
 
     The task is `{"transitions": [states, actions, states], "rewards": [states, actions]}`: the probabilities of the
-    next state, from a flat Dirichlet distribution, and the mean rewards, from N(1, 1). Episodes start in state 0.
+    next state, from a flat Dirichlet distribution, and the mean rewards, from N(1, 1). Episodes start in state 0. An
+    observation is the state, one-hot `[states]`.
 
     Args:
-        horizon: steps until an episode is truncated.
-        states: how many states.
-        actions: how many actions.
+        horizon: number of steps after which an episode is truncated.
+        states: number of states.
+        actions: number of actions.
         noise: standard deviation of a reward around its mean.
 
     Example:
@@ -31,7 +32,11 @@ class TabularMDP(BaseEnv):
         [0. 1.] 5.0
 
     References:
-        Duan et al. 2016, https://arxiv.org/abs/1611.02779; Osband et al. 2013, https://arxiv.org/abs/1306.0940
+        Duan, Schulman, Chen, Bartlett, Sutskever & Abbeel, *RL^2: Fast Reinforcement Learning via Slow Reinforcement
+        Learning*, 2016, https://arxiv.org/abs/1611.02779
+
+        Osband, Russo & Van Roy, *(More) Efficient Reinforcement Learning via Posterior Sampling*, NeurIPS 2013,
+        https://arxiv.org/abs/1306.0940
     """
 
     horizon: int = 10
@@ -42,25 +47,25 @@ class TabularMDP(BaseEnv):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_integer(states=self.states, actions=self.actions)
-        check_number(noise=self.noise)
+        check_not_negative(noise=self.noise)
 
     @property
     def observation_size(self) -> int:
-        """The states."""
+        """Length of an observation, the number of states."""
         return self.states
 
     @property
     def action_size(self) -> int:
-        """The actions."""
+        """Number of actions."""
         return self.actions
 
     @property
     def discrete(self) -> bool:
-        """An action is its index."""
+        """Flag of discrete actions."""
         return True
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
-        """Draw transitions and rewards."""
+        """Draws transition probabilities and mean rewards."""
         key_transitions, key_rewards = jax.random.split(key)
         weights = jax.random.exponential(key_transitions, (self.states, self.actions, self.states))
         return {
@@ -69,12 +74,12 @@ class TabularMDP(BaseEnv):
         }
 
     def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
-        """Start in state 0."""
+        """Starts an episode in state 0."""
         start = jnp.zeros((), int)
         return (key, start), self._observe(start)
 
     def move(self, pipeline_state: PyTree, action: jax.Array, task: PyTree) -> Outcome:
-        """Draw the next state and the reward."""
+        """Draws the next state and the reward."""
         key, state = pipeline_state
         key, key_state, key_reward = jax.random.split(key, 3)
         reward = task["rewards"][state, action] + self.noise * jax.random.normal(key_reward)

@@ -1,179 +1,134 @@
 """The command line: `jaxmeta train`, `jaxmeta evaluate`, `jaxmeta list`."""
 
 import argparse
-import ast
 import contextlib
-import dataclasses
-import inspect
+import difflib
 import logging
 import signal
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
 from jaxmeta._cost import Cost
 from jaxmeta._parallel import task_mesh
-from jaxmeta.runs import POLICY_RECIPES, RECIPES, Experiment, RLExperiment, Run, kind_of, with_options
+from jaxmeta.catalog import GROUPS, Option
+from jaxmeta.runs import (
+    OPTIONS,
+    Experiment,
+    default_of,
+    describe,
+    evaluate_run,
+    headline,
+    load_module,
+    overview,
+    versions,
+)
+from jaxmeta.runs import show as shown
 from jaxmeta.training import on_sigterm
 
-# How `jaxmeta train --help` shows the fields of an Experiment and of an RLExperiment.
-_GROUPS = {
-    "tasks": (
-        "benchmark",
-        "split",
-        "ways",
-        "train_ways",
-        "shots",
-        "train_shots",
-        "queries",
-        "test_queries",
-        "test_rotations",
-    ),
-    "environments": ("variant", "horizon", "backend", "episodes"),
-    "model": ("model", "norm", "hidden", "dtype"),
-    "learner (what is not given takes the value of the learner's paper)": (
-        "learner",
-        "steps",
-        "test_steps",
-        "inner_rate",
-        "context_size",
-        "proximal",
-        "inner_batch",
-        "test_inner_batch",
-        "meta_gradient",
-        "remat",
-        "outer_rate",
-        "outer_schedule",
-        "clip",
-        "num_tasks",
-    ),
-    "run": ("iterations", "validate_every", "validation_tasks", "test_tasks", "batch_size", "skip_nonfinite", "seed"),
-}
-
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
+_TYPES = {int: "N", float: "X", str: "NAME"}
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one line, no abbreviated options."""
+    """A parser with errors in one line, suggestions, and no abbreviated options."""
 
     def __init__(self, **options: Any):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {message}{_hint(message)} (see {self.prog} --help)\n")
+
+
+def _hint(message: str) -> str:
+    """A suggestion for an option or a command that does not exist."""
+    if not message.startswith("unrecognized arguments: --"):
+        return ""
+    word = message.split()[2].split("=")[0].lstrip("-").replace("_", "-")
+    names = {alias: o.flag for o in OPTIONS.values() for alias in (*o.known_as, o.flag.lstrip("-"))}
+    near = [word] if word in names else difflib.get_close_matches(word, list(names), n=1)
+    return f". Did you mean {names[near[0]]}?" if near else ""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="jaxmeta", usage="jaxmeta COMMAND [options]", description="Meta-learning for JAX.")
-    commands = parser.add_subparsers(prog="jaxmeta", title="commands", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="store_true", help="Show the versions of jaxmeta and JAX, and the device.")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(prog="jaxmeta", title="commands", metavar="COMMAND")
 
     train = _command(commands, "train", _train, "Meta-train, test, and write a report.")
-    train.epilog = "Run the same command again to go on with a run that was cut short."
-    docs = {**_field_docs(RLExperiment), **_field_docs(Experiment), **_field_docs(Run)}
-    hints = {**get_type_hints(RLExperiment), **get_type_hints(Experiment)}
-    for title, names in _GROUPS.items():
+    train.epilog = (
+        "A default 'by learner' (model, benchmark ...) is that of `jaxmeta list NAME`. An option that does not apply is "
+        "an error. Run the same command again to resume a run that was interrupted."
+    )
+    for title in GROUPS:
         group = train.add_argument_group(title)
-        for name in names:
-            kind, allowed = kind_of(hints[name])
-            flag, text = "--" + name.replace("_", "-"), (docs[name] + _shown_default(name)).replace("%", "%%")
-            if kind is bool:
-                group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
-                continue
-            group.add_argument(
-                flag,
-                type=kind,
-                choices=allowed or None,
-                default=argparse.SUPPRESS,
-                metavar=None if allowed else {int: "N", float: "X"}.get(kind, "NAME"),
-                help=text,
-            )
+        for option in (option for option in OPTIONS.values() if option.group == title):
+            _add(group, option)
     files = train.add_argument_group("files")
-    files.add_argument("--folder", type=Path, help="Where the results go; runs/<what is run> if not given.")
+    files.add_argument("--folder", type=Path, help="Folder of the run; runs/<benchmark>-<learner>-... if not given.")
     files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
     where = train.add_argument_group("devices")
-    where.add_argument(
-        "--devices", type=int, metavar="N", help="Divide the tasks over N devices [1; with several processes all]."
-    )
-    where.add_argument("--distributed", action="store_true", help="One of several processes, as the cluster says.")
-    where.add_argument("--coordinator", metavar="HOST:PORT", help="One of several processes; where the first one is.")
-    where.add_argument("--num-processes", type=int, metavar="N", help="How many there are, with --coordinator.")
-    where.add_argument("--process-id", type=int, metavar="N", help="Which one this is, from 0, with --coordinator.")
-    where.add_argument("--estimate", action="store_true", help="Say what an update costs, and do not run.")
+    where.add_argument("--devices", type=int, metavar="N", help="Devices to divide the tasks over [1].")
+    where.add_argument("--distributed", action="store_true", help="This is one of several processes of a cluster.")
+    where.add_argument("--coordinator", metavar="HOST:PORT", help="Address of the first of several processes.")
+    where.add_argument("--num-processes", type=int, metavar="N", help="Number of processes, with --coordinator.")
+    where.add_argument("--process-id", type=int, metavar="N", help="Number of this process, with --coordinator.")
+    where.add_argument("--estimate", action="store_true", help="Show the cost of an update, and do not run.")
 
-    test = _command(commands, "evaluate", _evaluate, "Test the best meta-parameters of a run again.")
-    test.add_argument("folder", type=Path, help="The run's folder.")
+    test = _command(commands, "evaluate", _evaluate, "Test the best meta-parameters of a run again.", "FOLDER ")
+    test.add_argument("folder", type=Path, help="Folder of the run.")
     test.add_argument("--num-tasks", type=int, metavar="N", help="Test tasks, if not as many as in the run.")
     test.add_argument("--ways", type=int, metavar="N", help="Classes per task, if not the run's.")
     test.add_argument("--test-steps", type=int, metavar="N", help="Inner steps, if not the run's.")
     test.add_argument("--test-queries", type=int, metavar="N", help="Query examples per class, if not the run's.")
-    test.add_argument(
-        "--test-rotations",
-        action=argparse.BooleanOptionalAction,
-        help="Turned characters are classes of their own (Omniglot), if not as in the run.",
-    )
+    rotations = "Rotated characters are classes of their own (Omniglot), if not as in the run."
+    test.add_argument("--test-rotations", action=argparse.BooleanOptionalAction, help=rotations)
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
 
-    _command(commands, "list", _list, "List the benchmarks, learners and models.")
+    about = _command(commands, "list", _list, "List the benchmarks, learners, models and meta-gradients.", "[NAME] ")
+    about.add_argument("name", nargs="?", metavar="NAME", help="Show all about one of them.")
     return parser
 
 
-def _command(commands: Any, name: str, run: Any, help: str) -> argparse.ArgumentParser:
-    usage = f"jaxmeta {name} {'FOLDER ' if name == 'evaluate' else ''}[options]"
-    parser = commands.add_parser(name, help=help, description=help, usage=usage)
+def _add(group: Any, option: Option) -> None:
+    text = f"{option.help} [{default_of(option)}]".replace("%", "%%")
+    if option.type is bool:
+        group.add_argument(option.flag, action="store_true", default=argparse.SUPPRESS, help=text)
+        return
+    metavar = f"{{{','.join(option.choices)}}}" if option.choices else _TYPES[option.type]
+    group.add_argument(option.flag, type=option.type, default=argparse.SUPPRESS, metavar=metavar, help=text)
+
+
+def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "") -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help, description=help, usage=f"jaxmeta {name} {arguments}[options]")
+    module = "Python file or module that registers learners, models, benchmarks or environments of your own."
+    parser.add_argument("--module", action="append", default=[], metavar="FILE", help=module)
     parser.set_defaults(run=run)
     return parser
 
 
-def _shown_default(name: str) -> str:
-    """The default of an option in brackets, and that for environments if it is another."""
-    both = [
-        next((f.default for f in dataclasses.fields(run) if f.name == name), None) for run in (Experiment, RLExperiment)
-    ]
-    shown = [default for default in both if default is not None and default is not False]
-    if len(set(shown)) == 2:
-        return f" [{shown[0]}; environments: {shown[1]}]"
-    return f" [{shown[0]}]" if shown else ""
-
-
-def _field_docs(run: type[Run]) -> dict[str, str]:
-    """The docstring below each field of a run's class."""
-    (definition,) = ast.parse(inspect.getsource(run)).body
-    assert isinstance(definition, ast.ClassDef)
-    return {
-        field.target.id: " ".join(doc.value.value.split())
-        for field, doc in pairwise(definition.body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(doc, ast.Expr)
-        and isinstance(doc.value, ast.Constant)
-        and isinstance(doc.value.value, str)
-    }
-
-
 def _train(folder: Path | None, root: Path | None, download: bool, estimate: bool, **options: Any) -> None:
-    from jaxmeta.runs import headline, run_type
-
     mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
-    benchmark = {"benchmark": options.pop("benchmark")} if "benchmark" in options else {}
-    experiment = with_options(run_type(benchmark.get("benchmark"))(**benchmark), options).resolve()
+    experiment = Experiment(**options)
+    settings = experiment.resolve()
     if estimate:
-        _say(_describe(experiment.build(root, download).estimate(mesh)))
+        _say(_describe_cost(experiment.build(root, download).estimate(mesh)))
         return
     folder = folder or experiment.default_folder()
-    _say(f"{experiment.learner} on {experiment.benchmark}, results go to {folder}")
+    _say(f"{settings.learner} on {settings.benchmark}, results go to {folder}")
     result = experiment.run(folder, root=root, download=download, mesh=mesh)
-    _say(headline(result))
+    _say(headline(result.settings, result.test))
     _say(f"report: {folder / 'report.md'}\nplot:   {folder / 'curve.png'}")
 
 
 def _mesh(
     devices: int | None, distributed: bool, coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> Any:
-    """The devices that were asked for: none for one device."""
+    """Returns the requested devices, or None for one device."""
     import jax
 
     if coordinator is None and (num_processes, process_id) != (None, None):
@@ -185,12 +140,12 @@ def _mesh(
     elif devices is None:
         return None
     elif devices > 1:
-        with contextlib.suppress(RuntimeError):  # JAX runs already; on a CPU, as many devices as are asked for
+        with contextlib.suppress(RuntimeError):  # JAX runs already; on a CPU, as many devices as requested
             jax.config.update("jax_num_cpu_devices", devices)
     return task_mesh(devices)
 
 
-def _describe(cost: Cost) -> str:
+def _describe_cost(cost: Cost) -> str:
     memory, arguments = (f"{size / 2**20:.3g} MiB" for size in (cost.temporary_bytes, cost.argument_bytes))
     return (
         f"an outer update needs {memory} beside its arguments' {arguments} on each device, and compiles in "
@@ -199,34 +154,29 @@ def _describe(cost: Cost) -> str:
 
 
 def _evaluate(folder: Path, **options: Any) -> None:
-    from jaxmeta.runs import evaluate_run, show
-
     for name, summary in evaluate_run(folder, **options).items():
-        _say(
-            f"test {name} {show(name, summary)} ({summary.num_tasks} tasks, 95 % interval; median {summary.median:.4f})"
-        )
+        facts = f"{summary.num_tasks} tasks, 95 % interval; median {summary.median:.4f}"
+        _say(f"test {name} {shown(name, summary)} ({facts})")
 
 
-def _list() -> None:
-    from jaxmeta import algorithms, data, envs, models, rl
-
-    def first_line(thing: object) -> str:
-        return (inspect.getdoc(thing) or "").splitlines()[0]
-
-    networks = {"cnn": models.OmniglotCNN, "cnn4": models.CNN4, "fc": models.OmniglotFC, "mlp": models.MLP}
-    tables = {
-        "benchmarks (--benchmark)": {name: data.describe_tasksets(name).about for name in data.list_tasksets()},
-        "learners (--learner)": {name: first_line(getattr(algorithms, name.replace("-", "_"))) for name in RECIPES},
-        "environments (--benchmark)": {name: first_line(type(envs.make(name))) for name in envs.list_envs()},
-        "learners in environments (--learner)": {
-            name: first_line(getattr(rl, name.replace("-", "_"))) for name in POLICY_RECIPES
-        },
-        "models (--model)": {name: first_line(network) for name, network in networks.items()},
-    }
-    for title, lines in tables.items():
+def _list(name: str | None) -> None:
+    if name is not None:
+        _say(describe(name))
+        return
+    for title, lines in overview().items():
         _say(title)
-        for name, line in lines.items():
-            _say(f"  {name:26s} {line}")
+        for each, line in lines.items():
+            _say(f"  {each:29s} {line}")
+    _say("\njaxmeta list NAME shows the paper, the options with their defaults, and the files of one of them.")
+
+
+def _show_versions() -> None:
+    import jax
+
+    found = versions()
+    device = jax.devices()[0]
+    _say(f"jaxmeta {found['jaxmeta']}, jax {found['jax']}, jaxlib {found['jaxlib']}, Python {sys.version.split()[0]}")
+    _say(f"{jax.device_count()} x {device.device_kind} ({device.platform})")
 
 
 def _say(text: str) -> None:
@@ -239,7 +189,7 @@ def _say(text: str) -> None:
 
 
 class _Terminated(BaseException):
-    """SIGTERM came; a run saves before it gets here."""
+    """SIGTERM came. A run saves before this is raised."""
 
 
 def _terminate(*_: object) -> None:
@@ -247,22 +197,28 @@ def _terminate(*_: object) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status."""
-    for name in ("absl", "asyncio"):  # what orbax says of a damaged checkpoint; our error says it in one line
+    """Runs one command and returns the exit status."""
+    for name in ("absl", "asyncio"):  # orbax logs damaged checkpoints there; our error says it in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    options = vars(_parser().parse_args(arguments))
-    run = options.pop("run")
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    run, version = options.pop("run"), options.pop("version")
     try:
+        if version or run is None:
+            _show_versions() if version else parser.print_help()
+            return 0
+        for module in options.pop("module"):
+            load_module(module)
         with on_sigterm(_terminate):
             run(**options)
     except _Terminated:
-        sys.stderr.write("jaxmeta: stopped by SIGTERM; run the same command again to go on from where it was\n")
+        sys.stderr.write("jaxmeta: stopped by SIGTERM; run the same command again to resume\n")
         return 128 + signal.SIGTERM
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
         sys.stderr.write(f"jaxmeta: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("jaxmeta: stopped; run the same command again to go on from where it was\n")
+        sys.stderr.write("jaxmeta: stopped; run the same command again to resume\n")
         return 130
     return 0
 

@@ -156,18 +156,36 @@ def test_normalize():
     assert normalize(IMAGES.astype(jnp.bfloat16), mean, std).dtype == jnp.bfloat16
 
 
+def test_strengths_may_be_traced():
+    """A sweep of a strength under `vmap` gives what each number gives alone."""
+    images, labels, values = IMAGES[:4], SOFT[:4], (0.1, 0.5, 1.5)
+
+    def all_of(value):
+        jittered = color_jitter(KEY, images, value, contrast=value, saturation=value)
+        return jittered, mixup(KEY, images, labels, value), cutmix(KEY, images, labels, value)
+
+    swept = jax.vmap(all_of)(jnp.array(values))
+    for i, value in enumerate(values):
+        single = jax.tree.map(lambda leaf, i=i: leaf[i], swept)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), single, all_of(value))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (partial(random_crop, KEY, IMAGES, 0), ValueError, "padding must be a positive integer, got 0"),
+        (partial(random_crop, KEY, IMAGES, 0), ValueError, "padding must be an integer of at least 1, got 0"),
         (partial(random_crop, KEY, IMAGES[0]), ValueError, r"shape \[n, H, W, C\], got \(6, 5, 3\)"),
         (partial(random_flip, KEY, SOFT), ValueError, r"shape \[n, H, W, C\]"),
         (partial(cutout, KEY, IMAGES, -1), ValueError, "size must be"),
-        (partial(color_jitter, KEY, IMAGES, contrast=-1), ValueError, "contrast must be at least 0, got -1"),
+        (
+            partial(color_jitter, KEY, IMAGES, contrast=-1),
+            ValueError,
+            "contrast must be a number of at least 0",
+        ),
         (partial(color_jitter, KEY, IMAGES[..., :2]), ValueError, "1 or 3 channels"),
         (partial(color_jitter, KEY, IMAGES.astype(jnp.uint8)), TypeError, "images must be floats, got uint8"),
         (partial(normalize, IMAGES.astype(jnp.uint8), 0, 1), TypeError, "images must be floats"),
-        (partial(mixup, KEY, IMAGES, SOFT, 0), ValueError, "alpha must be positive, got 0"),
+        (partial(mixup, KEY, IMAGES, SOFT, 0), ValueError, "alpha must be a positive number, got 0"),
         (partial(mixup, KEY, IMAGES, SOFT[:3]), ValueError, r"shape \[400, ways\], got \(3, 4\)"),
         (partial(cutmix, KEY, IMAGES, jnp.arange(N)), TypeError, "probabilities such as jax.nn.one_hot"),
     ],

@@ -1,6 +1,8 @@
-"""Environments of our own: one table through `check_env`, and each against numbers worked out by other means."""
+"""Environments: all of them through `check_env`, and each against numbers that are computed in another way."""
 
 import dataclasses
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium
@@ -11,6 +13,7 @@ import pytest
 from scipy import stats
 
 from jaxmeta import envs
+from jaxmeta.envs import _registry
 from jaxmeta.testing import check_env
 
 KEY = jax.random.key(0)
@@ -38,7 +41,7 @@ def test_is_a_meta_env(name, variant, flags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Broken(envs.Particles2D):
-    """Shows the goal, if not told otherwise."""
+    """Environment with a fault, by default an observation that shows the goal."""
 
     fault: str = "leak"
 
@@ -73,7 +76,7 @@ class Broken(envs.Particles2D):
         ("truncation", "no truncation"),
         ("dtype", "int32 != float32"),
         ("nan", "non-finite"),
-        ("start", "start an episode alike"),
+        ("start", "start with the same observation"),
     ],
 )
 def test_check_env_finds(fault, message):
@@ -82,7 +85,7 @@ def test_check_env_finds(fault, message):
 
 
 def particles_reward(variant, before, after, goal):
-    """The reward and the end of a step, as in the code of learn2learn, ProMP and PEARL."""
+    """Returns the reward and the end of a step, as in the code of learn2learn, ProMP and PEARL."""
     distance = np.linalg.norm(after - goal)
     if variant == "promp-sparse":
         corners = np.array([[-2, -2], [2, -2], [-2, 2], [2, 2]])
@@ -138,7 +141,7 @@ def test_particles_tasks():
 
 
 def test_particles_floor_and_oracle():
-    """The returns of staying and of the best policy, over 100,000 tasks: -38.19 and -0.50."""
+    """The returns of staying and of the best policy are -38.19 and -0.50 over 100,000 tasks."""
     env: Any = envs.make("particles2d")
 
     def episode(key, task):
@@ -156,7 +159,7 @@ def test_particles_floor_and_oracle():
 
 
 def rewards_of(env, task, action):
-    """Those of 4000 steps."""
+    """Returns the rewards of 4000 steps."""
 
     def step(state, _):
         state = env.step(state, action)
@@ -259,10 +262,110 @@ def test_view_of_one_task_has_no_horizon():
     assert float(state.done) == 1.0 and float(state.info["truncation"]) == 0.0  # it is at the goal
 
 
+def two_arms(horizon=10, arms=2):
+    """Bandit with two arms.
+
+    References:
+        Someone, *Arms*, 2020, https://example.org/arms, with legs
+
+        Another, https://example.org/legs
+    """
+    return envs.BernoulliBandit(horizon=horizon, arms=arms)
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    monkeypatch.setattr(_registry, "_REGISTRY", dict(_registry._REGISTRY))
+
+
+def test_register_adds_an_environment(registry):
+    envs.register("two-arms", two_arms, {"short": {"horizon": 3}, "long": {"horizon": 30}})
+    assert envs.list_envs()[-1] == "two-arms"
+    assert envs.make("two-arms") == envs.make("Two_Arms", variant="short") == envs.BernoulliBandit(horizon=3, arms=2)
+    assert envs.make("two-arms", variant="long", arms=4) == envs.BernoulliBandit(horizon=30, arms=4)
+    info = envs.describe("two_arms")
+    assert info.about == "Bandit with two arms."
+    assert info.paper == "Someone, *Arms*, 2020, https://example.org/arms"
+    assert list(info.variants) == ["short", "long"] and info.options == {"horizon": 10, "arms": 2}
+    envs.register("two-arms", two_arms)  # the same once more
+    assert not envs.describe("two-arms").variants
+    envs.register("dark-particles", envs.Particles2D)
+    assert envs.make("dark-particles", size=0.1) == envs.Particles2D(size=0.1)
+    with pytest.raises(ValueError, match="must be one of .*'two-arms'.*Did you mean 'two-arms'"):
+        envs.make("two-arm")
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "variants", "error", "message"),
+    [
+        ("tabular", two_arms, {}, ValueError, "there is an environment 'tabular' already"),
+        ("cart-pole", two_arms, {}, ValueError, "there is an environment 'cartpole' already, got 'cart-pole'"),
+        ("Two Arms", two_arms, {}, ValueError, "lower-case letters, digits and hyphens, got 'Two Arms'"),
+        ("two-arms", 3, {}, TypeError, "build must be a function, got 3"),
+        ("two-arms", lambda arms: two_arms(arms=arms), {}, TypeError, "a default for every argument, .* arms"),
+        ("two-arms", two_arms, {"a": {"legs": 2}}, ValueError, "'two-arms' has no option 'legs': it has horizon, arms"),
+    ],
+)
+def test_register_rejects(registry, name, build, variants, error, message):
+    known = envs.list_envs()
+    with pytest.raises(error, match=message):
+        envs.register(name, build, variants)
+    assert envs.list_envs() == known
+
+
+def test_every_environment_is_described():
+    for name in envs.list_envs():
+        info = envs.describe(name)
+        assert info.about.endswith(".") and "https://" in info.paper or "http://" in info.paper
+        assert info.options["horizon"] > 0
+        for variant in info.variants:
+            assert envs.make(name, variant=variant)
+
+
+def test_names_and_what_was_meant():
+    assert envs.make("half_cheetah_velocity") == envs.make("half-cheetah-velocity") == envs.make("HalfCheetahVelocity")
+    with pytest.raises(ValueError, match=r"got 'half-cheeta-velocity'\. Did you mean 'half-cheetah-velocity'\?"):
+        envs.make("half-cheeta-velocity")
+    with pytest.raises(ValueError, match="got 'breakout'$"):
+        envs.describe("breakout")
+
+
+def test_import_needs_no_other_package_and_errors_say_what_to_install():
+    code = """
+import sys
+hidden = ("brax", "gymnasium", "mujoco", "metaworld", "PIL")
+sys.modules |= dict.fromkeys(hidden)
+import jax
+from jaxmeta import envs, rl
+env = envs.make("particles2d")
+for make in (
+    lambda: envs.make("half-cheetah-velocity"),
+    lambda: envs.HalfCheetahVelocity().reset(jax.random.key(0)),
+    lambda: envs.GymEnv(env),
+    lambda: envs.GymVectorEnv(env, 2),
+    lambda: envs.AsyncVectorEnv([]),
+    lambda: envs.MetaWorld("ML10"),
+):
+    try:
+        make()
+    except ModuleNotFoundError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        'half-cheetah-velocity needs brax: pip install "jaxmeta[envs]"',
+        "the body 'halfcheetah' needs brax: pip install \"jaxmeta[envs]\"",
+        'GymEnv needs gymnasium: pip install "jaxmeta[envs]"',
+        'GymVectorEnv needs gymnasium: pip install "jaxmeta[envs]"',
+        'AsyncVectorEnv needs gymnasium: pip install "jaxmeta[envs]"',
+        'MetaWorld needs gymnasium: pip install "jaxmeta[metaworld]"',
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "particle"}, "name must be one of 'particles2d', .*got 'particle'"),
+        ({"name": "particle"}, "name must be one of 'particles2d', .*got 'particle'. Did you mean 'particles2d'"),
         ({"name": "particles2d", "variant": "rl2"}, "variant must be one of 'l2l', 'promp', .*got 'rl2'"),
         ({"name": "tabular", "variant": "l2l"}, "'tabular' has no variants, got variant='l2l'"),
         ({"name": "tabular", "arms": 3}, "'tabular' has no option 'arms': it has horizon, states"),
@@ -270,6 +373,11 @@ def test_view_of_one_task_has_no_horizon():
         ({"name": "tabular", "horizon": 0}, "horizon must be an integer of at least 1, got 0"),
         ({"name": "bandit-gaussian", "arms": 0}, "arms must be an integer of at least 1"),
         ({"name": "pendulum", "mass": (2.0, 1.0)}, r"mass must be a range .*got \(2.0, 1.0\)"),
+        ({"name": "pendulum", "mass": (1.0,)}, r"mass must be a range .*got \(1.0,\)"),
+        ({"name": "cartpole", "force": (0.0, 1.0)}, r"force\[0\] must be a positive number, got 0.0"),
+        ({"name": "tabular", "noise": -1.0}, "noise must be a number of at least 0, got -1.0"),
+        ({"name": "particles2d", "max_step": 0}, "max_step must be a positive number, got 0"),
+        ({"name": "half-cheetah-velocity", "max_velocity": -1}, "max_velocity must be a positive number, got -1"),
         ({"name": "particles2d", "reward": "sparse"}, "reward must be one of 'distance'"),
         ({"name": "ant-goal", "backend": "mujoco"}, "backend must be one of 'spring', .*got 'mujoco'"),
         ({"name": "walker2d-params", "backend": "spring"}, "backend must be one of 'generalized', 'mjx', got 'spring'"),

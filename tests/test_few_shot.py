@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jaxmeta.data import FewShot, sample_without_replacement
+from jaxmeta.data import FewShot, Streams, sample_without_replacement
 from jaxmeta.data.samplers._sampling import distinct
 from jaxmeta.data.tasks._threefry import random_words
 
@@ -205,6 +205,21 @@ def test_with_sizes_shares_the_arrays_and_checks():
         other.with_sizes(shots=2)
 
 
+def test_streams_give_each_class_a_random_output():
+    tasks = FewShot.create(*_labeled(COUNTS), ways=3, shots=2, queries=1)
+    drawn = jax.vmap(Streams(tasks, outputs=10))(jax.random.split(KEY, 200))
+    support, query = np.asarray(drawn.support.y).reshape(200, 3, 2), np.asarray(drawn.query.y)
+    np.testing.assert_array_equal(support, np.repeat(query[..., None], 2, axis=-1))
+    assert all(len(set(outputs)) == 3 for outputs in query.tolist()) and set(query.ravel().tolist()) == set(range(10))
+    np.testing.assert_array_equal(
+        drawn.support.x, jax.vmap(lambda key: tasks(jax.random.split(key)[0]).support.x)(jax.random.split(KEY, 200))
+    )
+    with pytest.raises(ValueError, match="outputs must be at least the ways of the tasks, 3, got 2"):
+        Streams(tasks, outputs=2)(KEY)
+    with pytest.raises(ValueError, match="outputs must be an integer of at least 1, got 0"):
+        Streams(tasks, outputs=0)
+
+
 _INPUTS, _LABELS = _labeled(COUNTS)
 _OK = {"ways": 2, "shots": 1, "queries": 1}
 
@@ -214,13 +229,22 @@ _OK = {"ways": 2, "shots": 1, "queries": 1}
     [
         (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"ways": 6}), "ways.*got ways=6 for 5 classes"),
         (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"queries": 4}), r"1 \+ 4, but class 10 has 4 examples"),
-        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"ways": 0}), "ways must be a positive integer, got 0"),
-        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"shots": -1}), "shots must be a positive integer, got -1"),
-        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"queries": 1.5}), "queries must be a positive integer"),
+        (
+            partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"ways": 0}),
+            "ways must be an integer of at least 1",
+        ),
+        (
+            partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"shots": -1}),
+            "shots must be an integer of at least 1",
+        ),
+        (
+            partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"queries": 1.5}),
+            "queries must be an integer",
+        ),
         (partial(FewShot.create, _INPUTS, _LABELS[:-1], **_OK), "got 44 labels for 45 inputs"),
         (partial(FewShot.create, _INPUTS, _LABELS.astype(float), **_OK), "labels must be integers.*float64"),
         (partial(FewShot.create, _INPUTS, _LABELS[:, None], **_OK), r"labels must be .*shape \[M\]"),
-        (partial(FewShot.create, _INPUTS, _LABELS, rotations=2, **_OK), "rotations must be 1 or 4, got 2"),
+        (partial(FewShot.create, _INPUTS, _LABELS, rotations=2, **_OK), "rotations must be one of 1, 4, got 2"),
         (partial(FewShot.create, _INPUTS, _LABELS, rotations=4, **_OK), "rotations=4 needs square images"),
         (partial(FewShot.create, np.zeros((2, 3, 4, 1)), [0, 1], rotations=4, **_OK), "rotations=4 needs square"),
         (partial(FewShot.create, np.zeros((0, 3)), np.zeros(0, int), **_OK), "inputs must be a non-empty"),

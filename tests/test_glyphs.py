@@ -118,17 +118,18 @@ def test_class_ids():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "message"),
     [
-        ({"ways": 0}, ValueError, "ways must be at least 1, got 0"),
-        ({"shots": 0}, ValueError, "shots"),
-        ({"queries": -1}, ValueError, "queries"),
-        ({"size": 4}, ValueError, "size must be at least 8"),
-        ({"seed": -1}, ValueError, "seed"),
-        ({"ways": 5.0}, TypeError, "ways must be an int"),
-        ({"split": "val"}, ValueError, "split must be one of .*'validation'.*'val'"),
+        ({"ways": 0}, "ways must be an integer of at least 1, got 0"),
+        ({"shots": 0}, "shots"),
+        ({"queries": -1}, "queries"),
+        ({"size": 4}, "size must be an integer of at least 8"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"ways": 5.0}, "ways must be an integer"),
+        ({"ways": True}, "ways must be an integer"),
+        ({"split": "val"}, "split must be one of .*'validation'.*'val'"),
     ],
 )
-def test_errors(arguments: dict[str, Any], error: type[Exception], message: str):
-    with pytest.raises(error, match=message):
+def test_errors(arguments: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
         Glyphs(**arguments)

@@ -266,8 +266,8 @@ def _sharding(kind=AxisType.Auto, spec=("data",)):
         (partial(MetaDataset, (np.zeros(2), np.zeros(2))), TypeError, "integers or strings, got float64"),
         (partial(MetaDataset, (np.zeros(2), np.eye(2, dtype=int))), ValueError, r"shape \[M\], got \(2, 2\)"),
         (partial(MetaDataset, [(0,)]), ValueError, "has 1 entries"),
-        (partial(MetaDataset, [(0, 1, 2)]), ValueError, r"has 3 entries; say which to take, as in keys=\(0, 1\)"),
-        (partial(MetaDataset, Rows(LABELS)), ValueError, r"keys=, one of \['image', 'label', 'id'\]"),
+        (partial(MetaDataset, [(0, 1, 2)]), ValueError, r"has 3 entries: name input and label, as in keys=\(0, 1\)"),
+        (partial(MetaDataset, Rows(LABELS)), ValueError, r"keys=, among \['image', 'label', 'id'\]"),
         (
             partial(MetaDataset, Rows(LABELS), keys=("image", "class")),
             ValueError,
@@ -278,7 +278,7 @@ def _sharding(kind=AxisType.Auto, spec=("data",)):
         (partial(FilteredMetaDataset, [(0, 1)], [1, 2]), ValueError, r"got \[2\] that are not among its 1"),
         (partial(UnionMetaDataset, []), ValueError, "at least one data set"),
         (partial(OnDeviceDataset, [("a", 1)]), ValueError, "must be numbers"),
-        (partial(OnDeviceDataset, [([1], 1), ([1, 2], 1)]), ValueError, "alike to be stacked"),
+        (partial(OnDeviceDataset, [([1], 1), ([1, 2], 1)]), ValueError, "same shape to be stacked"),
         (partial(OnDeviceDataset, [(1, 1)], "cpu"), TypeError, "device must be a jax.Device or"),
         (lambda: OnDeviceDataset([(1, 1)], _sharding(AxisType.Explicit)), ValueError, "AxisType.Auto"),
         (

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmeta.data import FewShot, Omniglot, _omniglot_files, get_tasksets
+from jaxmeta.data import FewShot, Omniglot, get_tasksets
+from jaxmeta.data.sources import _omniglot_files
 
 DATA = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ALPHABETS = {"images_background": {"Ba": 3, "Ab": 2}, "images_evaluation": {"Cd": 2}}

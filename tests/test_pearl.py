@@ -1,4 +1,4 @@
-"""PEARL: squashed Gaussians, ring buffers, beliefs and losses against numpy; and it finds out what task it is."""
+"""PEARL: squashed Gaussians, replay buffers, posteriors and losses against NumPy, and inference of the task."""
 
 from collections import deque
 from functools import partial
@@ -40,7 +40,7 @@ def test_a_squashed_gaussian_against_numerical_integration():
 
 
 def test_squashed_log_densities_of_draws():
-    """They are those of the drawn action, add up over its numbers, and stay exact where tanh rounds to 1."""
+    """Log-densities of sampled actions are sums over their numbers, and stay exact where tanh rounds to 1."""
     mean, log_std = jnp.array([[0.5, -1.0], [9.0, 0.0]]), jnp.array([[-1.0, 0.2], [-2.0, 0.0]])
     base = rl.DiagonalGaussian(mean, log_std)
     action, log_prob = rl.TanhGaussian(base).sample_with_log_prob(KEY)
@@ -53,33 +53,33 @@ def test_squashed_log_densities_of_draws():
 
 
 def test_a_product_of_gaussians():
-    """Against the product of the densities on a grid; what is not valid does not count, even NaN."""
+    """The product equals that of the densities on a grid, and invalid factors do not count, even if they are NaN."""
     mean, log_std = np.array([[1.0], [-0.5], [np.nan]]), np.log([[0.5], [2.0], [np.nan]])
     factors = rl.DiagonalGaussian(jnp.asarray(mean), jnp.asarray(log_std))
-    belief = rl.DiagonalGaussian(jnp.array([0.2]), jnp.log(jnp.array([1.5])))
+    prior = rl.DiagonalGaussian(jnp.array([0.2]), jnp.log(jnp.array([1.5])))
     valid = jnp.array([True, True, False])
     grid = np.linspace(-10, 10, 100001)
     log_density = -0.5 * ((grid - 0.2) / 1.5) ** 2
     log_density -= 0.5 * (((grid - mean[:2]) / np.exp(log_std[:2])) ** 2).sum(axis=0)
     density = np.exp(log_density) / np.exp(log_density).sum()
     expected = (density * grid).sum()
-    result = product(belief, factors, valid)
+    result = product(prior, factors, valid)
     np.testing.assert_allclose(result.mean, [expected], rtol=1e-5)
     np.testing.assert_allclose(jnp.exp(result.log_std), [np.sqrt((density * (grid - expected) ** 2).sum())], rtol=1e-5)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), product(belief, factors, ~valid & valid), belief)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), product(prior, factors, ~valid & valid), prior)
 
 
 # --------------------------------------------------------------------------------------------------------- buffers
 
 
 def step_of(number):
-    """A transition that says in every part what its number is."""
+    """Returns a transition with its number in every field."""
     number = jnp.asarray(number, float)
     return rl.Transition(number[..., None], -number[..., None], number, number[..., None] + 0.5, number % 2 == 0)
 
 
 def test_ring_buffers_against_deques():
-    """Of three of four tasks, blocks with gaps, some longer than the buffer, until they have wrapped several times."""
+    """Blocks with gaps, some longer than the buffer, go to three of four tasks until the buffers have wrapped."""
     rng = np.random.default_rng(0)
     capacity, replay = 5, empty_replay(step_of(0), 4, 5)
     queues = [deque(maxlen=capacity) for _ in range(4)]
@@ -130,15 +130,15 @@ def act(params, obs, z, noise):
     return np.tanh(x), log_prob.sum(axis=1)
 
 
-def judge(params, obs, action, z):
+def q_values(params, obs, action, z):
     z = np.tile(z, (len(obs), 1))
     return np.concatenate([mlp(params[f"critic_{i}"], obs, action, z) for i in range(2)], axis=1).min(axis=1), [
         mlp(params[f"critic_{i}"], obs, action, z)[:, 0] for i in range(2)
     ]
 
 
-def by_hand(params, still, target, context, batch, noise):
-    """The losses in numpy; where no derivative goes, the parameters are `still`."""
+def by_hand(params, fixed, target, context, batch, noise):
+    """Returns the losses in NumPy, with the parameters `fixed` where no derivative flows."""
 
     def infer(params):
         parts = mlp(params["encoder"], context.obs, context.action, context.reward[:, None], context.next_obs)
@@ -147,13 +147,13 @@ def by_hand(params, still, target, context, batch, noise):
         variance = 1 / (1 + precision.sum(axis=0))
         return variance * (precision * mean).sum(axis=0), variance
 
-    (mean, variance), (mean_still, variance_still) = infer(params), infer(still)
-    z, z_still = mean + np.sqrt(variance) * noise[0], mean_still + np.sqrt(variance_still) * noise[0]
-    next_action, next_log_prob = act(still, batch.next_obs, z_still, noise[1])
-    next_value = judge(target, batch.next_obs, next_action, z_still)[0] - ENTROPY * next_log_prob
-    wanted = batch.reward + DISCOUNT * (1 - batch.terminated) * next_value
-    _, values = judge(params, batch.obs, batch.action, z)
-    error = np.mean([(value - wanted) ** 2 for value in values])
+    (mean, variance), (fixed_mean, fixed_variance) = infer(params), infer(fixed)
+    z, fixed_z = mean + np.sqrt(variance) * noise[0], fixed_mean + np.sqrt(fixed_variance) * noise[0]
+    next_action, next_log_prob = act(fixed, batch.next_obs, fixed_z, noise[1])
+    next_value = q_values(target, batch.next_obs, next_action, fixed_z)[0] - ENTROPY * next_log_prob
+    q_target = batch.reward + DISCOUNT * (1 - batch.terminated) * next_value
+    _, values = q_values(params, batch.obs, batch.action, z)
+    error = np.mean([(value - q_target) ** 2 for value in values])
     action, log_prob = act(params, batch.obs, z_still, noise[2])
     actor_loss = np.mean(ENTROPY * log_prob - judge(still, batch.obs, action, z_still)[0])
     kl = 0.5 * (variance + mean**2 - 1 - np.log(variance)).sum()
@@ -186,11 +186,11 @@ def losses():
         np.asarray(jax.random.normal(k, shape), float) for k, shape in zip(keys, [(2,), (5, 2), (5, 2)], strict=True)
     ]
 
-    def hand(params, still):
-        params, still, other = (
-            jax.tree.map(partial(np.asarray, dtype=float), p)["params"] for p in (params, still, target)
+    def hand(params, fixed):
+        params, fixed, other = (
+            jax.tree.map(partial(np.asarray, dtype=float), p)["params"] for p in (params, fixed, target)
         )
-        return by_hand(params, still, other, context, batch, noise)
+        return by_hand(params, fixed, other, context, batch, noise)
 
     return params, jax.jit(jax.value_and_grad(loss, has_aux=True)), loss, hand
 
@@ -205,7 +205,7 @@ def test_the_losses_by_hand(losses):
 
 @pytest.mark.parametrize("network", ["actor", "encoder", "critic_0", "critic_1"])
 def test_gradients_by_finite_differences(losses, network):
-    """Of each network along a random direction; what is stopped stands still in the hand computation."""
+    """The gradient of each network is checked along a random direction."""
     params, loss, _, hand = losses
     gradient = loss(params)[1]["params"][network]
     rng = np.random.default_rng(1)
@@ -242,9 +242,9 @@ def test_only_the_critics_and_the_divergence_teach_the_encoder(losses):
 
 
 class Target:
-    """Each step pays minus the squared distance of the action to the task, which is not seen; 9 marks a short task.
+    """Environment with minus the squared distance of the action to the task as reward.
 
-    The observation is the number of the step. In a short task an episode terminates in its first step; in the others
+    The observation is the number of the step. In task 9 an episode terminates with its first step. In the other tasks
     it is cut off after two.
     """
 
@@ -275,12 +275,12 @@ def start():
     return jax.jit(SMALL.init)(KEY, jnp.zeros((1, 1)), jnp.zeros(1))
 
 
-def test_what_is_played_is_what_is_stored(start):
-    """Nothing after the end of an episode; one that is cut off has not terminated, so that what follows counts."""
+def test_played_steps_are_stored(start):
+    """Steps after the end of an episode are not stored, and an episode that is cut off has not terminated."""
     tasks = jnp.array([0.8, 9.0, -0.8])
     training = rl.pearl(ENV, SMALL, tasks, num_tasks=3, episodes=3, updates=1, batch_size=4, capacity=8)
     state, _ = jax.jit(training.step)(training.init(start), KEY)
-    data, end, size = state.opt_state.replay
+    data, end, size = state.replay
     np.testing.assert_array_equal(size, [6, 3, 6])
     np.testing.assert_array_equal(end, [6, 3, 6])
     for i, task in enumerate(tasks):
@@ -316,13 +316,13 @@ def training():
 
 @pytest.fixture(scope="module")
 def whole(training, start):
-    run = partial(jaxmeta.loop, training.step, training.init(start), KEY, log_every=30, validate_every=30)
+    run = partial(jaxmeta.loop, training, start, KEY, log_every=30, validate_every=30)
     return run(iterations=60, progress=False), run
 
 
 @pytest.mark.slow
 def test_it_finds_out_which_task_it_is(whole):
-    """Both steps pay -0.64 to one who does not know the task, and 0 to one who does: an episode tells which it is."""
+    """Both steps pay -0.64 without knowledge of the task, and 0 with it, and one episode tells which task it is."""
     tasks = jnp.array([0.8, -0.8] * 20)
     curve = jax.jit(rl.pearl_curve(ENV, SMALL, 2))(whole[0].state.meta, tasks, KEY)
     assert curve.sampled.shape == curve.mode.shape == (40, 3)
@@ -331,7 +331,7 @@ def test_it_finds_out_which_task_it_is(whole):
     assert curve.sampled[:, 1:].mean() > curve.sampled[:, 0].mean() + 0.5
 
 
-def test_the_loop_goes_on_from_a_checkpoint(whole, tmp_path):
+def test_the_loop_resumes_from_a_checkpoint(whole, tmp_path):
     done, run = whole
     run(iterations=30, progress=False, folder=tmp_path)
     again = run(iterations=60, progress=False, folder=tmp_path)
@@ -340,16 +340,35 @@ def test_the_loop_goes_on_from_a_checkpoint(whole, tmp_path):
     assert done.history[0].keys() >= {f"train/{x}" for x in ("loss", "return_0", "critic_error", "entropy", "kl")}
 
 
-def test_beliefs_go_on_from_episode_to_episode(start):
-    """As if all episodes so far had been seen at once, in any order; before the first it is the prior."""
+def test_posteriors_narrow_from_episode_to_episode(start):
+    """The posterior is that of all episodes so far at once, in any order, and the prior before the first one."""
     play = partial(rl.posterior_sampling, ENV, SMALL, start, episodes=3)
-    data, beliefs = jax.jit(play)(jnp.array(0.8), KEY)
-    first, last = (jax.tree.map(lambda x, i=i: x[i], beliefs) for i in (0, 2))
+    data, posteriors = jax.jit(play)(jnp.array(0.8), KEY)
+    first, last = (jax.tree.map(lambda x, i=i: x[i], posteriors) for i in (0, 2))
     jax.tree.map(np.testing.assert_array_equal, first, SMALL.prior())
     shuffled = jax.tree.map(lambda x: x[:2].reshape(4, *x.shape[2:])[jnp.array([2, 0, 3, 1])], transitions(data))
     at_once = SMALL.apply(start, SMALL.prior(), shuffled, jnp.ones(4, bool), method="infer")
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), last, at_once)
     assert (last.log_std < -0.5).all()
+
+
+def test_numbers_side_by_side_equal_one_alone(start):
+    """Discount, weights and the rate of the target may be traced."""
+    tasks = jnp.array([0.8, -0.8])
+
+    def after(discount, entropy_weight, kl_weight, target_rate):
+        numbers = {"discount": discount, "entropy_weight": entropy_weight, "kl_weight": kl_weight}
+        training = rl.pearl(
+            ENV, SMALL, tasks, num_tasks=2, episodes=1, updates=2, capacity=4, target_rate=target_rate, **numbers
+        )
+        state, _ = training.step(training.init(start), KEY)
+        return state.meta, state.target
+
+    numbers = tuple(jnp.array([[0.9, 0.2, 0.1, 0.1], [0.5, 0.0, 1.0, 1.0]]).T)
+    both = jax.jit(jax.vmap(after))(*numbers)
+    for i in range(2):
+        alone = jax.jit(after)(*(x[i] for x in numbers))
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-4, atol=1e-5), both, alone)
 
 
 def test_pearl_rejects():
@@ -360,8 +379,10 @@ def test_pearl_rejects():
         rl.pearl(envs.make("bandit-bernoulli"), SMALL, tasks, num_tasks=2)
     with pytest.raises(ValueError, match="capacity must be an integer of at least 1, got 0"):
         rl.pearl(ENV, SMALL, tasks, num_tasks=2, capacity=0)
-    with pytest.raises(ValueError, match=r"target_rate must be in \[0, 1\], got 2"):
+    with pytest.raises(ValueError, match="target_rate must be a number from 0 to 1, got 2"):
         rl.pearl(ENV, SMALL, tasks, num_tasks=2, target_rate=2.0)
+    with pytest.raises(ValueError, match="kl_weight must be a number of at least 0, got -1"):
+        rl.pearl(ENV, SMALL, tasks, num_tasks=2, kl_weight=-1)
     with pytest.raises(TypeError, match="optimizer must be an optax.GradientTransformation"):
         rl.pearl(ENV, SMALL, tasks, num_tasks=2, optimizer=0.1)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="latent_size must be an integer of at least 1, got 0"):

@@ -114,14 +114,27 @@ def test_sinusoid_is_unchanged():
     np.testing.assert_allclose(np.concatenate([task.support.y, task.query.y]), wanted, atol=1e-5)
 
 
+def test_noise_and_ranges_may_be_traced():
+    """A sweep of a distribution under `vmap` gives what each number gives alone."""
+
+    def draw(value):
+        lines = Linear(slopes=(value, 2 * value), noise=value)(KEY)
+        return lines, Harmonic(centers=(value, 2.0), noise=value)(KEY), Sinusoid(amplitudes=(0.0, value))(KEY)
+
+    swept = jax.vmap(draw)(np.array([0.0, 0.3], np.float32))
+    for i, value in enumerate((0.0, 0.3)):
+        single = jax.tree.map(lambda leaf, i=i: leaf[i], swept)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), single, draw(value))
+
+
 @pytest.mark.parametrize(
     ("family", "arguments", "message"),
     [
-        (Harmonic, {"shots": 0}, "shots must be a positive integer, got 0"),
+        (Harmonic, {"shots": 0}, "shots must be an integer of at least 1, got 0"),
         (Harmonic, {"frequencies": (2.0, 1.0)}, "frequencies must be a pair"),
         (Harmonic, {"centers": (0.0, math.inf)}, "centers must be a pair"),
         (Harmonic, {"noise": -1.0}, "noise must be a number of at least 0, got -1.0"),
-        (Linear, {"queries": 1.5}, "queries must be a positive integer, got 1.5"),
+        (Linear, {"queries": 1.5}, "queries must be an integer of at least 1, got 1.5"),
         (Linear, {"slopes": (1.0, math.nan)}, "slopes must be a pair"),
         (Linear, {"intercepts": (1.0,)}, "intercepts must be a pair"),
         (Linear, {"inputs": (1.0, 0.0)}, "inputs must be a pair"),

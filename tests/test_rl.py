@@ -1,4 +1,4 @@
-"""Distributions, rollouts, returns and TRPO against closed forms, numpy by hand, and an environment that bites."""
+"""Distributions, rollouts, returns and TRPO against closed forms, NumPy, and an environment that gives NaN."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +17,10 @@ RNG = np.random.default_rng(0)
 
 
 class Countdown:
-    """Ends after `task` steps, or at the horizon; what it does after its end is NaN. Pays the number of the step."""
+    """Environment that ends after `task` steps or at the horizon, and gives NaN after its end.
+
+    The reward of a step is its number.
+    """
 
     observation_size, action_size, discrete, horizon = 2, 1, False, 6
 
@@ -92,15 +95,28 @@ def test_policies_have_a_least_deviation():
     np.testing.assert_allclose(np.exp(dist.log_std), 0.1, rtol=1e-5)
     with pytest.raises(ValueError, match="init_std must be a positive number, got 0"):
         rl.GaussianPolicy(action_size=2, init_std=0.0)
-    with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="hidden must be an integer of at least 1, got 0"):
         rl.RecurrentPolicy(action_size=2, discrete=True, hidden=0)
+    with pytest.raises(ValueError, match="action_size must be an integer of at least 1, got 2.5"):
+        rl.CategoricalPolicy(action_size=2.5)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_deviation_for_each_number_of_an_action():
+    def deviations(std):
+        policy = rl.GaussianPolicy(action_size=2, sizes=(), init_std=std, min_std=std / 2)
+        dist: Any = policy.apply(policy.init(KEY, jnp.zeros((1, 3))), jnp.ones((1, 3)))
+        return jnp.exp(dist.log_std[0])
+
+    stds = jnp.array([[0.5, 2.0], [0.1, 0.3]])
+    np.testing.assert_allclose(deviations(stds[0]), stds[0], rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(deviations)(stds), stds, rtol=1e-6)
 
 
 # --------------------------------------------------------------------------------------------------------- rollouts
 
 
 def follow(params, obs):
-    """A policy whose mean is `params` times the first number that it sees."""
+    """Policy whose mean is `params` times the first number of the observation."""
     mean = params * obs[..., :1]
     return rl.DiagonalGaussian(mean, jnp.zeros_like(mean))
 
@@ -174,7 +190,7 @@ def test_rollout_rejects():
 
 
 class Ragged(NamedTuple):
-    """Episodes of 5, 3 and 1 steps in a table of 5: the first is truncated, the others terminate."""
+    """Episodes of 5, 3 and 1 steps in a table of 5, of which the first is truncated and the others terminate."""
 
     valid: np.ndarray
     terminated: np.ndarray
@@ -225,7 +241,7 @@ def test_returns_equal_numpy():
 
 
 def test_baseline_equals_numpy_and_sees_valid_steps_only():
-    """The valid rows, one episode after the other, with the time of each within its own."""
+    """The baseline is a ridge regression on the valid steps, with the time within each episode."""
     time, episodes = 12, 6
     lengths = np.array([12, 12, 7, 5, 12, 1])
     valid = np.arange(time)[:, None] < lengths
@@ -286,7 +302,7 @@ def linear(x):
 
 
 def quadratic(x, bend=-0.01):
-    """Less than its second-order part with a negative bend, so that the whole step is within the region."""
+    """KL divergence that is less than its second-order part with a negative bend, so that the full step is allowed."""
     away = x - START
     form = away @ jnp.asarray(FISHER, x.dtype) @ away
     return 0.5 * form + bend * form**2
@@ -339,15 +355,32 @@ def test_trpo_with_no_gradient_stays():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"max_kl": 0.0}, "max_kl must be positive, got 0.0"),
-        ({"backtrack": 1.0}, "backtrack must be between 0 and 1, got 1.0"),
+        ({"max_kl": 0.0}, "max_kl must be a positive number, got 0.0"),
+        ({"backtrack": 1.0}, "backtrack must be a number of at least 0 and less than 1, got 1.0"),
+        ({"backtrack": 0.0}, "backtrack must be a positive number, got 0.0"),
+        ({"damping": -1.0}, "damping must be a number of at least 0, got -1.0"),
         ({"max_backtracks": 0}, "max_backtracks must be an integer of at least 1, got 0"),
-        ({"cg_steps": 0}, "steps must be at least 1, got 0"),
+        ({"cg_steps": 0}, "cg_steps must be an integer of at least 1, got 0"),
     ],
 )
 def test_trpo_rejects(options, message):
     with pytest.raises(ValueError, match=message):
         rl.trpo(**options)
+
+
+def test_trpo_with_traced_numbers():
+    def updates(max_kl, backtrack):
+        optimizer = rl.trpo(max_kl, damping=max_kl * 0, backtrack=backtrack)
+        kl = partial(quadratic, bend=10.0)
+        return optimizer.update(
+            jax.grad(linear)(START), optimizer.init(START), START, value_fn=linear, kl_fn=kl
+        )
+
+    numbers = jnp.array([0.05, 0.1]), jnp.array([0.8, 0.5])
+    both = jax.jit(jax.vmap(updates))(*numbers)
+    for i in range(2):
+        alone = updates(*(float(x[i]) for x in numbers))
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-4), both, alone)
 
 
 def test_trpo_takes_other_arguments_of_a_chain():

@@ -1,4 +1,4 @@
-"""The learned discount: its derivative against finite differences in float64, and where it goes."""
+"""The learned discount: its derivative against finite differences in float64, and its direction."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ RATE = 0.5
 
 
 class Patience:
-    """Four steps; the first action costs what it is at once, and pays twice that with the last step."""
+    """Environment of four steps, in which the first action has a cost at once and pays twice its cost at the end."""
 
     observation_size, action_size, discrete, horizon = 1, 1, False, 4
 
@@ -38,14 +38,14 @@ class Patience:
 
 
 def policy(params, obs):
-    """The first action's mean is the first parameter, that of all others the second."""
+    """Policy whose mean is the first parameter for the first action, and the second one for all others."""
     mean = jnp.where(obs > 0, params[1], params[0])
     return rl.DiagonalGaussian(mean, jnp.full_like(mean, -0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed(rl.Collector):
-    """The same episodes whatever the parameters, so that a difference quotient is a derivative."""
+    """Collector of the same episodes for all parameters, so that a difference quotient is a derivative."""
 
     def play(self, params, task, key):
         return super().play(jnp.array([0.3, -0.2]), task, KEY)
@@ -62,8 +62,9 @@ def test_the_derivative_equals_finite_differences():
                 return -jnp.mean(log_prob * samples.advantage)
 
             data = collect.play(None, jnp.zeros(()), KEY)
-            moved = start - RATE * jax.grad(loss)(start, collect.judge(data, discount, trace_decay))
-            return loss(moved, collect.judge(data, 1.0, 1.0))
+            learned = rl.estimate_advantages(data, discount=discount, trace_decay=trace_decay)
+            moved = start - RATE * jax.grad(loss)(start, learned)
+            return loss(moved, rl.estimate_advantages(data, discount=1.0, trace_decay=1.0))
 
         validated = jax.jit(validated)
         training = rl.learned_discount(
@@ -86,18 +87,33 @@ def test_the_derivative_equals_finite_differences():
 def test_a_discount_that_is_too_low_grows():
     collect = rl.Collector(env=Patience(), policy=policy, episodes=16, discount=1.0)
     training = rl.learned_discount(collect, optax.sgd(0.02), optax.adam(0.05), num_tasks=4, discount=0.3)
-    done = jaxmeta.loop(
-        training.step, training.init(jnp.zeros(2)), KEY, iterations=150, log_every=50, validate_every=50, progress=False
-    )
+    done = jaxmeta.loop(training, jnp.zeros(2), KEY, iterations=150, log_every=50, validate_every=50, progress=False)
     first, *_, last = done.history
     assert first["train/discount"] < 0.7
     assert last["train/discount"] > 0.85
     assert last["train/return"] > first["train/return"]
 
 
+def test_starts_side_by_side_equal_one_alone():
+    """The initial discount and the discounts of the collector may be traced."""
+
+    def after(discount, trace_decay):
+        collect = rl.Collector(env=Patience(), policy=policy, episodes=4, discount=discount, trace_decay=trace_decay)
+        training = rl.learned_discount(collect, optax.sgd(0.1), optax.sgd(0.1), num_tasks=2, discount=discount)
+        return training.step(training.init(jnp.zeros(2)), KEY)[0].meta
+
+    numbers = jnp.array([0.3, 0.9]), jnp.array([0.5, 1.0])
+    both = jax.jit(jax.vmap(after))(*numbers)
+    for i in range(2):
+        alone = jax.jit(after)(*(x[i] for x in numbers))
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-4, atol=1e-6), both, alone)
+
+
 def test_learned_discount_rejects():
     collect = rl.Collector(env=Patience(), policy=policy)
-    with pytest.raises(ValueError, match="trace_decay must be between 0 and 1, got 1.0"):
+    with pytest.raises(ValueError, match="trace_decay must be a number of at least 0 and less than 1, got 1.0"):
         rl.learned_discount(collect, optax.sgd(0.1), optax.sgd(0.1), trace_decay=1.0)
+    with pytest.raises(ValueError, match="discount must be a positive number, got 0.0"):
+        rl.learned_discount(collect, optax.sgd(0.1), optax.sgd(0.1), discount=0.0)
     with pytest.raises(TypeError, match="meta_optimizer must be an optax.GradientTransformation"):
         rl.learned_discount(collect, optax.sgd(0.1), 0.1)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Meta-gradients against exact ones: two states, two actions, three steps, all eight trajectories in float64."""
+"""Meta-gradients against exact ones, from all eight trajectories of two states, two actions and three steps."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +27,12 @@ THETA = np.array([[0.3, -0.8], [0.5, 0.1]])
 
 
 def policy(theta, obs):
-    """Logits of both actions in each state, no linear function of the parameters."""
+    """Policy whose logits are not linear in the parameters."""
     return rl.Categorical((theta + 0.3 * jnp.sin(2 * theta))[obs[..., 0].astype(int)])
 
 
 def log_probs(theta):
-    """Of each action in each trajectory, `[STEPS, 8]`."""
+    """Returns the log-probability of each action in each trajectory, `[STEPS, 8]`."""
     return policy(theta, jnp.asarray(STATES)[..., None]).log_prob(jnp.asarray(ACTIONS))
 
 
@@ -41,7 +41,7 @@ def expected_return(theta):
 
 
 class TwoStates:
-    """What the algorithms ask of an environment."""
+    """Stand-in for an environment, of which only the tasks are used."""
 
     def sample_tasks(self, key, n, *, split="train"):
         return jnp.arange(n)
@@ -49,9 +49,10 @@ class TwoStates:
 
 @dataclass(frozen=True, kw_only=True)
 class Enumerated(rl.Collector):
-    """All trajectories, each with its probability: a mean over them is an expectation of a sum over the steps.
+    """Collector of all trajectories, weighted by their probabilities.
 
-    With `one`, at parameters 0, where all are as probable, only the trajectory that the task names.
+    A mean over its samples is the expectation of a sum over the steps. With `one`, and at parameters 0, where all
+    trajectories have the same probability, it returns the trajectory with the index `task` alone.
     """
 
     one: bool = False
@@ -77,13 +78,13 @@ SURROGATES = {"reinforce": rl.reinforce, "ratio": rl.ratio, "dice": rl.dice, "cl
 
 
 def log_prob_curvature(theta):
-    """What `reinforce` takes for the Hessian of the expected return: that of the log-probabilities alone."""
+    """Returns the Hessian that `reinforce` uses for the expected return, that of the log-probabilities alone."""
     hessians = jax.hessian(log_probs)(theta)
     return jnp.einsum("e,te,teabcd->abcd", jnp.exp(log_probs(theta).sum(axis=0)), ADVANTAGES, hessians)
 
 
 def ratio_curvature(theta):
-    """What `ratio` takes for it: of each step's probability, given what was before."""
+    """Returns the Hessian that `ratio` uses, that of each step's probability given the steps before."""
     hessians = jax.hessian(lambda theta: jnp.exp(log_probs(theta)))(theta)
     weight = jnp.exp(log_probs(theta).sum(axis=0, keepdims=True) - log_probs(theta))
     return jnp.einsum("te,te,teabcd->abcd", weight, ADVANTAGES, hessians)
@@ -93,14 +94,14 @@ CURVATURES = {"reinforce": log_prob_curvature, "ratio": ratio_curvature, "dice":
 
 
 def exact_meta_gradient(curvature, theta):
-    """Of the expected return after one step of ascent, with what is taken for the Hessian."""
+    """Returns the gradient of the expected return after one step of ascent, with a given Hessian."""
     adapted = theta + RATE * jax.grad(expected_return)(theta)
     outer = jax.grad(expected_return)(adapted)
     return outer + RATE * jnp.einsum("abcd,ab->cd", curvature(theta), outer)
 
 
 def ascent(training, theta):
-    """The meta-gradient that a training with `optax.sgd(1.0)` outside has followed."""
+    """Returns the meta-gradient that a training with the outer optimizer `optax.sgd(1.0)` has followed."""
     state, metrics = jax.jit(training.step)(training.init(theta), KEY)
     return state.meta.params - theta, metrics
 
@@ -124,7 +125,7 @@ def test_the_gradient_of_each_surrogate_is_exact(name):
 
 @pytest.mark.parametrize("name", CURVATURES)
 def test_the_meta_gradient_through_each_surrogate(name):
-    """DiCE's is exact; the others' are what their curvature says, which is something else."""
+    """The meta-gradient of DiCE is exact. The others have the error of their Hessian."""
     theta = jnp.asarray(THETA)
     training = rl.maml_a2c(COLLECT, optax.sgd(RATE), num_tasks=2, optimizer=optax.sgd(1.0), surrogate=SURROGATES[name])
     found, metrics = ascent(training, theta)
@@ -144,7 +145,7 @@ def test_the_meta_gradient_through_each_surrogate(name):
 
 
 def test_two_inner_steps():
-    """Each on episodes of its own parameters."""
+    """Every inner step uses episodes of the current parameters."""
     theta = jnp.asarray(THETA)
     training = rl.maml_a2c(COLLECT, optax.sgd(RATE), 2, num_tasks=1, optimizer=optax.sgd(1.0), surrogate=rl.dice)
     found, metrics = ascent(training, theta)
@@ -174,7 +175,7 @@ def test_the_outer_ratio_and_the_first_order():
 
 
 def test_e_maml_is_the_gradient_of_what_single_trajectories_lead_to():
-    """Its objective is the mean, over the first trajectory, of the expected return after adapting on that alone."""
+    """The objective is the mean over first trajectories of the expected return after adapting on one of them."""
     theta = jnp.zeros((2, 2))
 
     def after(theta, trajectory):
@@ -194,7 +195,7 @@ def test_e_maml_is_the_gradient_of_what_single_trajectories_lead_to():
 
 
 def test_the_penalty_and_the_epochs_of_promp():
-    """Two epochs are two steps of the clipped loss on the data of the first parameters, with the penalty."""
+    """Two epochs are two steps on the clipped loss with the penalty, on the samples of the first parameters."""
     theta = jnp.asarray(THETA)
     collected = COLLECT(theta, 0, KEY)
 
@@ -222,9 +223,35 @@ def test_the_penalty_and_the_epochs_of_promp():
     np.testing.assert_allclose(found, expected - theta, rtol=1e-8)
 
 
+def test_weights_may_be_traced():
+    """A sweep over the weights of the losses is a `jax.vmap`, and an absent term equals a weight of 0."""
+    theta = jnp.asarray(THETA)
+    inner, outer = optax.sgd(RATE), optax.sgd(0.1)
+
+    def promp(numbers):
+        clip, kl_penalty = numbers
+        return rl.promp(COLLECT, inner, num_tasks=1, optimizer=outer, epochs=2, clip=clip, kl_penalty=kl_penalty)
+
+    def e_maml(exploration):
+        return rl.e_maml(COLLECT, inner, num_tasks=2, optimizer=outer, exploration=exploration)
+
+    for make, numbers in ((promp, (jnp.array([0.05, 0.3]), jnp.array([0.5, 0.0]))), (e_maml, jnp.array([0.0, 1.0]))):
+
+        def moved(numbers, make=make):
+            training = make(numbers)
+            return training.step(training.init(theta), KEY)[0].meta.params
+
+        both = jax.jit(jax.vmap(moved))(numbers)
+        for i in range(2):
+            alone = jax.jit(moved)(jax.tree.map(lambda x, i=i: float(x[i]), numbers))
+            np.testing.assert_allclose(both[i], alone, rtol=1e-9)
+    without = rl.maml_trpo(COLLECT, inner, num_tasks=2, optimizer=outer, surrogate=rl.reinforce)
+    np.testing.assert_allclose(both[0] - theta, ascent(without, theta)[0], rtol=1e-9)
+
+
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_a_control_that_does_not_adapt(backend, monkeypatch):
-    """Tasks one after the other, as on a CPU, and side by side, as elsewhere."""
+    """Tasks follow each other on a CPU, and are batched elsewhere."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     theta = jnp.asarray(THETA)
     found, metrics = ascent(rl.multi_task_ppo(COLLECT, num_tasks=2, optimizer=optax.sgd(1.0), epochs=1), theta)

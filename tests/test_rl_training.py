@@ -1,4 +1,4 @@
-"""Whole trainings in small: they learn, vmap over seeds, go on from checkpoints, and a memory sees whole trials."""
+"""Small trainings: they learn, work under `vmap` over seeds, resume from checkpoints, and use memory within trials."""
 
 import dataclasses
 from functools import partial
@@ -17,7 +17,10 @@ KEY = jax.random.key(0)
 
 
 class Aim:
-    """Two steps; each pays minus the squared distance of the action to the task, -1 or 1, which is not seen."""
+    """Environment of two steps, with minus the squared distance of the action to the task, -1 or 1, as reward.
+
+    The task is not observed.
+    """
 
     observation_size, action_size, discrete, horizon = 1, 1, False, 2
 
@@ -36,7 +39,7 @@ class Aim:
 
 
 def policy(params, obs):
-    """The mean is a parameter; the deviation is 0.5."""
+    """Policy whose mean is a parameter and whose deviation is 0.5."""
     mean = jnp.broadcast_to(params["mean"], obs.shape)
     return rl.DiagonalGaussian(mean, jnp.full_like(mean, jnp.log(0.5)))
 
@@ -47,7 +50,7 @@ START = {"mean": jnp.array([0.8])}
 
 @pytest.fixture(scope="module")
 def trained():
-    """Two seeds at once, with learned rates (Meta-SGD)."""
+    """Trains two seeds at once, with learned rates (Meta-SGD)."""
     training = rl.maml_trpo(COLLECT, optim.scale_by_learned_rate(0.1), num_tasks=8, optimizer=optax.adam(0.05))
     step = jax.jit(jax.vmap(training.step))
     states = jax.tree.map(lambda x: jnp.stack([x, x]), training.init(START))
@@ -76,7 +79,7 @@ def test_seeds_side_by_side_equal_one_alone(trained):
 
 
 def test_the_adaptation_curve(trained):
-    """Against the closed form: a return is -2 (0.25 + distance^2), of the mode -2 distance^2."""
+    """The closed form of a return is -2 (0.25 + distance^2), and that of the mode -2 distance^2."""
     _, states, _ = trained
     meta = jax.tree.map(lambda x: x[0], states.meta)
     run = jax.jit(rl.adaptation_curve(COLLECT, optim.scale_by_learned_rate(0.1), 1))
@@ -90,14 +93,44 @@ def test_the_adaptation_curve(trained):
     jax.tree.map(np.testing.assert_array_equal, curve, run(meta, task, KEY))
 
 
-def test_the_loop_goes_on_from_a_checkpoint(tmp_path):
-    training = rl.multi_task_ppo(COLLECT, num_tasks=2, epochs=2)
-    run = partial(jaxmeta.loop, training.step, training.init(START), KEY, log_every=2, validate_every=2, progress=False)
-    whole = run(iterations=4)
+def test_the_loop_resumes_from_a_checkpoint_and_keeps_the_best(tmp_path):
+    training = rl.multi_task_ppo(COLLECT, num_tasks=2, epochs=2, optimizer=optax.sgd(0.1))
+    seen = []
+
+    def validate(meta):
+        seen.append(float(meta.params["mean"][0]))
+        return {"return": -abs(seen[-1] - seen[0])}  # the first one is the best
+
+    run = partial(jaxmeta.loop, training, START, KEY, log_every=2, validate_every=2, progress=False)
+    whole = run(iterations=4, validate=validate, monitor="return")
+    assert len(seen) == 2 and seen[0] != seen[1]
+    assert (whole.step, float(whole.meta.params["mean"][0])) == (2, seen[0])
+    assert (int(whole.state.update), float(whole.state.meta.params["mean"][0])) == (4, seen[1])
+
     run(iterations=2, folder=tmp_path)
     again = run(iterations=4, folder=tmp_path)
     jax.tree.map(np.testing.assert_array_equal, whole.state, again.state)
     assert [record["step"] for record in again.history] == [2, 4]
+
+
+def test_the_loop_trains_all_seeds_of_a_vmapped_training(trained):
+    """Both functions of a `Training` are batched, and the metrics are averaged, because the loop logs scalars."""
+    training, *_ = trained
+    init, step = jax.vmap(training.init, (0, None)), jax.vmap(training.step)
+
+    def step_of_all(states, key):
+        states, metrics = step(states, jax.random.split(key, 2))
+        return states, jax.tree.map(jnp.mean, metrics)
+
+    starts = {"mean": jnp.array([[0.8], [-0.5]])}
+    seeds = jaxmeta.Training(init, step_of_all)
+    done = jaxmeta.loop(seeds, starts, KEY, iterations=2, log_every=2, validate_every=2, progress=False)
+    assert done.state.update.tolist() == [2, 2]
+
+    state = training.init({"mean": starts["mean"][1]})
+    for i in range(2):
+        state, _ = jax.jit(training.step)(state, jax.random.split(jax.random.fold_in(KEY, i), 2)[1])
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x[1], y, rtol=1e-4, atol=1e-5), done.meta, state.meta)
 
 
 @pytest.mark.parametrize("meta_gradient", [jaxmeta.reverse(), jaxmeta.evolution(8, scale=0.3)], ids=["maml", "es-maml"])
@@ -150,11 +183,15 @@ def test_trainings_reject():
         rl.promp(COLLECT, optax.sgd(0.1), 0)
     with pytest.raises(TypeError, match="inner must be an optax.GradientTransformation"):
         rl.maml_trpo(COLLECT, 0.1)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="num_tasks must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="num_tasks must be an integer of at least 2, got 1"):
         rl.e_maml(COLLECT, optax.sgd(0.1), num_tasks=1)
+    with pytest.raises(ValueError, match="kl_penalty must be a number of at least 0, got -1"):
+        rl.promp(COLLECT, optax.sgd(0.1), kl_penalty=-1)
+    with pytest.raises(ValueError, match="exploration must be a number of at least 0, got nan"):
+        rl.e_maml(COLLECT, optax.sgd(0.1), exploration=float("nan"))
     with pytest.raises(ValueError, match="clip must be a positive number, got 0"):
         rl.clipped(0.0)
-    with pytest.raises(ValueError, match=r"discount must be in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match="discount must be a number from 0 to 1, got 1.5"):
         rl.Collector(env=Aim(), policy=policy, discount=1.5)
     with pytest.raises(ValueError, match=r"num_tasks must be a multiple of minibatches \(4\), got 6"):
         rl.rl2(TRIAL, NETWORK, num_tasks=6)
@@ -166,7 +203,7 @@ def test_trainings_reject():
 
 
 class Noisy(Aim):
-    """The first observation is random, the next ones count the steps; it ends after two."""
+    """Environment whose first observation is random, while the next ones count the steps."""
 
     def reset(self, key, task=None):
         return dataclasses.replace(super().reset(key, task), obs=jax.random.uniform(key, (1,)))
@@ -201,8 +238,8 @@ TRIAL = rl.Trial(envs.make("bandit-bernoulli", arms=2, horizon=6))
 NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, hidden=8)
 
 
-def test_the_replay_of_a_memory_is_what_was_played():
-    """One gradient step sees the very policy that played: no divergence, and then some after it."""
+def test_the_memory_in_an_update_is_that_of_the_episode():
+    """The first gradient step sees the policy that played, so there is no divergence."""
     start = jax.jit(NETWORK.init)(KEY, jnp.zeros((1, TRIAL.observation_size)), NETWORK.empty_memory(1))
     noisy = jax.tree.map(lambda x: x + 0.5 * jax.random.normal(KEY, x.shape), start)
     once = rl.rl2(TRIAL, NETWORK, num_tasks=4, epochs=1, minibatches=1, optimizer=optax.sgd(0.1))
@@ -212,8 +249,8 @@ def test_the_replay_of_a_memory_is_what_was_played():
     assert all(np.abs(x - y).max() > 0 for x, y in zip(*map(jax.tree.leaves, (state.meta.params, noisy)), strict=True))
 
 
-def test_rl2_learns_to_use_what_it_sees():
-    """The arms pay 1 and 0, in either order: after one pull it is clear which, for 5.5 of 6. Random pulls get 3."""
+def test_rl2_learns_to_use_its_observations():
+    """The arms pay 1 and 0 in either order, so that one pull is enough for 5.5 of 6. Random pulls get 3."""
 
     class Sure(envs.BernoulliBandit):
         def draw_task(self, key, split):
@@ -223,8 +260,6 @@ def test_rl2_learns_to_use_what_it_sees():
     trial = rl.Trial(Sure(arms=2, horizon=6))
     start = jax.jit(NETWORK.init)(KEY, jnp.zeros((1, trial.observation_size)), NETWORK.empty_memory(1))
     training = rl.rl2(trial, NETWORK, num_tasks=64, discount=0.9, minibatches=1, optimizer=optax.adam(0.02))
-    done = jaxmeta.loop(
-        training.step, training.init(start), KEY, iterations=60, log_every=10, validate_every=10, progress=False
-    )
+    done = jaxmeta.loop(training, start, KEY, iterations=60, log_every=10, validate_every=10, progress=False)
     assert done.history[0]["train/return"] < 4.5
     assert done.history[-1]["train/return"] > 5.2

@@ -60,8 +60,8 @@ def test_jit_vmap_and_pmap_agree_without_transfers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"shots": 0}, "shots must be a positive integer, got 0"),
-        ({"queries": -1}, "queries must be a positive integer, got -1"),
+        ({"shots": 0}, "shots must be an integer of at least 1, got 0"),
+        ({"queries": -1}, "queries must be an integer of at least 1, got -1"),
         ({"amplitudes": (2.0, 1.0)}, "amplitudes must be a pair"),
         ({"phases": (0.0, math.inf)}, "phases must be a pair"),
         ({"inputs": (1.0, math.nan)}, "inputs must be a pair"),

@@ -21,9 +21,9 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from jaxmeta.data import FewShot, _download, _prepared, describe_tasksets, get_tasksets, list_tasksets, load_examples
+from jaxmeta.data import FewShot, describe_tasksets, get_tasksets, list_tasksets, load_examples
+from jaxmeta.data.sources import SOURCES, _download, _tfds, standard_splits
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._sources import SOURCES, standard_splits
 from jaxmeta.data.sources._unpickle import load_pickle
 
 SHARED = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data")) / "splits"
@@ -556,7 +556,7 @@ def test_download_of_another_file_leaves_nothing(server, tmp_path):
         _download.fetch(there, tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
     put(tmp_path / "some.bin", b"mine")
-    with pytest.raises(ValueError, match="it was left as it is"):
+    with pytest.raises(ValueError, match="It was left as it is"):
         _download.fetch(there, tmp_path, progress=False)
     assert (tmp_path / "some.bin").read_bytes() == b"mine"
 
@@ -669,7 +669,7 @@ def test_duplicate_paths_are_named(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
         for name, content in [*own().items(), *own(("ant",)).items()]:
             archive.writestr(name, content)
-    with pytest.raises(ValueError, match=r"mine.zip has a file that is there twice: ant/0.png"):
+    with pytest.raises(ValueError, match=r"mine.zip has two files of the same name: ant/0.png"):
         load_examples("folder", tmp_path / "mine.zip", progress=False)
     members = mini_images()
     members["val.csv"] += members["val.csv"].splitlines()[1] + "\n"
@@ -690,7 +690,7 @@ def test_duplicate_paths_are_named(tmp_path):
             {"mini-imagenet-cache-test.pkl": b"\x80"},
             "test.pkl is not read: pickle data was truncated",
         ),
-        ("mini-imagenet", mini_caches, {"mini-imagenet-cache-test.pkl": pickle.dumps([])}, "has another content"),
+        ("mini-imagenet", mini_caches, {"mini-imagenet-cache-test.pkl": pickle.dumps([])}, "has unexpected content"),
         ("cifar-fs", cifar100, {"cifar-100-python/meta": pickle.dumps({})}, "is not CIFAR-100"),
         ("cifar-fs", cifar100, {"cifar-100-python/test": pickle.dumps({b"data": b"x"})}, "is not CIFAR-100"),
         ("cifar-fs", cifar100, {"cifar-100-python/test": b""}, "cifar-100-python/test is not a readable pickle"),
@@ -848,7 +848,7 @@ def test_prepared_directory(name, channels, tmp_path, monkeypatch):
         for label, of in enumerate(classes(name)):
             yield {"image": encode(of), "label": np.int64(label)}
 
-    monkeypatch.setattr(_prepared, "records", records)
+    monkeypatch.setattr(_tfds, "records", records)
     division = load_examples(name, tmp_path, progress=False)
     for part, examples in zip(PARTS, division, strict=True):
         assert examples.names == tuple(standard_splits(name)[describe_tasksets(name).splits[0]][part])

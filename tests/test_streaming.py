@@ -85,7 +85,7 @@ def test_prefetch_raises_what_a_task_raises():
     stream = prefetch(Taskset((IMAGES, LABELS), [NWays(1), KShots(1), LoadData(), Map(broken)]), 2)
     with pytest.raises(OSError, match="image 7"):
         next(stream)
-    with pytest.raises(ValueError, match="batch_size must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         prefetch([], 0)
 
 

@@ -24,7 +24,7 @@ from jaxmeta.data import (
     Taskset,
     random_crop,
 )
-from jaxmeta.data import _threefry as threefry
+from jaxmeta.data.tasks import _threefry as threefry
 
 KEY = jax.random.key(0)
 COUNTS = (6, 9, 20, 7, 11, 8)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxmeta.data import FewShot, get_tasksets, hash_ngrams, load_examples
-from jaxmeta.data.sources._sources import standard_splits
+from jaxmeta.data.sources import standard_splits
 
 DATA = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 PARTS = ("train", "validation", "test")
@@ -131,8 +131,8 @@ def test_vectors_of_sentences():
     [
         (("one",), TypeError, "sentences must be many strings, got one"),
         (([1],), TypeError, "sentences must be strings, got 1"),
-        ((["a"], 0), ValueError, "size must be a positive integer, got 0"),
-        ((["a"], 8, (0,)), ValueError, "pieces must be a positive integer, got 0"),
+        ((["a"], 0), ValueError, "size must be an integer of at least 1, got 0"),
+        ((["a"], 8, (0,)), ValueError, "pieces must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_input_is_named(arguments, error, message):

@@ -7,10 +7,9 @@ from jaxmeta.data.samplers._augment import mixup as mixup
 from jaxmeta.data.samplers._augment import normalize as normalize
 from jaxmeta.data.samplers._augment import random_crop as random_crop
 from jaxmeta.data.samplers._augment import random_flip as random_flip
-from jaxmeta.data.samplers._checks import Request as Request
+from jaxmeta.data.samplers._checks import TaskSizes as TaskSizes
 from jaxmeta.data.samplers._checks import check_enough as check_enough
 from jaxmeta.data.samplers._checks import check_inputs as check_inputs
-from jaxmeta.data.samplers._checks import check_positive as check_positive
 from jaxmeta.data.samplers._few_shot import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers._few_shot import FewShot as FewShot
 from jaxmeta.data.samplers._few_shot import from_table as from_table
@@ -28,3 +27,4 @@ from jaxmeta.data.samplers._sampling import group as group
 from jaxmeta.data.samplers._sampling import sample_without_replacement as sample_without_replacement
 from jaxmeta.data.samplers._sinusoid import Sinusoid as Sinusoid
 from jaxmeta.data.samplers._sinusoid import Wave as Wave
+from jaxmeta.data.samplers._streams import Streams as Streams

@@ -1,4 +1,4 @@
-"""Augmentations of images `[n, H, W, C]` as JAX functions, each image with randomness of its own."""
+"""Augmentations of images `[n, H, W, C]` as JAX functions. Each image is changed independently."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -6,31 +6,33 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.data.samplers._checks import ArrayLike, check_positive
+from jaxmeta._checks import check_integer, check_not_negative, check_positive
+from jaxmeta.data.samplers._checks import ArrayLike
 
+_Number: TypeAlias = float | jax.Array
 _Channels: TypeAlias = float | Sequence[float] | ArrayLike
 
 
 def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
-    """Pad each image with zeros and cut a part of its old size out of it, at random.
+    """Pads each image with zeros and crops it at random to its original size.
 
     Args:
-        key: A random key.
-        images: Images of any type: `[n, H, W, C]`.
-        padding: Pixels on each side.
+        key: random key.
+        images: images of any type: `[n, H, W, C]`.
+        padding: number of zero pixels on each side.
 
     Returns:
         Images: `[n, H, W, C]`.
 
     Raises:
-        ValueError: If `padding` is not positive, or `images` has not four axes.
+        ValueError: if `padding` is not a positive integer, or `images` does not have four axes.
 
     Example:
         >>> random_crop(jax.random.key(0), jnp.ones((3, 28, 28, 1))).shape
         (3, 28, 28, 1)
     """
     n, height, width, channels = _shape(images)
-    check_positive(padding=padding)
+    check_integer(padding=padding)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     corners = jax.random.randint(key, (n, 2), 0, 2 * padding + 1)
 
@@ -41,17 +43,17 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arra
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Mirror each image left to right with probability 1/2.
+    """Flips each image left to right with probability 1/2.
 
     Args:
-        key: A random key.
-        images: Images of any type: `[n, H, W, C]`.
+        key: random key.
+        images: images of any type: `[n, H, W, C]`.
 
     Returns:
         Images: `[n, H, W, C]`.
 
     Raises:
-        ValueError: If `images` has not four axes.
+        ValueError: if `images` does not have four axes.
 
     Example:
         >>> random_flip(jax.random.key(1), jnp.arange(6).reshape(3, 1, 2, 1))[:, 0, :, 0].tolist()
@@ -64,29 +66,30 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 def color_jitter(
     key: jax.Array,
     images: jax.Array,
-    brightness: float = 0.4,
-    contrast: float = 0.4,
-    saturation: float = 0.4,
+    brightness: _Number = 0.4,
+    contrast: _Number = 0.4,
+    saturation: _Number = 0.4,
 ) -> jax.Array:
-    """Change brightness, then contrast, then saturation of each image by random factors.
+    """Changes brightness, then contrast, then saturation of each image by random factors.
 
-    A factor is uniform in `[1 - s, 1 + s]` (not below 0) for a strength `s`. Brightness multiplies the image; contrast
-    moves it from or to its mean gray, and saturation from or to its own gray values, by the weights 0.299, 0.587 and
-    0.114. Values are cut to [0, 1] after each. Images of one channel have no saturation to change.
+    The factor `f` is uniform in `[max(0, 1 - s), 1 + s]` for a strength `s`. Each change blends the image with another
+    one, `f * image + (1 - f) * other`, and clips the result to [0, 1]. For brightness the other image is black, for
+    contrast it is the mean gray value, and for saturation it is the gray image. Gray values weight the channels by
+    0.299, 0.587 and 0.114. Images with one channel have no saturation to change.
 
     Args:
-        key: A random key.
-        images: Floats in [0, 1], of 1 or 3 channels: `[n, H, W, C]`.
-        brightness: Strength, at least 0; 0 for none.
-        contrast: Strength.
-        saturation: Strength.
+        key: random key.
+        images: floats in [0, 1] with 1 or 3 channels: `[n, H, W, C]`.
+        brightness: strength `s` of the change of brightness, at least 0. 0 leaves it as it is.
+        contrast: strength of the change of contrast.
+        saturation: strength of the change of saturation.
 
     Returns:
         Images in [0, 1]: `[n, H, W, C]`.
 
     Raises:
-        ValueError: If a strength is negative, or the images are not of 1 or 3 channels.
-        TypeError: If the images are not floats.
+        ValueError: if a strength is negative, or the images do not have 1 or 3 channels.
+        TypeError: if the images are not floats.
 
     Example:
         >>> images = jax.jit(color_jitter)(jax.random.key(0), jnp.full((2, 8, 8, 3), 0.5))
@@ -97,13 +100,11 @@ def color_jitter(
     _check_floats(images)
     if channels not in (1, 3):
         raise ValueError(f"images must have 1 or 3 channels, got shape {images.shape}")
-    strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+    check_not_negative(brightness=brightness, contrast=contrast, saturation=saturation)
     factors = []
-    for name, strength, part in zip(strengths, strengths.values(), jax.random.split(key, 3), strict=True):
-        if strength < 0:
-            raise ValueError(f"{name} must be at least 0, got {strength!r}")
-        low, high = max(0.0, 1 - strength), 1 + strength
-        factors.append(jax.random.uniform(part, (n, 1, 1, 1), images.dtype, low, high))
+    for strength, part in zip((brightness, contrast, saturation), jax.random.split(key, 3), strict=True):
+        low = jnp.maximum(jnp.asarray(1 - strength, images.dtype), 0)
+        factors.append(jax.random.uniform(part, (n, 1, 1, 1), images.dtype, low, 1 + strength))
 
     def blend(images: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
         return jnp.clip(factor * images + (1 - factor) * other, 0, 1)
@@ -114,18 +115,20 @@ def color_jitter(
 
 
 def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
-    """Set a square of each image to zero. Its center is any pixel, so a part of it may lie outside.
+    """Sets a random square of each image to zero.
+
+    The center of the square is a random pixel, so a part of the square may lie outside the image.
 
     Args:
-        key: A random key.
-        images: Images of any type: `[n, H, W, C]`.
-        size: Side of the square in pixels.
+        key: random key.
+        images: images of any type: `[n, H, W, C]`.
+        size: side of the square in pixels.
 
     Returns:
         Images: `[n, H, W, C]`.
 
     Raises:
-        ValueError: If `size` is not positive, or `images` has not four axes.
+        ValueError: if `size` is not a positive integer, or `images` does not have four axes.
 
     Example:
         >>> int(cutout(jax.random.key(0), jnp.ones((1, 9, 9, 1)), size=2).sum())
@@ -136,26 +139,28 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
         https://arxiv.org/abs/1708.04552
     """
     n, height, width, _ = _shape(images)
-    check_positive(size=size)
+    check_integer(size=size)
     hole = _box(key, (n, height, width), jnp.full((n, 1), size), jnp.full((n, 1), size))
     return jnp.where(hole, jnp.zeros((), images.dtype), images)
 
 
-def mixup(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Mix each image, and its label, with another one of the batch.
+def mixup(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: _Number = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Mixes each image and its label with another image of the batch and its label.
+
+    The result is `share * own + (1 - share) * other`, where `share` is drawn from Beta(alpha, alpha) for each image.
 
     Args:
-        key: A random key.
-        images: Floats: `[n, ...]`.
-        labels: Probabilities of the classes, such as `jax.nn.one_hot(y, ways)`: `[n, ways]`.
-        alpha: The share of the image itself is drawn from Beta(alpha, alpha), for each image.
+        key: random key.
+        images: floats: `[n, ...]`.
+        labels: class probabilities, such as `jax.nn.one_hot(y, ways)`: `[n, ways]`.
+        alpha: both parameters of the beta distribution, positive.
 
     Returns:
         Images `[n, ...]` and labels `[n, ways]`.
 
     Raises:
-        ValueError: If `alpha` is not positive, or labels do not match.
-        TypeError: If images or labels are not floats.
+        ValueError: if `alpha` is not positive, or the labels do not match the images.
+        TypeError: if images or labels are not floats.
 
     Example:
         >>> labels = jax.nn.one_hot(jnp.array([0, 1, 1]), 2)
@@ -179,22 +184,24 @@ def mixup(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float = 1
     return mix(images), mix(labels)
 
 
-def cutmix(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Replace a box of each image by that of another one of the batch, and mix the labels by the box's share.
+def cutmix(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: _Number = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Replaces a box in each image by the same box of another image of the batch.
+
+    A box has the proportions of the image and a random pixel as its center. It covers `1 - share` of the image, where
+    `share` is drawn from Beta(alpha, alpha), less where it reaches over the edge. Labels are mixed by the covered area.
 
     Args:
-        key: A random key.
-        images: Floats: `[n, H, W, C]`.
-        labels: Probabilities of the classes, such as `jax.nn.one_hot(y, ways)`: `[n, ways]`.
-        alpha: The share of the image itself is drawn from Beta(alpha, alpha), for each image; the box has the image's
-            proportions, and its center is any pixel.
+        key: random key.
+        images: floats: `[n, H, W, C]`.
+        labels: class probabilities, such as `jax.nn.one_hot(y, ways)`: `[n, ways]`.
+        alpha: both parameters of the beta distribution, positive.
 
     Returns:
         Images `[n, H, W, C]` and labels `[n, ways]`.
 
     Raises:
-        ValueError: If `alpha` is not positive, or shapes are wrong.
-        TypeError: If images or labels are not floats.
+        ValueError: if `alpha` is not positive, or a shape is wrong.
+        TypeError: if images or labels are not floats.
 
     Example:
         >>> labels = jax.nn.one_hot(jnp.array([0, 1, 1]), 2)
@@ -217,18 +224,18 @@ def cutmix(key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float = 
 
 
 def normalize(images: jax.Array, mean: _Channels, std: _Channels) -> jax.Array:
-    """Subtract a mean from each channel and divide by a standard deviation.
+    """Subtracts a mean from each channel and divides it by a standard deviation.
 
     Args:
-        images: Floats: `[..., C]`.
-        mean: A number, or one for each channel: `[C]`.
-        std: Likewise.
+        images: floats: `[..., C]`.
+        mean: one number, or one for each channel: `[C]`.
+        std: one number, or one for each channel: `[C]`.
 
     Returns:
         Images of the same type: `[..., C]`.
 
     Raises:
-        TypeError: If the images are not floats.
+        TypeError: if the images are not floats.
 
     Example:
         >>> normalize(jnp.array([[0.0, 1.0]]), mean=[0.5, 0.5], std=0.25).tolist()
@@ -240,7 +247,7 @@ def normalize(images: jax.Array, mean: _Channels, std: _Channels) -> jax.Array:
 
 
 def _box(key: jax.Array, shape: tuple[int, int, int], heights: jax.Array, widths: jax.Array) -> jax.Array:
-    """Return masks of boxes of the given sides `[n, 1]` around random pixels: `[n, H, W, 1]`, bool."""
+    """Returns masks `[n, H, W, 1]` of boxes around random pixels, with the given sides `[n, 1]`."""
     n, height, width = shape
     key_row, key_column = jax.random.split(key)
 
@@ -271,11 +278,10 @@ def _check_floats(images: jax.Array) -> None:
         raise TypeError(f"images must be floats, got {images.dtype}")
 
 
-def _check_soft(images: jax.Array, labels: jax.Array, alpha: float) -> None:
+def _check_soft(images: jax.Array, labels: jax.Array, alpha: _Number) -> None:
     _check_floats(images)
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         raise TypeError(f"labels must be probabilities such as jax.nn.one_hot(y, ways), got {labels.dtype}")
     if labels.ndim != 2 or len(labels) != len(images):
         raise ValueError(f"labels must be of shape [{len(images)}, ways], got {labels.shape}")
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive, got {alpha!r}")
+    check_positive(alpha=alpha)

@@ -1,6 +1,5 @@
-"""Checks of arguments that samplers share."""
+"""Checks of data that samplers and task transforms share."""
 
-import operator
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -10,20 +9,25 @@ import numpy as np
 ArrayLike: TypeAlias = np.ndarray | jax.Array
 
 
-def check_positive(**sizes: int) -> tuple[int, ...]:
-    """Return the given sizes as a tuple of `int`; raise ValueError for one that is not a positive integer."""
-    for name, size in sizes.items():
-        try:
-            positive = operator.index(size) >= 1
-        except TypeError:
-            positive = False
-        if not positive:
-            raise ValueError(f"{name} must be a positive integer, got {size!r}")
-    return tuple(operator.index(size) for size in sizes.values())
+class TaskSizes(NamedTuple):
+    """Number of classes of a task, and of examples of each class."""
+
+    ways: int
+    """Number of classes in a task."""
+    per_class: tuple[int, ...]
+    """Number of examples of each class: support, then query."""
+    replacement: bool = False
+    """True if an example may be drawn twice."""
+    name: str = "shots + queries"
+    """Name of `per_class` in error messages."""
 
 
 def check_inputs(inputs: ArrayLike) -> ArrayLike:
-    """Return inputs as an array; raise ValueError unless they are a non-empty `[M, ...]` of numbers."""
+    """Returns inputs as an array.
+
+    Raises:
+        ValueError: if they are not numbers of shape `[M, ...]`, or there are none.
+    """
     inputs = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
     if inputs.ndim < 1 or inputs.size == 0:
         raise ValueError(f"inputs must be a non-empty [M, ...], got shape {inputs.shape}")
@@ -32,34 +36,24 @@ def check_inputs(inputs: ArrayLike) -> ArrayLike:
     return inputs
 
 
-class Request(NamedTuple):
-    """What a task takes of the data."""
-
-    ways: int
-    """Classes in a task."""
-    sizes: tuple[int, ...]
-    """Examples of each class: support, then query."""
-    replacement: bool = False
-    """Whether an example may come twice."""
-    name: str = "shots + queries"
-    """What the user calls `sizes`."""
-
-
-def check_enough(request: Request, counts: np.ndarray, names: np.ndarray, rotations: int = 1) -> None:
-    """Raise ValueError unless the data has classes and examples enough.
+def check_enough(sizes: TaskSizes, counts: np.ndarray, names: np.ndarray, rotations: int = 1) -> None:
+    """Checks that the data has enough classes and examples for a task.
 
     Args:
-        request: What a task takes.
-        counts: Number of examples of each class: `[classes]`.
-        names: What to call each class in a message: `[classes]`.
-        rotations: How often each class counts.
+        sizes: sizes of a task.
+        counts: number of examples of each class: `[classes]`.
+        names: name of each class in error messages: `[classes]`.
+        rotations: number of times that each class counts.
+
+    Raises:
+        ValueError: if there are too few classes, or a class has too few examples.
     """
     classes = rotations * len(counts)
-    if request.ways > classes:
-        raise ValueError(f"ways must be at most the number of classes, got ways={request.ways} for {classes} classes")
+    if sizes.ways > classes:
+        raise ValueError(f"ways must be at most the number of classes, got ways={sizes.ways} for {classes} classes")
     smallest = int(counts.argmin())
-    if counts[smallest] < (1 if request.replacement else sum(request.sizes)):
+    if counts[smallest] < (1 if sizes.replacement else sum(sizes.per_class)):
         raise ValueError(
-            f"{request.name} must be at most the size of the smallest class, "
-            f"got {' + '.join(map(str, request.sizes))}, but class {names[smallest]} has {counts[smallest]} examples"
+            f"{sizes.name} must be at most the size of the smallest class, "
+            f"got {' + '.join(map(str, sizes.per_class))}, but class {names[smallest]} has {counts[smallest]} examples"
         )

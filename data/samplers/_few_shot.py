@@ -8,31 +8,33 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.samplers._checks import ArrayLike, Request, check_enough, check_inputs, check_positive
+from jaxmeta.data.samplers._checks import ArrayLike, TaskSizes, check_enough, check_inputs
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import draw, group
 
 
 class ExampleIndex(NamedTuple):
-    """Where an example of a task comes from (see `FewShot.indices`)."""
+    """Origin of the examples of a task in the data set (see `FewShot.indices`)."""
 
     example: jax.Array
-    """Row of `FewShot.inputs`: `[n]`."""
+    """Rows of `FewShot.inputs`: `[n]`."""
     turns: jax.Array
-    """Quarter turns, counterclockwise: `[n]`."""
+    """Number of quarter turns, counterclockwise: `[n]`."""
 
 
 @struct.dataclass
 class FewShot:
     """A sampler of N-way K-shot tasks over labeled examples.
 
-    A call draws one task: `ways` classes, all equally likely and in random order, get the labels `0 ... ways - 1`;
-    each gives `shots` support and `queries` query examples, drawn without replacement from its own examples, however
-    many they are. Examples are grouped by class: the first `shots` rows of the support set have label 0, and so on.
+    A call draws one task. It draws `ways` classes, all equally likely and in random order, and labels them
+    `0 ... ways - 1`. From each class it draws `shots` support and `queries` query examples without replacement. Classes
+    may have different numbers of examples. The examples of a task are grouped by class: the first `shots` rows of the
+    support set have label 0, the next have label 1, and so on.
 
-    The sampler is a pytree that holds the data: pass it to a jitted function as an argument, do not close over it.
-    Make one with `FewShot.create` or `FewShot.from_classes`, which check their arguments; the constructor does not.
+    The sampler is a pytree that holds the data. Pass it to a jitted function as an argument, and do not close over it.
+    Make one with `FewShot.create` or `FewShot.from_classes`, which check their arguments. The constructor does not.
 
     Example:
         >>> import jax, numpy as np
@@ -48,23 +50,23 @@ class FewShot:
     """
 
     inputs: jax.Array
-    """All examples: `[M, ...]`. Images in uint8 reach the model as float32 in [0, 1]; any other type unchanged."""
+    """All examples: `[M, ...]`. Images in uint8 reach the model as float32 in [0, 1], other types unchanged."""
     table: jax.Array
     """Rows of `inputs` that belong to each class, padded: `[classes, largest count]`, int32."""
     counts: jax.Array
     """Number of examples of each class: `[classes]`, int32."""
     ways: int = struct.field(pytree_node=False)
-    """Classes in a task, N."""
+    """Number of classes in a task, N."""
     shots: int = struct.field(pytree_node=False)
-    """Support examples per class, K."""
+    """Number of support examples per class, K."""
     queries: int = struct.field(pytree_node=False)
-    """Query examples per class, Q."""
+    """Number of query examples per class, Q."""
     rotations: int = struct.field(pytree_node=False, default=1)
-    """4 if each class turned by 90, 180 and 270 degrees counts as a class of its own, else 1."""
+    """4 if each class rotated by 90, 180 and 270 degrees counts as a class of its own, else 1."""
     replacement: bool = struct.field(pytree_node=False, default=False)
-    """Whether the examples of a class are drawn with replacement; then a query example may be a support example too."""
+    """True if the examples of a class are drawn with replacement. A query example may then be a support example too."""
     shuffle: bool = struct.field(pytree_node=False, default=True)
-    """Whether the classes of a task come in random order; if not, in the order of the table, by turns first."""
+    """True if the classes of a task are in random order, else they are sorted by rotation, then by table row."""
 
     @classmethod
     def create(
@@ -79,28 +81,28 @@ class FewShot:
         replacement: bool = False,
         device: Placement | None = None,
     ) -> "FewShot":
-        """Make a sampler from examples and their labels.
+        """Builds a sampler from examples and their labels.
 
         Args:
-            inputs: Examples: `[M, ...]`; images `[M, H, W, C]`.
-            labels: Class of each example, any integers in any order: `[M]`.
-            ways: Classes in a task, N.
-            shots: Support examples per class, K.
-            queries: Query examples per class, Q.
-            rotations: 4 to treat each class turned by 90, 180 and 270 degrees as a class of its own (Santoro et al.
-                2016): all examples of a class in a task are turned alike, on the device. 1 for none.
-            replacement: Draw the examples of a class with replacement.
-            device: Where the examples are put; JAX's default device if `None`. A `NamedSharding` of the first axis
-                divides them among the devices of a mesh, for data that one device cannot hold: XLA sends the indices
-                of a task to all devices, each looks up what it has, and the results are added. The tasks are the
-                same; but every example travels, so do this only when you must.
+            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`.
+            labels: class of each example, any integers in any order: `[M]`.
+            ways: number of classes in a task, N.
+            shots: number of support examples per class, K.
+            queries: number of query examples per class, Q.
+            rotations: 4 to treat each class rotated by 90, 180 and 270 degrees as a class of its own (Santoro et al.
+                2016). All examples of a class in a task are rotated alike, on the device. 1 for no rotations.
+            replacement: whether to draw the examples of a class with replacement.
+            device: device of the examples, by default JAX's default device. A `NamedSharding` of the first axis
+                divides them among the devices of a mesh, for data that one device cannot hold. XLA then sends the
+                indices of a task to all devices, each device looks up its own examples, and the results are added.
+                The tasks are the same, but every example is communicated, so do this only when you must.
 
         Returns:
             The sampler.
 
         Raises:
-            ValueError: If the arrays are empty, do not match or are not of the right type, if there are fewer
-                than `ways` classes, or a class with fewer than `shots + queries` examples.
+            ValueError: if the arrays are empty, do not match or have the wrong type, if there are fewer than `ways`
+                classes, or if a class has fewer than `shots + queries` examples.
         """
         labels = np.asarray(labels)
         if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
@@ -109,8 +111,8 @@ class FewShot:
         if inputs.shape[0] != labels.shape[0]:
             raise ValueError(f"labels must match inputs: got {labels.shape[0]} labels for {inputs.shape[0]} inputs")
         names, table, counts = group(labels)
-        request = Request(ways, (shots, queries), replacement)
-        return from_table(inputs, table, counts, names, request, rotations, device)
+        sizes = TaskSizes(ways, (shots, queries), replacement)
+        return from_table(inputs, table, counts, names, sizes, rotations, device)
 
     @classmethod
     def from_classes(
@@ -123,21 +125,21 @@ class FewShot:
         rotations: int = 1,
         device: Placement | None = None,
     ) -> "FewShot":
-        """Make a sampler from examples that are already grouped, the same number for each class.
+        """Builds a sampler from examples that are already grouped, the same number for each class.
 
         Args:
-            inputs: Examples by class: `[classes, examples, ...]`; images `[classes, examples, H, W, C]`.
-            ways: Classes in a task, N.
-            shots: Support examples per class, K.
-            queries: Query examples per class, Q.
-            rotations: As in `create`.
-            device: As in `create`.
+            inputs: examples by class: `[classes, examples, ...]`, for images `[classes, examples, H, W, C]`.
+            ways: number of classes in a task, N.
+            shots: number of support examples per class, K.
+            queries: number of query examples per class, Q.
+            rotations: see `create`.
+            device: see `create`.
 
         Returns:
             The sampler.
 
         Raises:
-            ValueError: As in `create`.
+            ValueError: in the cases of `create`.
 
         Example:
             >>> import numpy as np
@@ -150,61 +152,62 @@ class FewShot:
         table = np.arange(classes * examples, dtype=np.int32).reshape(classes, examples)
         flat = check_inputs(inputs.reshape(classes * examples, *inputs.shape[2:]))
         counts = np.full(classes, examples)
-        return from_table(flat, table, counts, np.arange(classes), Request(ways, (shots, queries)), rotations, device)
+        return from_table(flat, table, counts, np.arange(classes), TaskSizes(ways, (shots, queries)), rotations, device)
 
     def with_sizes(self, *, ways: int | None = None, shots: int | None = None, queries: int | None = None) -> "FewShot":
-        """Return a sampler over the same arrays with other task sizes, checked as in `create`.
+        """Returns a sampler over the same arrays with other task sizes, checked as in `create`.
 
         Args:
-            ways: Classes in a task; `None` keeps the present number, here and below.
-            shots: Support examples per class.
-            queries: Query examples per class.
+            ways: number of classes in a task. `None` keeps the present number, here and below.
+            shots: number of support examples per class.
+            queries: number of query examples per class.
 
         Returns:
-            The new sampler; it shares the arrays.
+            The new sampler, which shares the arrays.
 
         Raises:
-            ValueError: If the data has too few classes or examples.
+            ValueError: if a number is not a positive integer, or the data has too few classes or examples.
         """
-        ways, shots, queries = check_positive(
+        ways, shots, queries = check_integer(
             ways=self.ways if ways is None else ways,
             shots=self.shots if shots is None else shots,
             queries=self.queries if queries is None else queries,
         )
         counts = np.asarray(jax.device_get(self.counts))
-        request = Request(ways, (shots, queries), self.replacement)
-        check_enough(request, counts, np.arange(len(counts)), self.rotations)
+        sizes = TaskSizes(ways, (shots, queries), self.replacement)
+        check_enough(sizes, counts, np.arange(len(counts)), self.rotations)
         return dataclasses.replace(self, ways=ways, shots=shots, queries=queries)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes to draw from, rotations included."""
+        """Number of classes to draw from, including rotations."""
         return self.rotations * self.counts.shape[0]
 
     @property
     def example(self) -> jax.Array:
-        """One input of zeros, as the model sees it, for `model.init`: `[1, ...]`."""
+        """One input of zeros, as the model gets it, for `model.init`: `[1, ...]`."""
         return to_float(jnp.zeros((1, *self.inputs.shape[1:]), self.inputs.dtype))
 
     def __call__(self, key: jax.Array) -> Task:
-        """Draw one task.
+        """Draws one task.
 
         Args:
-            key: A random key; the same key gives the same task.
+            key: random key. The same key gives the same task.
 
         Returns:
-            The task; support `x`: `[ways * shots, ...]`, `y`: `[ways * shots]` (int32); query with `queries` instead.
+            The task. The support set has `x: [ways * shots, ...]` and `y: [ways * shots]` (int32). The query set has
+            `queries` examples per class.
         """
         return Task(*(Batch(self.gather(part.x), part.y) for part in self.indices(key)))
 
     def indices(self, key: jax.Array) -> Task:
-        """Draw the same task as a call does, without its inputs.
+        """Draws the same task as a call, without its inputs.
 
         Args:
-            key: A random key.
+            key: random key.
 
         Returns:
-            The task, with an `ExampleIndex` in the place of the inputs `x`.
+            The task, with an `ExampleIndex` in place of the inputs `x`.
         """
         bits = jax.random.bits(key, (self.ways, 1 + self.shots + self.queries), jnp.uint32)  # one call for a task
         classes, turns, rows = draw(bits, self.table, self.counts, self.rotations, self.replacement)
@@ -220,10 +223,10 @@ class FewShot:
         return Task(support=part(rows[:, : self.shots]), query=part(rows[:, self.shots :]))
 
     def gather(self, index: ExampleIndex) -> jax.Array:
-        """Return the inputs that an index stands for, turned and scaled as the model sees them.
+        """Returns the inputs of an index, rotated and scaled for the model.
 
         Args:
-            index: What `indices` puts in the place of the inputs: `[n]`.
+            index: the `x` of a part of the task that `indices` returns: `[n]`.
 
         Returns:
             Inputs: `[n, ...]`.
@@ -234,7 +237,7 @@ class FewShot:
             x = jnp.where(turns % 2 == 1, jnp.swapaxes(x, 1, 2), x)
             x = jnp.where((turns == 1) | (turns == 2), x[:, ::-1], x)
             x = jnp.where(turns >= 2, x[:, :, ::-1], x)
-        return to_float(jax.lax.optimization_barrier(x))  # fused into one loop, gather and scaling run slower on a CPU
+        return to_float(jax.lax.optimization_barrier(x))  # fusing the gather and the scaling is slower on a CPU
 
 
 def from_table(
@@ -242,22 +245,37 @@ def from_table(
     table: np.ndarray,
     counts: np.ndarray,
     names: np.ndarray,
-    request: Request,
+    sizes: TaskSizes,
     rotations: int,
     device: Placement | None,
 ) -> FewShot:
-    """Make a sampler from the fields of `FewShot`, checked; `names` are what messages call the classes."""
-    if rotations not in (1, 4):
-        raise ValueError(f"rotations must be 1 or 4, got {rotations!r}")
+    """Builds a sampler from the fields of `FewShot` and checks them.
+
+    Args:
+        inputs: examples: `[M, ...]`.
+        table: rows of each class: `[classes, largest count]`, int32.
+        counts: number of examples of each class: `[classes]`.
+        names: name of each class in error messages: `[classes]`.
+        sizes: sizes of a task, `per_class` with two entries.
+        rotations: see `FewShot.create`.
+        device: see `FewShot.create`.
+
+    Returns:
+        The sampler.
+
+    Raises:
+        ValueError: in the cases of `FewShot.create`.
+    """
+    check_choice("rotations", rotations, (1, 4))
     if rotations > 1 and (inputs.ndim != 4 or inputs.shape[1] != inputs.shape[2]):
         raise ValueError(f"rotations=4 needs square images [..., H, W, C], got inputs of shape {inputs.shape[1:]}")
-    shots, queries = request.sizes
-    ways, shots, queries = check_positive(ways=request.ways, shots=shots, queries=queries)
-    check_enough(request, counts, names, rotations)
-    placed, rows, sizes = place(inputs, (table, counts.astype(np.int32)), device)
-    return FewShot(placed, rows, sizes, ways, shots, queries, rotations, request.replacement)
+    shots, queries = sizes.per_class
+    ways, shots, queries = check_integer(ways=sizes.ways, shots=shots, queries=queries)
+    check_enough(sizes, counts, names, rotations)
+    placed, placed_table, placed_counts = place(inputs, (table, counts.astype(np.int32)), device)
+    return FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)
 
 
 def to_float(x: jax.Array) -> jax.Array:
-    """Return images in uint8 as float32 in [0, 1], anything else as it is."""
+    """Converts images in uint8 to float32 in [0, 1] and returns other arrays unchanged."""
     return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x

@@ -1,4 +1,4 @@
-"""Endless handwriting-like characters, drawn on the device: few-shot classification without a download."""
+"""Procedural characters that look handwritten, for few-shot classification without a download."""
 
 import math
 from typing import Literal, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.samplers._sampling import sample_without_replacement
 
@@ -17,49 +18,41 @@ _POINTS = 32  # per stroke
 
 
 class _Strokes(NamedTuple):
-    """What makes a class: the pen's moves, in the order of drawing. All fields are `[_STROKES]`."""
+    """Strokes of the pen that define a class, in the order of drawing. All fields are `[_STROKES]`."""
 
     length: jax.Array
-    """Length of the stroke; zero if there is no such stroke."""
+    """Length of the stroke, zero if there is no such stroke."""
     heading: jax.Array
     """Direction at the start, in radians."""
     turn: jax.Array
-    """Total turn from start to end, spread evenly: an arc, or a circle at 2 pi."""
+    """Total turn from start to end, spread evenly, in radians: an arc, or a circle at 2 pi."""
     swing: jax.Array
-    """Change of that turn along the stroke: an S or a hook."""
+    """Change of that turn along the stroke, which gives an S or a hook."""
     corner: jax.Array
-    """Sharp turn at `corner_at`."""
+    """Sharp turn at `corner_at`, in radians."""
     corner_at: jax.Array
-    """Where the corner is, in [0, 1] of the length."""
+    """Position of the corner, in [0, 1] of the length."""
     start: jax.Array
-    """The point of this stroke, in [0, 1], that is joined to the stroke before."""
+    """Point of this stroke, in [0, 1], that is joined to the previous stroke."""
     join: jax.Array
-    """The point of the stroke before, in [0, 1], to which it is joined."""
+    """Point of the previous stroke, in [0, 1], to which it is joined."""
 
 
 @struct.dataclass
 class Glyphs:
     """A sampler of few-shot tasks over an endless set of characters that look handwritten.
 
-    A class is one to three random strokes that hang together: lines, arcs, circles, hooks and corners. An example is
-    one drawing of them: every stroke with its own error in length, direction, curvature and join, the whole rotated,
-    sheared, scaled and shifted, with a pen of its own width. Each split invents 2,147,483,647 classes of its own from
-    its own random numbers. The sampler holds no arrays: everything is drawn from the key.
+    A class consists of one to three random strokes that are joined: lines, arcs, circles, hooks and corners. An example
+    is one drawing of them. Every stroke gets random errors in length, direction, curvature and join. The whole drawing
+    is rotated, sheared, scaled and shifted at random, and the width of the pen varies. Each split has 2,147,483,647
+    classes, drawn from random numbers of its own. The sampler holds no arrays, because everything is drawn from the
+    key.
 
-    The nearest raw-pixel centroid is right for 58 % of queries at 5 ways and 1 shot, 82 % at 5 shots and 37 % at 20
-    ways and 1 shot (Omniglot: 43, 69 and 23 %); a learner has to be well above that.
-
-    Attributes:
-        ways: Classes in a task, N.
-        shots: Support examples of each class, K.
-        queries: Query examples of each class, Q.
-        split: `"train"`, `"validation"` or `"test"`.
-        seed: Another seed is another set of characters.
-        size: Height and width of the images.
+    The nearest centroid of raw pixels classifies 58 % of the queries correctly with 5 ways and 1 shot, 82 % with 5
+    shots, and 37 % with 20 ways and 1 shot (Omniglot: 43, 69 and 23 %). A learner should be well above that.
 
     Raises:
-        ValueError: If a number is out of range or there is no such split.
-        TypeError: If a number is not an integer.
+        ValueError: if a number is not an integer or out of range, or there is no such split.
 
     Example:
         >>> import jax
@@ -72,22 +65,23 @@ class Glyphs:
     """
 
     ways: int = struct.field(pytree_node=False, default=5)
+    """Number of classes in a task, N."""
     shots: int = struct.field(pytree_node=False, default=1)
+    """Number of support examples per class, K."""
     queries: int = struct.field(pytree_node=False, default=15)
+    """Number of query examples per class, Q."""
     split: Literal["train", "validation", "test"] = struct.field(pytree_node=False, default="train")
+    """Set of classes: `"train"`, `"validation"` or `"test"`."""
     seed: int = struct.field(pytree_node=False, default=0)
+    """Seed of the classes. Another seed gives another set of characters."""
     size: int = struct.field(pytree_node=False, default=28)
+    """Height and width of the images in pixels, at least 8."""
 
     def __post_init__(self) -> None:
-        # Every field is static, so JAX never rebuilds this with anything but the values that passed here.
-        for name, smallest in (("ways", 1), ("shots", 1), ("queries", 1), ("seed", 0), ("size", 8)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an int, got {value!r}")
-            if value < smallest:
-                raise ValueError(f"{name} must be at least {smallest}, got {value}")
-        if self.split not in _SPLITS:
-            raise ValueError(f"split must be one of {_SPLITS}, got {self.split!r}")
+        check_integer(ways=self.ways, shots=self.shots, queries=self.queries)
+        check_integer(seed=self.seed, least=0)
+        check_integer(size=self.size, least=8)
+        check_choice("split", self.split, _SPLITS)
 
     @property
     def example(self) -> jax.Array:
@@ -95,14 +89,14 @@ class Glyphs:
         return jnp.zeros((1, self.size, self.size, 1), jnp.float32)
 
     def __call__(self, key: jax.Array) -> Task:
-        """Draw one task.
+        """Draws one task.
 
         Args:
-            key: A random key; the same key gives the same task.
+            key: random key. The same key gives the same task.
 
         Returns:
-            The task, grouped by class: support `x: [N*K, size, size, 1]` float32 in [0, 1] with ink = 1 and `y: [N*K]`
-            int32 in [0, N); query the same with Q for K.
+            The task, grouped by class. The support set has `x: [N*K, size, size, 1]`, float32 in [0, 1] with ink = 1,
+            and `y: [N*K]`, int32 in [0, N). The query set has Q examples per class.
         """
         key_classes, key_drawings = jax.random.split(key)
         classes = sample_without_replacement(key_classes, _CLASSES, self.ways)
@@ -111,34 +105,34 @@ class Glyphs:
         return Task(support=self._batch(x[:, : self.shots]), query=self._batch(x[:, self.shots :]))
 
     def render(self, class_id: int | jax.Array, key: jax.Array) -> jax.Array:
-        """Draw one example of a class.
+        """Draws one example of a class.
 
         Args:
-            class_id: Which class of this split, in [0, 2**31 - 1): any int32 scalar.
-            key: A random key; another key is another drawing of the same character.
+            class_id: number of the class in this split, in [0, 2**31 - 1), an int32 scalar.
+            key: random key. Another key gives another drawing of the same character.
 
         Returns:
-            The image: `[size, size, 1]` float32 in [0, 1], ink = 1.
+            The image: `[size, size, 1]`, float32 in [0, 1] with ink = 1.
         """
         split = jax.random.fold_in(jax.random.key(self.seed), _SPLITS.index(self.split))
         strokes = _invent(jax.random.fold_in(split, class_id))
         return _draw(strokes, key, self.size)[..., None]
 
     def _batch(self, x: jax.Array) -> Batch:
-        """Flatten `x: [N, n, size, size, 1]` and label it."""
+        """Flattens `x: [N, n, size, size, 1]` and labels it."""
         y = jnp.repeat(jnp.arange(self.ways, dtype=jnp.int32), x.shape[1])
         return Batch(x.reshape(-1, self.size, self.size, 1), y)
 
 
 def _invent(key: jax.Array) -> _Strokes:
-    """Choose the strokes of a class. Lengths are relative: a drawing is scaled to the image."""
+    """Draws the strokes of a class. Lengths are relative, because a drawing is scaled to the image."""
     u = jax.random.uniform(key, (10, _STROKES), jnp.float32)
     sign = jnp.where(u[0] < 0.5, -1.0, 1.0)
     kind = u[1]
-    # The first that holds; a stroke with none of these is two lines that meet in a corner.
+    # The first condition that holds decides. A stroke without any is two lines that meet in a corner.
     line, arc, hook, circle = kind < 0.32, kind < 0.60, kind < 0.74, kind < 0.86
     number = jnp.searchsorted(jnp.array([0.06, 0.45]), u[2, 0]) + 1
-    # Mostly downwards and rightwards as in writing (rows grow downwards): around 0, 45, 90 and 135 degrees.
+    # Mostly downwards and rightwards, as in writing: around 0, 45, 90 and 135 degrees. Rows grow downwards.
     heading = jnp.floor(4 * u[3]) * (math.pi / 4) + 0.5 * (u[4] - 0.5)
     return _Strokes(
         length=(0.6 + 0.8 * u[5]) * jnp.where(circle & ~hook, 1.5, 1.0) * (jnp.arange(_STROKES) < number),
@@ -155,7 +149,7 @@ def _invent(key: jax.Array) -> _Strokes:
 
 
 def _draw(strokes: _Strokes, key: jax.Array, size: int) -> jax.Array:
-    """One drawing of the strokes: `[size, size]`."""
+    """Draws the strokes once, with random errors: `[size, size]`."""
     noise = jax.random.truncated_normal(key, -1.7, 1.7, (9, _STROKES + 1), jnp.float32)
     hand = noise[:, :_STROKES]  # of each stroke
     page = noise[:, _STROKES]  # of the whole
@@ -171,7 +165,7 @@ def _draw(strokes: _Strokes, key: jax.Array, size: int) -> jax.Array:
     step = (length / _POINTS)[:, None]
     path = jnp.stack([jnp.cumsum(step * jnp.sin(heading), 1), jnp.cumsum(step * jnp.cos(heading), 1)], 2)
 
-    # Join each stroke to the one before, with a miss: [_STROKES, _POINTS, 2].
+    # Join each stroke to the previous one, with an error: [_STROKES, _POINTS, 2].
     placed = [path[0]]
     for i in range(1, _STROKES):
         index = jnp.round(jnp.stack([strokes.start[i], strokes.join[i] + 0.05 * hand[6, i]]) * (_POINTS - 1))
@@ -181,7 +175,7 @@ def _draw(strokes: _Strokes, key: jax.Array, size: int) -> jax.Array:
     points = jnp.concatenate(placed)
     ink = jnp.repeat(length / _POINTS, _POINTS)
 
-    # To the page: a box of fixed size about the center, then the whole is sheared, turned, scaled and shifted.
+    # To the page: a centered box of fixed size, which is then sheared, rotated, scaled and shifted.
     drawn = (ink > 0)[:, None]
     low = jnp.min(jnp.where(drawn, points, jnp.inf), 0)
     high = jnp.max(jnp.where(drawn, points, -jnp.inf), 0)
@@ -192,10 +186,10 @@ def _draw(strokes: _Strokes, key: jax.Array, size: int) -> jax.Array:
     turn = jnp.stack([jnp.stack([cos, shear * cos - sin]), jnp.stack([sin, shear * sin + cos])]) * grow[:, None]
     points = (points - (low + high)[None] / 2) @ turn.T + ((size - 1) / 2 + 0.05 * size * page[4:6])[None]
 
-    # Each point is a Gaussian spot, which separates into a row and a column: the sum over points is a matrix product.
+    # Each point is a Gaussian spot, the product of a row and a column. The sum over points is a matrix product.
     width = 0.025 * size * jnp.exp(0.10 * page[6])
     pixels = jnp.arange(size, dtype=jnp.float32)[None, :, None]
     spots = jnp.exp(-0.5 * jnp.square((pixels - points.T[:, None, :]) / width))
     lightness = (spots[0] * (ink * scale / width)[None]) @ spots[1].T
-    # About 2.5 in the middle of a line; the clip makes its edges crisp.
+    # About 2.5 in the middle of a line. The clip makes its edges crisp.
     return jnp.clip(0.6 * lightness - 0.2, 0.0, 1.0)

@@ -7,28 +7,29 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxmeta._checks import check_integer, check_not_negative
 from jaxmeta._types import Task
-from jaxmeta.data.samplers._checks import check_positive
-from jaxmeta.data.samplers._regression import add_noise, check_noise, check_ranges, one_input, regression_task, uniform
+from jaxmeta.data.samplers._regression import Range, add_noise, check_ranges, one_input, regression_task, uniform
 
 
 class Tone(NamedTuple):
-    """The function that a harmonic task asks for, `sum_i amplitudes[i] * sin((i + 1) * frequency * x + phases[i])`."""
+    """Target function of a harmonic task: `sum_i amplitudes[i] * sin((i + 1) * frequency * x + phases[i])`."""
 
     amplitudes: jax.Array
-    """`[2]`."""
+    """Amplitudes of the sine and of its overtone: `[2]`."""
     frequency: jax.Array
-    """Scalar."""
+    """Frequency of the sine, a scalar."""
     phases: jax.Array
-    """`[2]`."""
+    """Phases of the sine and of its overtone: `[2]`."""
 
 
 @struct.dataclass
 class Harmonic:
-    """A sampler of regression tasks: a sine and its first overtone, seen around a place of its own.
+    """A sampler of regression tasks: a sine and its first overtone, near a random place.
 
-    The frequency is uniform, the two phases are uniform on the circle, and the two amplitudes standard normal. Inputs
-    are normal with a standard deviation of 1 around a uniform center, so that a task shows a part of its function only.
+    The target is `y = a_1 sin(w x + b_1) + a_2 sin(2 w x + b_2)`. The frequency `w` is uniform, the two phases `b` are
+    uniform on the circle, and the two amplitudes `a` are standard normal. The inputs of a task are normal with standard
+    deviation 1 around a uniform center, so that a task shows only a part of its function.
 
     Example:
         >>> import jax
@@ -45,20 +46,20 @@ class Harmonic:
     """
 
     shots: int = struct.field(pytree_node=False, default=10)
-    """Support examples, K."""
+    """Number of support examples, K."""
     queries: int = struct.field(pytree_node=False, default=10)
-    """Query examples, Q."""
-    frequencies: tuple[float, float] = struct.field(pytree_node=False, default=(5.0, 7.0))
+    """Number of query examples, Q."""
+    frequencies: Range = struct.field(pytree_node=False, default=(5.0, 7.0))
     """Range of the frequency."""
-    centers: tuple[float, float] = struct.field(pytree_node=False, default=(-4.0, 4.0))
+    centers: Range = struct.field(pytree_node=False, default=(-4.0, 4.0))
     """Range of the center of the inputs."""
-    noise: float = struct.field(pytree_node=False, default=0.0)
+    noise: float | jax.Array = struct.field(pytree_node=False, default=0.0)
     """Standard deviation of normal noise on the targets."""
 
     def __post_init__(self) -> None:
-        check_positive(shots=self.shots, queries=self.queries)
+        check_integer(shots=self.shots, queries=self.queries)
         check_ranges(frequencies=self.frequencies, centers=self.centers)
-        check_noise(self.noise)
+        check_not_negative(noise=self.noise)
 
     @property
     def example(self) -> jax.Array:
@@ -66,13 +67,13 @@ class Harmonic:
         return one_input()
 
     def __call__(self, key: jax.Array) -> Task:
-        """Draw one task.
+        """Draws one task.
 
         Args:
-            key: A random key; the same key gives the same task.
+            key: random key. The same key gives the same task.
 
         Returns:
-            The task; support `x` and `y`: `[shots, 1]`; query `x` and `y`: `[queries, 1]`.
+            The task. The support set has `x` and `y` of shape `[shots, 1]`, the query set of shape `[queries, 1]`.
         """
         _, key_center, key_inputs, key_noise = jax.random.split(key, 4)
         x = uniform(key_center, self.centers) + jax.random.normal(key_inputs, (self.shots + self.queries, 1))
@@ -80,10 +81,10 @@ class Harmonic:
         return regression_task(x, add_noise(key_noise, y, self.noise), self.shots)
 
     def tone(self, key: jax.Array) -> Tone:
-        """Return the function behind the task that `key` gives.
+        """Returns the target function of the task of a key.
 
         Args:
-            key: The key of the task.
+            key: random key of the task.
 
         Returns:
             The task's amplitudes, frequency and phases.
@@ -97,6 +98,6 @@ class Harmonic:
 
     @staticmethod
     def target(x: jax.Array, tone: Tone) -> jax.Array:
-        """Return the noise-free targets of inputs `x`, in the shape of `x`."""
+        """Returns the noise-free targets of inputs `x`, in the shape of `x`."""
         first = tone.amplitudes[0] * jnp.sin(tone.frequency * x + tone.phases[0])
         return first + tone.amplitudes[1] * jnp.sin(2 * tone.frequency * x + tone.phases[1])

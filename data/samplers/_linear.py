@@ -5,26 +5,26 @@ from typing import NamedTuple
 import jax
 from flax import struct
 
+from jaxmeta._checks import check_integer, check_not_negative
 from jaxmeta._types import Task
-from jaxmeta.data.samplers._checks import check_positive
-from jaxmeta.data.samplers._regression import add_noise, check_noise, check_ranges, one_input, regression_task, uniform
+from jaxmeta.data.samplers._regression import Range, add_noise, check_ranges, one_input, regression_task, uniform
 
 
 class Line(NamedTuple):
-    """The function that a linear task asks for, `slope * x + intercept`."""
+    """Target function of a linear task: `slope * x + intercept`."""
 
     slope: jax.Array
-    """Scalar."""
+    """Slope of the line, a scalar."""
     intercept: jax.Array
-    """Scalar."""
+    """Value of the line at 0, a scalar."""
 
 
 @struct.dataclass
 class Linear:
-    """A sampler of regression tasks: `y = slope * x + intercept`, all of them uniform.
+    """A sampler of regression tasks: `y = slope * x + intercept` with `slope`, `intercept` and `x` uniform.
 
-    The ranges are those of the lines of probabilistic MAML, which has noise of 0.3 on the targets; here there is none
-    by default. The best possible answer is known: least squares.
+    The ranges are those of the lines in probabilistic MAML, which adds noise of 0.3 to the targets. Here there is no
+    noise by default. The best possible answer is known: least squares.
 
     Example:
         >>> import jax
@@ -41,22 +41,22 @@ class Linear:
     """
 
     shots: int = struct.field(pytree_node=False, default=10)
-    """Support examples, K."""
+    """Number of support examples, K."""
     queries: int = struct.field(pytree_node=False, default=10)
-    """Query examples, Q."""
-    slopes: tuple[float, float] = struct.field(pytree_node=False, default=(-3.0, 3.0))
+    """Number of query examples, Q."""
+    slopes: Range = struct.field(pytree_node=False, default=(-3.0, 3.0))
     """Range of the slope."""
-    intercepts: tuple[float, float] = struct.field(pytree_node=False, default=(-3.0, 3.0))
+    intercepts: Range = struct.field(pytree_node=False, default=(-3.0, 3.0))
     """Range of the intercept."""
-    inputs: tuple[float, float] = struct.field(pytree_node=False, default=(-5.0, 5.0))
+    inputs: Range = struct.field(pytree_node=False, default=(-5.0, 5.0))
     """Range of the inputs `x`."""
-    noise: float = struct.field(pytree_node=False, default=0.0)
+    noise: float | jax.Array = struct.field(pytree_node=False, default=0.0)
     """Standard deviation of normal noise on the targets."""
 
     def __post_init__(self) -> None:
-        check_positive(shots=self.shots, queries=self.queries)
+        check_integer(shots=self.shots, queries=self.queries)
         check_ranges(slopes=self.slopes, intercepts=self.intercepts, inputs=self.inputs)
-        check_noise(self.noise)
+        check_not_negative(noise=self.noise)
 
     @property
     def example(self) -> jax.Array:
@@ -64,13 +64,13 @@ class Linear:
         return one_input()
 
     def __call__(self, key: jax.Array) -> Task:
-        """Draw one task.
+        """Draws one task.
 
         Args:
-            key: A random key; the same key gives the same task.
+            key: random key. The same key gives the same task.
 
         Returns:
-            The task; support `x` and `y`: `[shots, 1]`; query `x` and `y`: `[queries, 1]`.
+            The task. The support set has `x` and `y` of shape `[shots, 1]`, the query set of shape `[queries, 1]`.
         """
         _, key_inputs, key_noise = jax.random.split(key, 3)
         x = uniform(key_inputs, self.inputs, (self.shots + self.queries, 1))
@@ -78,10 +78,10 @@ class Linear:
         return regression_task(x, add_noise(key_noise, y, self.noise), self.shots)
 
     def line(self, key: jax.Array) -> Line:
-        """Return the function behind the task that `key` gives.
+        """Returns the target function of the task of a key.
 
         Args:
-            key: The key of the task.
+            key: random key of the task.
 
         Returns:
             The task's slope and intercept.
@@ -91,5 +91,5 @@ class Linear:
 
     @staticmethod
     def target(x: jax.Array, line: Line) -> jax.Array:
-        """Return the noise-free targets of inputs `x`: `slope * x + intercept`, in the shape of `x`."""
+        """Returns the noise-free targets of inputs `x`: `slope * x + intercept`, in the shape of `x`."""
         return line.slope * x + line.intercept

@@ -1,4 +1,4 @@
-"""Where the examples of a sampler lie: on one device, or divided among the devices of a mesh."""
+"""Placement of a sampler's examples on one device, or divided among the devices of a mesh."""
 
 import math
 from typing import Any, TypeAlias
@@ -11,23 +11,23 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxmeta.data.samplers._checks import ArrayLike
 
 Placement: TypeAlias = Any
-"""A `jax.Device` or a `jax.sharding.NamedSharding`; the first is a variable to type checkers."""
+"""A `jax.Device` or a `jax.sharding.NamedSharding`. `Any`, because type checkers take `jax.Device` for a variable."""
 
 
 def place(inputs: ArrayLike, small: tuple[np.ndarray, ...], device: Placement | None) -> tuple[jax.Array, ...]:
-    """Put the examples, and small arrays that belong to them, on a device or a mesh.
+    """Puts the examples and the small arrays that belong to them on a device or a mesh.
 
     Args:
-        inputs: Examples: `[M, ...]`.
-        small: Arrays that every device needs whole.
-        device: A device, a `NamedSharding` that divides the first axis of the inputs, or `None` for JAX's default.
+        inputs: examples: `[M, ...]`.
+        small: arrays that are copied whole to every device.
+        device: a device, a `NamedSharding` that divides the first axis of the inputs, or `None` for JAX's default.
 
     Returns:
-        The inputs, with zeros at the end if they do not divide evenly, and the small arrays.
+        The inputs and the small arrays. Inputs that do not divide evenly among devices are padded with zeros.
 
     Raises:
-        TypeError: If `device` is neither.
-        ValueError: If the sharding divides another axis, or its mesh is not of type Auto.
+        TypeError: if `device` is neither a device nor a `NamedSharding`.
+        ValueError: if the sharding divides another axis, or its mesh has axes that are not of type Auto.
     """
     if device is None:
         return tuple(jnp.asarray(array) for array in (inputs, *small))

@@ -1,4 +1,4 @@
-"""Drawing classes and examples without replacement: the same code, and the same numbers, on the device and the host."""
+"""Draws of classes and examples without replacement, with the same code and numbers on the device and the host."""
 
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -9,27 +9,27 @@ import numpy as np
 
 
 class Draw(NamedTuple):
-    """What `draw` gives; arrays of JAX or NumPy, as the words were."""
+    """Result of `draw`: arrays of JAX or NumPy, like the random words."""
 
     classes: Any
     """Rows of the table, all different: `[..., ways]`."""
     turns: Any
-    """Quarter turns of each class: `[..., ways]`."""
+    """Number of quarter turns of each class: `[..., ways]`."""
     rows: Any
     """Entries of the table, `size` of each class: `[..., ways, size]`."""
 
 
 def draw(bits: Any, table: Any, counts: Any, rotations: int = 1, replacement: bool = False) -> Draw:
-    """Turn random words into the classes and the examples of a task. Nothing is checked.
+    """Converts random words to the classes and the examples of a task.
 
-    Given NumPy arrays it never calls JAX.
+    Arguments are not checked. With NumPy arrays it never calls JAX.
 
     Args:
-        bits: Uniform random words: `[..., ways, 1 + size]`, uint32; the first of a row chooses the class.
-        table: Examples of each class, padded: `[classes, largest count]`, int32.
-        counts: Number of examples of each class: `[classes]`, int32.
-        rotations: How many times each class counts, once for each turn.
-        replacement: Whether an example may come twice.
+        bits: uniform random words: `[..., ways, 1 + size]`, uint32. The first word of a row chooses the class.
+        table: examples of each class, padded: `[classes, largest count]`, int32.
+        counts: number of examples of each class: `[classes]`, int32.
+        rotations: number of times that each class counts, once for each rotation.
+        replacement: whether an example may be drawn twice.
 
     Returns:
         The classes, turns and examples.
@@ -45,14 +45,14 @@ def draw(bits: Any, table: Any, counts: Any, rotations: int = 1, replacement: bo
 
 
 def group(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Group examples by class.
+    """Groups examples by class.
 
     Args:
-        labels: Class of each example: `[M]`.
+        labels: class of each example: `[M]`.
 
     Returns:
-        The classes, sorted: `[classes]`; their rows in order, padded: `[classes, largest count]`, int32; and how many
-        there are of each: `[classes]`.
+        The sorted classes, `[classes]`. Their rows in order, padded: `[classes, largest count]`, int32. The number of
+        examples of each class: `[classes]`.
     """
     names, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     column = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -62,16 +62,16 @@ def group(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def sample_without_replacement(key: jax.Array, n: int | jax.Array, k: int) -> jax.Array:
-    """Draw `k` different integers from `[0, n)`, uniformly and in random order.
+    """Draws `k` different integers from `[0, n)`, uniformly and in random order.
 
-    A Fisher-Yates shuffle that stops after `k` positions and never builds the array that it shuffles: `k` random words
-    and `k^2` comparisons, whatever `n` is. Each draw takes one 32-bit word, so probabilities are uniform to
-    within a relative `n / 2^32`.
+    This is a Fisher-Yates shuffle that stops after `k` positions and never builds the array that it shuffles. It takes
+    `k` random words and `k^2` comparisons for any `n`. Each draw uses one 32-bit word, so probabilities are uniform up
+    to a relative error of `n / 2^32`.
 
     Args:
-        key: A random key.
-        n: How many integers there are, at least `k`; may be a traced scalar. Not checked, as it may be traced.
-        k: How many to draw.
+        key: random key.
+        n: number of integers to draw from, at least `k`. It may be a traced scalar and is not checked.
+        k: number of integers to draw.
 
     Returns:
         Distinct integers: `[k]`, int32.
@@ -85,14 +85,14 @@ def sample_without_replacement(key: jax.Array, n: int | jax.Array, k: int) -> ja
 
 
 def distinct(bits: Any, n: Any) -> Any:
-    """Turn random words into different integers from `[0, n)`; see `sample_without_replacement`.
+    """Converts random words to different integers from `[0, n)`, see `sample_without_replacement`.
 
     Args:
-        bits: Uniform random words, of JAX or NumPy: `[..., k]`, uint32.
-        n: How many integers there are, at least `k`; a scalar or `[...]`; may be traced.
+        bits: uniform random words, an array of JAX or NumPy: `[..., k]`, uint32.
+        n: number of integers to draw from, at least `k`: a scalar or `[...]`, which may be traced.
 
     Returns:
-        Distinct integers: `[..., k]`, int32, of JAX or NumPy as the words were.
+        Distinct integers: `[..., k]`, int32, an array of JAX or NumPy like the words.
     """
     xp = _namespace(bits)
     k = bits.shape[-1]
@@ -117,7 +117,7 @@ def distinct(bits: Any, n: Any) -> Any:
 
 
 def _scale(bits: Any, n: Any) -> Any:
-    """Map uniform 32-bit words to `[0, n)`: the upper half of the 64-bit product, from 16-bit halves."""
+    """Maps uniform 32-bit words to `[0, n)`: the upper half of the 64-bit product, from 16-bit halves."""
     bits_low, bits_high = bits & 0xFFFF, bits >> 16
     n_low, n_high = n & 0xFFFF, n >> 16
     cross = bits_high * n_low + (bits_low * n_low >> 16)

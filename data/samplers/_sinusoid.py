@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxmeta._checks import check_integer
 from jaxmeta._types import Task
-from jaxmeta.data.samplers._checks import check_positive
-from jaxmeta.data.samplers._regression import check_ranges, one_input, regression_task, uniform
+from jaxmeta.data.samplers._regression import Range, check_ranges, one_input, regression_task, uniform
 
 
 class Wave(NamedTuple):
-    """The function that a sinusoid task asks for, `amplitude * sin(x - phase)`."""
+    """Target function of a sinusoid task: `amplitude * sin(x - phase)`."""
 
     amplitude: jax.Array
-    """Scalar."""
+    """Amplitude of the sine, a scalar."""
     phase: jax.Array
-    """Scalar."""
+    """Phase of the sine in radians, a scalar."""
 
 
 @struct.dataclass
@@ -41,18 +41,18 @@ class Sinusoid:
     """
 
     shots: int = struct.field(pytree_node=False, default=10)
-    """Support examples, K."""
+    """Number of support examples, K."""
     queries: int = struct.field(pytree_node=False, default=10)
-    """Query examples, Q."""
-    amplitudes: tuple[float, float] = struct.field(pytree_node=False, default=(0.1, 5.0))
+    """Number of query examples, Q."""
+    amplitudes: Range = struct.field(pytree_node=False, default=(0.1, 5.0))
     """Range of the amplitude `A`."""
-    phases: tuple[float, float] = struct.field(pytree_node=False, default=(0.0, math.pi))
+    phases: Range = struct.field(pytree_node=False, default=(0.0, math.pi))
     """Range of the phase `p`."""
-    inputs: tuple[float, float] = struct.field(pytree_node=False, default=(-5.0, 5.0))
+    inputs: Range = struct.field(pytree_node=False, default=(-5.0, 5.0))
     """Range of the inputs `x`."""
 
     def __post_init__(self) -> None:
-        check_positive(shots=self.shots, queries=self.queries)
+        check_integer(shots=self.shots, queries=self.queries)
         check_ranges(amplitudes=self.amplitudes, phases=self.phases, inputs=self.inputs)
 
     @property
@@ -61,23 +61,23 @@ class Sinusoid:
         return one_input()
 
     def __call__(self, key: jax.Array) -> Task:
-        """Draw one task.
+        """Draws one task.
 
         Args:
-            key: A random key; the same key gives the same task.
+            key: random key. The same key gives the same task.
 
         Returns:
-            The task; support `x` and `y`: `[shots, 1]`; query `x` and `y`: `[queries, 1]`.
+            The task. The support set has `x` and `y` of shape `[shots, 1]`, the query set of shape `[queries, 1]`.
         """
         key_inputs, _ = jax.random.split(key)
         x = uniform(key_inputs, self.inputs, (self.shots + self.queries, 1))
         return regression_task(x, self.target(x, self.wave(key)), self.shots)
 
     def wave(self, key: jax.Array) -> Wave:
-        """Return the function behind the task that `key` gives, for plots.
+        """Returns the target function of the task of a key, for plots.
 
         Args:
-            key: The key of the task.
+            key: random key of the task.
 
         Returns:
             The task's amplitude and phase.
@@ -89,5 +89,5 @@ class Sinusoid:
 
     @staticmethod
     def target(x: jax.Array, wave: Wave) -> jax.Array:
-        """Return the noise-free targets of inputs `x`: `amplitude * sin(x - phase)`, in the shape of `x`."""
+        """Returns the noise-free targets of inputs `x`: `amplitude * sin(x - phase)`, in the shape of `x`."""
         return wave.amplitude * jnp.sin(x - wave.phase)

@@ -1,11 +1,14 @@
-"""Sources: from files, archives and downloads to labeled arrays."""
+"""Sources: readers of files, archives and downloads that return labeled arrays."""
 
 from jaxmeta.data.sources._examples import Division as Division
 from jaxmeta.data.sources._examples import Examples as Examples
+from jaxmeta.data.sources._layouts import describe_files as describe_files
+from jaxmeta.data.sources._layouts import standard_splits as standard_splits
 from jaxmeta.data.sources._load_examples import FOLDER as FOLDER
 from jaxmeta.data.sources._load_examples import load_examples as load_examples
+from jaxmeta.data.sources._names import find_name as find_name
+from jaxmeta.data.sources._names import same_name as same_name
 from jaxmeta.data.sources._omniglot import SPLITS as SPLITS
 from jaxmeta.data.sources._omniglot import Omniglot as Omniglot
 from jaxmeta.data.sources._omniglot import OmniglotSplit as OmniglotSplit
 from jaxmeta.data.sources._sources import SOURCES as SOURCES
-from jaxmeta.data.sources._sources import standard_splits as standard_splits

@@ -1,4 +1,4 @@
-"""Files in folders and archives, read where they are: nothing is ever unpacked."""
+"""Files in folders and archives, read in place. Nothing is ever unpacked."""
 
 import contextlib
 import hashlib
@@ -26,19 +26,19 @@ _DAMAGE = (
     NotImplementedError,  # of a zip's compression
     IndexError,  # of a zip's file without a name
 )
-_DEPTH = 8  # of folders; ends a walk through links that lead back
+_DEPTH = 8  # of folders, which ends a walk through cyclic links
 _MAX_BYTES = 1 << 26  # of one image
 
 
 class Files:
-    """The files of some folders, zip and tar archives and single files, by name.
+    """The files in several folders, zip and tar archives, by name.
 
-    A file of an archive has the name that it has there; one of a folder is `folder/path/file`; a single file has its
-    own. Names use `/` and never lead out of their archive.
+    A file in an archive has the name that the archive gives it. A file in a folder is called `folder/path/file`, and a
+    single file by its own name. Names use `/` and never lead out of their archive.
 
     Args:
-        sources: Folders, archives (by their suffix, one of `ARCHIVES`) and files.
-        advice: What to do about damage, for messages.
+        sources: folders, archives (with a suffix in `ARCHIVES`) and single files.
+        advice: advice about damaged files, for error messages.
     """
 
     def __init__(self, sources: Sequence[Path], advice: str = "") -> None:
@@ -53,21 +53,21 @@ class Files:
             with self._named(part):
                 for name in part.names():
                     if name in found:
-                        raise ValueError(f"{part.path} has a file that is there twice: {name}. {self.advice}".strip())
+                        raise ValueError(f"{part.path} has two files of the same name: {name}. {self.advice}".strip())
                     found[name] = part.path
         return found
 
     @cached_property
     def names(self) -> list[str]:
-        """All names, sorted.
+        """Names of all files, sorted.
 
         Raises:
-            ValueError: If an archive is damaged, a name is there twice or leads out of its archive.
+            ValueError: if an archive is damaged, a name occurs twice, or a name leads out of its archive.
         """
         return sorted(self._places)
 
     def stamp(self) -> str:
-        """Return a name for the content, made without reading much of it."""
+        """Returns a fingerprint of the content, computed without reading much of it."""
         digest = hashlib.sha256()
         for part in self._parts:
             with self._named(part):
@@ -75,17 +75,17 @@ class Files:
         return digest.hexdigest()[:16]
 
     def read(self, wanted: Collection[str], limit: int = _MAX_BYTES) -> Iterator[tuple[str, bytes]]:
-        """Read files, in the order in which that is fastest.
+        """Reads files, in the order that is fastest.
 
         Args:
-            wanted: Their names.
-            limit: How many bytes to read of each at most.
+            wanted: names of the files.
+            limit: largest number of bytes to read of each.
 
         Yields:
-            A name and the file's content.
+            The name of a file and its content.
 
         Raises:
-            ValueError: If a file is damaged.
+            ValueError: if a file is damaged.
         """
         wanted = set(wanted)
         for part in self._parts:
@@ -100,13 +100,16 @@ class Files:
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        """Open one file. What the body raises about a damaged stream is a ValueError that names the file.
+        """Opens one file.
 
         Args:
-            name: Its name.
+            name: name of the file.
 
         Yields:
             The file.
+
+        Raises:
+            ValueError: if the file is damaged, also where the body finds it.
         """
         for part in self._parts:
             with self._named(part, [name]):
@@ -116,7 +119,11 @@ class Files:
                     return
 
     def find(self, ending: str) -> str:
-        """Return the one name that is `ending`, or ends with `/ending`; raise ValueError if there is not just one."""
+        """Returns the one name that is `ending` or ends with `/ending`.
+
+        Raises:
+            ValueError: if there is no such name, or more than one.
+        """
         found = [name for name in self.names if name == ending or name.endswith("/" + ending)]
         if len(found) != 1:
             where = ", ".join(map(str, self.sources))
@@ -124,13 +131,13 @@ class Files:
         return found[0]
 
     def where(self, name: str) -> str:
-        """Return what to call a file in a message."""
+        """Returns the location of a file, for error messages."""
         source = self._places.get(name, self.sources[0])
         return f"{source}" if source.name == name else f"{source}: {name}"
 
     @contextlib.contextmanager
     def _named(self, part: "_Part", at: Sequence[str] = ("",)) -> Iterator[None]:
-        """Turn errors about damage into a ValueError that says where it is: at the file `at[0]`, if that is one."""
+        """Converts errors about damage to a ValueError with the location: the file `at[0]`, if it is not empty."""
         try:
             yield
         except _DAMAGE as error:
@@ -141,24 +148,26 @@ class Files:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path has an archive's suffix."""
+    """Returns whether a path has the suffix of an archive."""
     return path.name.lower().endswith(ARCHIVES)
 
 
 class _Part(Protocol):
+    """One folder, archive or file."""
+
     path: Path
     kind: str
 
     def names(self) -> Iterator[str]:
-        """Return the names of all files."""
+        """Yields the names of all files."""
         ...
 
     def stamp(self) -> object:
-        """Return what identifies the content."""
+        """Returns a value that identifies the content."""
         ...
 
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
-        """Open some files, one after the other, in the order in which they are stored."""
+        """Opens several files one after the other, in the order in which they are stored."""
         ...
 
 
@@ -171,6 +180,8 @@ def _part(path: Path) -> _Part:
 
 
 class _Folder:
+    """All files of a folder and its subfolders."""
+
     kind = "folder"
 
     def __init__(self, path: Path) -> None:
@@ -191,10 +202,12 @@ class _Folder:
         for name in sorted(wanted):
             path = self.path.parent / name
             if name.startswith(self.path.name + "/") and path.is_file():
-                yield name, open(path, "rb")  # noqa: SIM115 (who reads it closes it)
+                yield name, open(path, "rb")  # noqa: SIM115 (the reader closes it)
 
 
 class _File:
+    """A single file."""
+
     kind = "file"
 
     def __init__(self, path: Path) -> None:
@@ -208,10 +221,12 @@ class _File:
 
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
         if self.path.name in wanted:
-            yield self.path.name, open(self.path, "rb")  # noqa: SIM115 (who reads it closes it)
+            yield self.path.name, open(self.path, "rb")  # noqa: SIM115 (the reader closes it)
 
 
 class _Zip:
+    """The files of a zip archive."""
+
     kind = "zip archive"
 
     def __init__(self, path: Path) -> None:
@@ -238,6 +253,8 @@ class _Zip:
 
 
 class _Tar:
+    """The files of a tar archive."""
+
     kind = "tar archive"
 
     def __init__(self, path: Path) -> None:
@@ -248,7 +265,7 @@ class _Tar:
             yield from [_safe_name(self.path, member.name) for member in archive if member.isfile()]
             rest = cast(BinaryIO, archive.fileobj)
             rest.seek(archive.offset)
-            if rest.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile takes a cut for the end
+            if rest.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile does not notice a cut here
                 raise EOFError("its end is missing")
 
     def stamp(self) -> tuple[object, ...]:
@@ -274,7 +291,7 @@ def _status(path: Path) -> tuple[int, int]:
 
 
 def _content_stamp(path: Path) -> tuple[object, ...]:
-    """Size, time of change and both ends of a file; the end of a gzip file holds the checksum of all of it."""
+    """Returns size, time of change and a hash of both ends. The end of a gzip file holds a checksum of all of it."""
     with open(path, "rb") as file:
         ends = file.read(1 << 16)
         file.seek(max(0, path.stat().st_size - (1 << 16)))

@@ -1,4 +1,4 @@
-"""Where data is looked for, and where what was made of it is kept."""
+"""The folder of the data, and the cache of decoded arrays."""
 
 import contextlib
 import os
@@ -13,20 +13,20 @@ import numpy as np
 
 
 def data_folder(root: str | Path | None) -> Path:
-    """Return the folder to look for data in: the one given, else `JAXMETA_DATA`, else the user's cache folder."""
+    """Returns the data folder: `root`, else the variable `JAXMETA_DATA`, else the user's cache folder."""
     return Path(root or os.environ.get("JAXMETA_DATA") or _user_cache()).expanduser().absolute()
 
 
 def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return arrays that were made before, or make and keep them.
+    """Returns arrays from the cache, or makes and stores them.
 
-    They are kept in the folder that the environment variable `JAXMETA_CACHE` names, else in the user's cache folder. A
-    file that is damaged or holds something else is made again; readers see a whole file or none.
+    The cache is the folder that the environment variable `JAXMETA_CACHE` names, else the user's cache folder. A file
+    that is damaged or holds something else is made again. Files are written atomically.
 
     Args:
-        name: What names the content, fingerprint and version of the making included.
-        arrays: The arrays' names.
-        make: Makes them.
+        name: name of the content, which includes its fingerprint and the version of `make`.
+        arrays: names of the arrays.
+        make: function that makes the arrays.
 
     Returns:
         The arrays by name.
@@ -39,7 +39,7 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
     try:
         _write(path, made)
     except OSError as error:
-        warnings.warn(f"{name} will be read anew the next time: no cache at {path} ({error})", stacklevel=2)
+        warnings.warn(f"{name} will be read again next time: no cache at {path} ({error})", stacklevel=2)
     return made
 
 

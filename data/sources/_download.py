@@ -1,4 +1,4 @@
-"""Downloads: checked against a published checksum, resumed where they were cut, in place only when whole."""
+"""Downloads that resume, and that are checked against a published checksum."""
 
 import os
 from pathlib import Path
@@ -6,35 +6,37 @@ from typing import NamedTuple
 
 
 class Remote(NamedTuple):
-    """A file as its authors publish it."""
+    """A published file."""
 
     name: str
-    """What it is called."""
+    """Name of the file."""
     megabytes: float
-    """Its size."""
+    """Size of the file."""
     url: str
-    """Where it is, or the page that leads there if there is no checksum."""
+    """Address of the file, or of a page that leads to it if there is no checksum."""
     checksum: str | None = None
-    """`md5:...` or `sha256:...`, as published; without one it is not fetched automatically."""
+    """Published `md5:...` or `sha256:...`. A file without one is not downloaded."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.megabytes:g} MB) from {self.url}"
 
 
 def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
-    """Download a file. What was fetched of it before stays in `<name>.part` and is not fetched again.
+    """Downloads a file and checks it.
+
+    A partial download stays in `<name>.part`. The next call resumes it.
 
     Args:
-        remote: What to fetch.
-        folder: Where to.
-        progress: Show a progress bar.
+        remote: file to download.
+        folder: folder to download to.
+        progress: whether to show a progress bar.
 
     Returns:
-        The file's path.
+        The path of the file.
 
     Raises:
-        ConnectionError: If the download fails; the same call resumes it.
-        ValueError: If the file is not the published one; then nothing of it is kept.
+        ConnectionError: if the download fails. The same call resumes it.
+        ValueError: if the file is not the published one. A downloaded file is then deleted.
     """
     import pooch
 
@@ -42,7 +44,7 @@ def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
     target, partial = folder / remote.name, folder / f"{remote.name}.part"
     if target.exists():
         if pooch.file_hash(str(target), alg=kind) != digest:
-            raise ValueError(f"{target} is not the published file; it was left as it is: move it away")
+            raise ValueError(f"{target} is not the published file. It was left as it is: move it away")
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
 
 
 def _resume(url: str, partial: Path, progress: bool) -> None:
-    """Fetch what is missing of a file, and append it."""
+    """Downloads the missing rest of a file and appends it."""
     import requests
     from tqdm import tqdm
 
@@ -66,7 +68,7 @@ def _resume(url: str, partial: Path, progress: bool) -> None:
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
     with requests.get(url, headers=headers, stream=True, timeout=60) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # it is all there; the checksum decides
+            return  # the file is complete, and the checksum decides
         response.raise_for_status()
         if response.status_code != requests.codes.partial_content:
             have = 0

@@ -1,4 +1,4 @@
-"""Labeled examples of a benchmark, with the names of their classes, and their division into parts."""
+"""Labeled examples of a benchmark with class names, and their division into parts."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Examples with the names of their classes.
+    """Labeled examples with the names of their classes.
 
     Example:
         >>> import numpy as np
@@ -26,26 +26,26 @@ class Examples:
     inputs: np.ndarray
     """Images `[M, H, W, C]` (uint8), sentences `[M]` (str) or features `[M, d]` (float32)."""
     labels: np.ndarray
-    """Class of each, a place in `names`: `[M]`, int."""
+    """Class of each example, an index into `names`: `[M]`, int."""
     names: tuple[str, ...]
-    """Names of the classes, sorted."""
+    """Sorted names of the classes."""
     parts: tuple[str, ...] | None = None
-    """The part of each class, if the files divide the classes: `"train"`, `"validation"` or `"test"`."""
+    """Part of each class, `"train"`, `"validation"` or `"test"`, if the files divide the classes."""
 
     @classmethod
     def of(cls, inputs: Any, names: Sequence[str], parts: Mapping[str, str] | None = None) -> "Examples":
-        """Make examples from arrays.
+        """Builds examples from arrays.
 
         Args:
-            inputs: Examples: `[M, ...]`, or a list.
-            names: Name of each one's class: `[M]`.
-            parts: The part of each class, if there is a division.
+            inputs: examples: `[M, ...]`, or a list.
+            names: class name of each example: `[M]`.
+            parts: part of each class, if the classes are divided.
 
         Returns:
             The examples.
 
         Raises:
-            ValueError: If there are none, or their numbers differ.
+            ValueError: if there are no examples, or the numbers of inputs and names differ.
         """
         inputs = np.asarray(inputs)
         found, labels = np.unique(np.asarray(names, dtype=str), return_inverse=True)
@@ -55,16 +55,16 @@ class Examples:
         return cls(inputs, labels, order, None if parts is None else tuple(parts[name] for name in order))
 
     def select(self, names: Sequence[str]) -> "Examples":
-        """Return the examples of some classes.
+        """Returns the examples of some of the classes.
 
         Args:
-            names: The classes.
+            names: names of the classes.
 
         Returns:
-            The examples, in their order, with labels anew.
+            The examples in their order, with new labels.
 
         Raises:
-            ValueError: If there is no such class.
+            ValueError: if there is no such class.
         """
         missing = sorted(set(names) - set(self.names))
         if missing:
@@ -82,22 +82,25 @@ class Division(NamedTuple):
     """Examples in three parts that share no class."""
 
     train: Examples
-    """For meta-training."""
+    """Examples for meta-training."""
     validation: Examples
-    """For choosing among meta-parameters and hyper-parameters."""
+    """Examples for choosing meta-parameters and hyper-parameters."""
     test: Examples
-    """For the number to report."""
+    """Examples for the reported numbers."""
 
 
 def divide(examples: Examples, lists: Mapping[str, Sequence[str]]) -> Division:
-    """Divide examples by lists of class names; raise ValueError unless each class is in one of them and has examples.
+    """Divides examples by lists of class names.
 
     Args:
-        examples: The examples.
-        lists: Names of the classes of each of `PARTS`.
+        examples: the examples.
+        lists: class names of each of `PARTS`.
 
     Returns:
         The three parts.
+
+    Raises:
+        ValueError: if a class has no examples, or is in none of the lists.
     """
     wanted = [name for part in PARTS for name in lists[part]]
     missing, others = sorted(set(wanted) - set(examples.names)), sorted(set(examples.names) - set(wanted))
@@ -106,21 +109,21 @@ def divide(examples: Examples, lists: Mapping[str, Sequence[str]]) -> Division:
             f"the data is not complete: {len(missing)} of {len(wanted)} classes are missing, {_few(missing)}"
         )
     if others:
-        raise ValueError(f"the split has no such classes: {_few(others)}; it has {len(wanted)} others")
+        raise ValueError(f"the split has no such classes: {_few(others)}. It has {len(wanted)} other classes")
     return Division(*(examples.select(lists[part]) for part in PARTS))
 
 
 def lists_of_parts(examples: Examples) -> dict[str, list[str]]:
-    """Return the class names of each part, as the files divide them."""
+    """Returns the class names of each part in the division of the files."""
     parts = examples.parts or ()
     return {part: [name for name, of in zip(examples.names, parts, strict=True) if of == part] for part in PARTS}
 
 
 def random_lists(names: Sequence[str], sizes: tuple[int, int, int], seed: int) -> dict[str, list[str]]:
-    """Divide class names at random in the proportions of `sizes`, at least one class in each part.
+    """Divides class names at random in the proportions of `sizes`, with at least one class in each part.
 
     Raises:
-        ValueError: If there are fewer than three classes.
+        ValueError: if there are fewer than three classes.
     """
     if len(names) < 3:
         raise ValueError(f"a random split needs 3 classes or more, got {len(names)}: {', '.join(names)}")
@@ -138,14 +141,14 @@ def random_lists(names: Sequence[str], sizes: tuple[int, int, int], seed: int) -
 
 
 def first_rows(names: Sequence[str], per_class: int | None) -> list[int]:
-    """Return the places of the first `per_class` examples of each class, all if `None`.
+    """Returns the rows of the first `per_class` examples of each class.
 
     Args:
-        names: Class of each example.
-        per_class: How many.
+        names: class of each example.
+        per_class: number of examples of each class, `None` for all.
 
     Returns:
-        The places, in order.
+        The rows, in order.
     """
     seen: dict[str, int] = {}
     rows = []

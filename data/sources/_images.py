@@ -1,4 +1,4 @@
-"""Decoding image files into one packed array."""
+"""Decoding of image files to one array."""
 
 import io
 import zlib
@@ -17,27 +17,27 @@ class Picture(NamedTuple):
     """An image file and its class."""
 
     file: str
-    """Its name among the files."""
+    """Name of the file."""
     name: str
-    """Its class."""
+    """Name of the class."""
     box: tuple[int, int, int, int] | None = None
-    """What to cut out: left, upper, right, lower; all of it if `None`."""
+    """Part to crop, `(left, upper, right, lower)` in pixels, or `None` for the whole image."""
 
 
 def decode_all(files: Files, pictures: Sequence[Picture], size: int, progress: bool) -> np.ndarray:
-    """Decode image files.
+    """Decodes image files.
 
     Args:
-        files: Where they are.
-        pictures: Which ones.
-        size: Height and width to scale them to.
-        progress: Show a progress bar.
+        files: the files.
+        pictures: images to decode.
+        size: height and width to scale the images to, in pixels.
+        progress: whether to show a progress bar.
 
     Returns:
         RGB images in the order of `pictures`: `[M, size, size, 3]`, uint8.
 
     Raises:
-        ValueError: If one is missing or cannot be read.
+        ValueError: if an image is missing or cannot be read.
     """
     from tqdm import tqdm
 
@@ -63,11 +63,11 @@ def decode_all(files: Files, pictures: Sequence[Picture], size: int, progress: b
 
 
 def resize_all(images: np.ndarray, size: int) -> np.ndarray:
-    """Scale decoded images to a square with a Lanczos filter, as `decode` does; those of that size stay as they are.
+    """Scales decoded images to a square with a Lanczos filter, as `decode` does.
 
     Args:
-        images: RGB images: `[M, H, W, 3]`, uint8.
-        size: Height and width to scale them to.
+        images: images in RGB: `[M, H, W, 3]`, uint8. They are returned unchanged if they have that size.
+        size: height and width to scale the images to, in pixels.
 
     Returns:
         Images: `[M, size, size, 3]`, uint8.
@@ -83,18 +83,18 @@ def resize_all(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
-    """Decode one image, and scale it to a square whatever its shape, with a Lanczos filter.
+    """Decodes one image of any shape and scales it to a square with a Lanczos filter.
 
     Args:
-        content: An image file.
-        size: Height and width.
-        box: See `Picture`.
+        content: content of an image file.
+        size: height and width of the square, in pixels.
+        box: see `Picture`.
 
     Returns:
-        The image: `[size, size, 3]`, uint8.
+        The RGB image: `[size, size, 3]`, uint8.
 
     Raises:
-        ValueError: If it is not an image.
+        ValueError: if the content is not an image.
     """
     from PIL import Image
 

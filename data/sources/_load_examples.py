@@ -1,4 +1,4 @@
-"""Reading a benchmark's examples from wherever they are, and dividing its classes."""
+"""Reading of a benchmark's examples from its files, and division of its classes."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from jaxmeta.data.samplers import check_positive
+from jaxmeta._checks import check_choice, check_optional_integer
 from jaxmeta.data.sources._archives import Files, is_archive
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._download import fetch
 from jaxmeta.data.sources._examples import Division, Examples, divide, first_rows, lists_of_parts, random_lists
-from jaxmeta.data.sources._readers import Request, any_folders
-from jaxmeta.data.sources._sources import SOURCES, Layout, Source, standard_splits
+from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
+from jaxmeta.data.sources._names import find_name
+from jaxmeta.data.sources._readers import ReadRequest, any_folders
+from jaxmeta.data.sources._sources import SOURCES
 from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
 
 FOLDER = "folder"
-_FOLDER_SOURCE = Source("Images of your own: root/<class>/<image>", (), ())
-_VERSION = 1  # change with the decoding
+_FOLDER_SOURCE = Source("Images of your own: root/<class>/<image>", "", (), ())
+_VERSION = 1  # to be increased when the decoding changes
 
 
 def load_examples(
@@ -33,35 +35,35 @@ def load_examples(
     examples: tuple[Any, Sequence[str]] | None = None,
     progress: bool = True,
 ) -> Division:
-    """Read the examples of a benchmark and divide its classes into training, validation and test.
+    """Reads the examples of a benchmark and divides its classes into training, validation and test.
 
-    Images are decoded once, scaled to a square, and kept as one array in the folder that the environment variable
-    `JAXMETA_CACHE` names, else in the user's cache folder, under a name that tells what was read. Archives are read in
-    place and never changed. What files each benchmark reads is in the documentation, under Benchmarks.
+    Images are decoded once, scaled to a square, and cached as one array in the folder that the environment variable
+    `JAXMETA_CACHE` names, else in the user's cache folder, under a fingerprint of the files. Archives are read in place
+    and never changed. `describe_tasksets(name).files` tells which files a benchmark reads.
 
     Args:
-        name: A benchmark that is read from files, see `list_tasksets`; or `"folder"` for images of your own.
-        root: Where the files are: they are looked for in this folder and in its subfolder `name`. By default the folder
-            that the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
-            (or zip or tar archive) that holds `<class>/<image>`, or `train/<class>/<image>` and so on.
-        split: A published split; `"files"` for that of the files, if they are in three parts; or `"random"`. By default
-            that of the files, else the first published one, else `"random"`.
-        seed: Seed of `split="random"`; 0 by default.
-        size: Height and width of the images; by default the benchmark's.
-        per_class: How many examples of each class to read, the first ones; by default the benchmark's, mostly all.
-        download: Fetch missing files, if their authors or others that read them have published a checksum.
-        examples: The data itself, to be read from no file: inputs, and the name of each one's class.
-        progress: Show progress bars.
+        name: a benchmark that is read from files, see `list_tasksets`, or `"folder"` for images of your own.
+        root: folder of the files, which are looked for in it and in its subfolder `name`. By default the folder that
+            the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
+            (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on.
+        split: a published split, `"files"` for the split of the files if they are in three parts, or `"random"`. By
+            default that of the files, else the first published one, else `"random"`.
+        seed: seed of `split="random"`, by default 0.
+        size: height and width of the images in pixels, by default the benchmark's.
+        per_class: number of examples of each class to read, the first ones. By default the benchmark's, mostly all.
+        download: whether to download missing files, if there is a published checksum.
+        examples: arrays to use instead of files: the inputs, and the class name of each.
+        progress: whether to show progress bars.
 
     Returns:
         The examples of the three parts, which share no class.
 
     Raises:
-        ValueError: If there is no such benchmark or split, an argument is out of range or does not apply, or the data
+        ValueError: if there is no such benchmark or split, an argument is out of range or does not apply, or the data
             is damaged or not complete.
-        FileNotFoundError: If the data is missing.
-        ConnectionError: If a download fails.
-        ImportError: If a prepared TFDS directory was found, and TFDS is not installed.
+        FileNotFoundError: if the data is missing.
+        ConnectionError: if a download fails.
+        ImportError: if a prepared TFDS directory was found, and TFDS is not installed.
 
     Example:
         >>> import numpy as np
@@ -70,13 +72,14 @@ def load_examples(
         >>> train.names, validation.names, test.names
         (('a', 'd'), ('c',), ('b',))
     """
-    source = _source(name)
-    if per_class is not None:
-        check_positive(per_class=per_class)
+    name = find_name(name, (*SOURCES, FOLDER))
+    source = _FOLDER_SOURCE if name == FOLDER else SOURCES[name]
+    check_optional_integer(size=size, per_class=per_class)
+    check_optional_integer(seed=seed, least=0)
     if size is not None and (not source.scalable or source.kind == "text" or examples is not None):
         raise ValueError(f"size does not apply to {name!r}{' given as arrays' if examples is not None else ''}")
     per_class = source.per_class if per_class is None else per_class
-    request = Request(_known(name), size or source.size, per_class, progress)
+    request = ReadRequest(_known(name), int(size or source.size), per_class, progress)
     if examples is None:
         found = _read(name, source, root, request, download)
     elif root is not None or download:
@@ -89,48 +92,37 @@ def load_examples(
         raise ValueError(f"{name}: {error}") from error
 
 
-def _source(name: str) -> Source:
-    if name == FOLDER:
-        return _FOLDER_SOURCE
-    if name not in SOURCES:
-        raise ValueError(f"name must be one of {', '.join(map(repr, (*SOURCES, FOLDER)))}, got {name!r}")
-    return SOURCES[name]
-
-
 def _known(name: str) -> frozenset[str]:
     return frozenset(of for split in standard_splits(name).values() for names in split.values() for of in names)
 
 
 def _given(name: str, examples: tuple[Any, Sequence[str]], per_class: int | None) -> Examples:
     try:
-        inputs, names = examples
+        inputs, given = examples
+        names = [str(of) for of in given]
     except (TypeError, ValueError) as error:
-        raise ValueError("examples must be a pair: inputs, and the name of each one's class") from error
+        raise ValueError("examples must be a pair: the inputs, and the class name of each") from error
     inputs = np.asarray(inputs)
-    rows = first_rows([str(of) for of in names], per_class)
-    if len(inputs) != len(names):
+    rows = first_rows(names, per_class)
+    if inputs.ndim < 1 or len(inputs) != len(names):
         raise ValueError(f"{name}: examples must match: got {len(names)} names for inputs of shape {inputs.shape}")
-    return Examples.of(inputs[rows], [str(names[row]) for row in rows])
+    return Examples.of(inputs[rows], [names[row] for row in rows])
 
 
 def _divide(name: str, source: Source, found: Examples, split: str | None, seed: int | None) -> Division:
     published = standard_splits(name)
     if split is None:
         split = "files" if found.parts is not None else next(iter(published), "random")
+    check_choice("split", split, (*published, "random", *(["files"] if found.parts is not None else [])))
     if seed is not None and split != "random":
         raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
     if split == "random":
-        return divide(found, random_lists(found.names, source.random, seed or 0))
-    if split == "files" and found.parts is not None:
-        return divide(found, lists_of_parts(found))
-    if split not in published:
-        allowed = (*published, "random", *(["files"] if found.parts is not None else []))
-        raise ValueError(f"split must be one of {', '.join(map(repr, allowed))}, got {split!r}")
-    return divide(found, published[split])
+        return divide(found, random_lists(found.names, source.random, int(seed or 0)))
+    return divide(found, lists_of_parts(found) if split == "files" else published[split])
 
 
-def _read(name: str, source: Source, root: str | Path | None, request: Request, download: bool) -> Examples:
-    """Find the files and read them, or what was made of them before."""
+def _read(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
+    """Finds the files and reads them, or returns their examples from the cache."""
     if name == FOLDER:
         return _read_folder(root, request, download)
     folder = data_folder(root)
@@ -139,18 +131,18 @@ def _read(name: str, source: Source, root: str | Path | None, request: Request, 
         for base in bases:
             if paths := _paths(layout, base):
                 return _read_layout(name, layout, paths, request)
-    known = source.prepared
-    for base in bases if known else ():
-        if known and (path := find_prepared(known.name, base)):
-            return _cached(name, request, stamp(path), lambda path=path: read_prepared(path, known, request))
-    if not download or any(remote.checksum is None for remote in source.remotes):
-        raise FileNotFoundError(_missing(name, source, folder, download))
+    prepared = source.prepared
+    for base in bases:
+        if prepared and (path := find_prepared(prepared.name, base)):
+            return _cached(name, request, stamp(path), lambda path=path: read_prepared(path, prepared, request))
+    if not (download and source.downloadable):
+        raise FileNotFoundError(_missing(name, source, folder))
     target = folder / name if source.kind == "text" else folder
     paths = [fetch(remote, target, request.progress) for remote in source.remotes]
     return _read_layout(name, source.layouts[0], paths, request)
 
 
-def _read_folder(root: str | Path | None, request: Request, download: bool) -> Examples:
+def _read_folder(root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
     if root is None or download:
         raise ValueError("'folder' needs root, the folder or archive of the images, and downloads nothing")
     path = Path(root).expanduser().absolute()
@@ -159,14 +151,14 @@ def _read_folder(root: str | Path | None, request: Request, download: bool) -> E
     return _read_layout(FOLDER, Layout((), any_folders), [path], request)
 
 
-def _read_layout(name: str, layout: Layout, paths: Sequence[Path], request: Request) -> Examples:
+def _read_layout(name: str, layout: Layout, paths: Sequence[Path], request: ReadRequest) -> Examples:
     files = Files(paths, "It was left as it is: move it away and get it again." if name != FOLDER else "")
     if not layout.cached:
         return layout.read(files, request)
     return _cached(name, request, files.stamp(), lambda: layout.read(files, request))
 
 
-def _cached(name: str, request: Request, stamp: str, read: Callable[[], Examples]) -> Examples:
+def _cached(name: str, request: ReadRequest, stamp: str, read: Callable[[], Examples]) -> Examples:
     def make() -> dict[str, np.ndarray]:
         found = read()
         return {
@@ -183,25 +175,25 @@ def _cached(name: str, request: Request, stamp: str, read: Callable[[], Examples
 
 
 def _paths(layout: Layout, base: Path) -> list[Path] | None:
-    """Return where the files of a layout are in a folder, which may itself be one of them; `None` if some are not."""
+    """Returns the files of a layout in a folder, or in the folder that it is itself, or `None` if some are missing."""
     found = []
     for names in layout.files:
         here = [base / name for name in names if (base / name).exists()]
         here += [base for name in names if base.name == name and base.is_dir()]
-        here = [path for path in here if not any(path.glob("*/dataset_info.json"))]  # that is what TFDS prepared
+        here = [path for path in here if not any(path.glob("*/dataset_info.json"))]  # prepared by TFDS
         if not here:
             return None
         found.append(here[0])
     return found
 
 
-def _missing(name: str, source: Source, folder: Path, download: bool) -> str:
-    layouts = "; or ".join(map(str, source.layouts))
-    if source.prepared:
-        layouts += f"; or {source.prepared.name}/<version> as TFDS prepares it"
-    automatic = all(remote.checksum for remote in source.remotes)
-    advice = "or allow a download (--download)" if automatic else "as there is no download that could be checked"
+def _missing(name: str, source: Source, folder: Path) -> str:
+    """Returns the message about missing files: where they were looked for, which ones, and how to get them."""
+    if source.downloadable:
+        advice = "Name the folder with root (--root) or JAXMETA_DATA, or allow a download (--download)."
+    else:
+        advice = "Name the folder with root (--root) or JAXMETA_DATA. There is no download that could be checked."
     return (
-        f"{name}: nothing to read in {folder}, {folder / name} or {folder / source.kind / name}. It reads {layouts}. "
-        f"Get {' and '.join(map(str, source.remotes))}; name the folder with root (--root) or JAXMETA_DATA, {advice}."
+        f"{name}: nothing to read in {folder}, {folder / name} or {folder / source.kind / name}. "
+        f"It reads {describe_layouts(source)}. Get {' and '.join(map(str, source.remotes))}. {advice}"
     )

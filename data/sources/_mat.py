@@ -1,4 +1,4 @@
-"""Reading the numbers of a MATLAB file; SciPy's reader takes the process down with it if the file is damaged."""
+"""Reading of numbers from MATLAB files. SciPy's reader can crash the process if a file is damaged."""
 
 import struct
 import zlib
@@ -12,20 +12,20 @@ _MAX_BYTES = 1 << 26
 
 
 def mat_numbers(content: bytes, name: str) -> np.ndarray:
-    """Read one matrix of real numbers from a MATLAB file of version 5 to 7.
+    """Reads one matrix of real numbers from a MATLAB file of version 5 to 7.
 
     Args:
-        content: The file.
-        name: The matrix's name.
+        content: content of the file.
+        name: name of the matrix.
 
     Returns:
         Its numbers, column by column: `[n]`.
 
     Raises:
-        ValueError: If it is damaged or holds no such matrix.
+        ValueError: if the file is damaged or holds no such matrix.
     """
     if content[126:128] != b"IM":
-        raise ValueError("it is no MATLAB file of version 5 to 7, little-endian")
+        raise ValueError("it is not a little-endian MATLAB file of version 5 to 7")
     try:
         for kind, data in _elements(content[128:]):
             if kind == _COMPRESSED:
@@ -40,12 +40,12 @@ def mat_numbers(content: bytes, name: str) -> np.ndarray:
 
 
 def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """The parts of a file or of a matrix: what kind each is, and its bytes."""
+    """Yields type and bytes of the elements of a file or a matrix."""
     at = 0
     while at < len(content):
         kind, size = struct.unpack_from("<II", content, at)
         start, end = at + 8, at + 8 + size
-        if kind >> 16:  # at most four bytes, stored where the size of others is
+        if kind >> 16:  # at most four bytes, stored in place of the size
             kind, size = kind & 0xFFFF, kind >> 16
             start, end = at + 4, at + 8
         if start + size > len(content):

@@ -11,27 +11,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmeta._checks import check_choice, check_integer
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._omniglot_files import ARCHIVES, DRAWINGS, EVALUATION, advice, find_halves
 
-_VERSION = 2  # change with the decoding
+_VERSION = 2  # to be increased when the decoding changes
 SPLITS = ("vinyals", "background", "random")
 
 
 class OmniglotSplit(NamedTuple):
-    """Which characters belong to which part: sorted rows of `Omniglot.images`."""
+    """Characters of each part: sorted rows of `Omniglot.images`."""
 
     train: np.ndarray
-    """`[n]`, int."""
+    """Characters for meta-training: `[n]`, int."""
     validation: np.ndarray
-    """`[n]`, int."""
+    """Characters for choosing meta-parameters and hyper-parameters: `[n]`, int."""
     test: np.ndarray
-    """`[n]`, int."""
+    """Characters for the reported numbers: `[n]`, int."""
 
 
 @dataclass(frozen=True, eq=False)
 class Omniglot:
-    """The Omniglot characters as 28x28 images. Read them with `Omniglot.load`.
+    """The Omniglot characters as 28x28 images, read with `Omniglot.load`.
 
     Example:
         >>> omniglot = Omniglot.load("/data")                                       # doctest: +SKIP
@@ -45,37 +46,37 @@ class Omniglot:
     """
 
     images: np.ndarray
-    """Drawings, ink = 255: `[1623, 20, 28, 28, 1]`, uint8."""
+    """Drawings with ink = 255: `[1623, 20, 28, 28, 1]`, uint8."""
     names: tuple[str, ...]
-    """'Alphabet/characterNN' of each character, sorted."""
+    """Sorted names of the characters, `Alphabet/characterNN`."""
     background: np.ndarray
-    """Whether a character is of the background set (30 alphabets, 964 characters): `[1623]`, bool."""
+    """Mask of the background set (30 alphabets, 964 characters): `[1623]`, bool."""
 
     @classmethod
     def load(cls, root: str | Path | None = None, *, download: bool = False, progress: bool = True) -> "Omniglot":
-        """Read Omniglot from its archives or folders.
+        """Reads Omniglot from its archives or folders.
 
-        Reads `images_background` and `images_evaluation`, each a `.zip` or a folder of that name, in `root` or
-        `root/omniglot`; or, if they are not there, what TensorFlow Datasets has prepared in `root/omniglot/<version>`
-        or `root/tfds/omniglot/<version>`, without TensorFlow. Archives are read in place and never changed. Drawings
-        are inverted and reduced to 28x28 with a Lanczos filter. The result is kept in the folder that the environment
-        variable `JAXMETA_CACHE` names (else the user's cache folder), under the fingerprint of what was read: the next
-        time takes a fraction of a second.
+        It looks for `images_background` and `images_evaluation`, each a `.zip` or a folder of that name, in `root` and
+        `root/omniglot`. If they are missing, it looks for data that TensorFlow Datasets prepared in
+        `root/omniglot/<version>` or `root/tfds/omniglot/<version>`, which it reads without TensorFlow. Archives are
+        read in place and never changed. Drawings are inverted and reduced to 28x28 with a Lanczos filter. The result
+        is kept in the folder that the environment variable `JAXMETA_CACHE` names (else the user's cache folder), under
+        a fingerprint of the files. Reading it again takes a fraction of a second.
 
         Args:
-            root: Where the data is; by default the folder that the environment variable `JAXMETA_DATA` names, else the
-                user's cache folder.
-            download: Fetch missing archives into `root` (16 MB) and check them against the published checksums.
-            progress: Show progress bars.
+            root: folder of the data. By default the folder that the environment variable `JAXMETA_DATA` names, else
+                the user's cache folder.
+            download: whether to download missing archives to `root` (16 MB) and check their published checksums.
+            progress: whether to show progress bars.
 
         Returns:
             The data set.
 
         Raises:
-            FileNotFoundError: If an archive is missing and `download` is false.
-            ConnectionError: If a download fails.
-            ValueError: If an archive or a drawing is damaged or incomplete.
-            ImportError: If a prepared TFDS directory was found, and TFDS is not installed.
+            FileNotFoundError: if an archive is missing and `download` is false.
+            ConnectionError: if a download fails.
+            ValueError: if an archive or a drawing is damaged or incomplete.
+            ImportError: if a prepared TFDS directory was found, and TFDS is not installed.
         """
         halves = find_halves(data_folder(root), download, progress)
 
@@ -99,17 +100,17 @@ class Omniglot:
 
     @classmethod
     def of(cls, images: Any, names: Sequence[str]) -> "Omniglot":
-        """Make the data set from arrays.
+        """Builds the data set from arrays.
 
         Args:
-            images: Drawings, ink = 255: `[1623, 20, 28, 28]` or `[1623, 20, 28, 28, 1]`, uint8.
-            names: 'Alphabet/characterNN' of each character, in any order.
+            images: drawings with ink = 255: `[1623, 20, 28, 28]` or `[1623, 20, 28, 28, 1]`, uint8.
+            names: name of each character, `Alphabet/characterNN`, in any order.
 
         Returns:
             The data set.
 
         Raises:
-            ValueError: If they are not of that shape and type.
+            ValueError: if the arrays do not have these shapes and types.
         """
         images, found = np.asarray(images), np.asarray(names, str)
         shape = (sum(archive.characters for archive in ARCHIVES.values()), DRAWINGS, 28, 28)
@@ -127,20 +128,23 @@ class Omniglot:
         return cls(images[order], tuple(names[order].tolist()), background[order])
 
     def split(self, split: str = "vinyals", seed: int = 0) -> OmniglotSplit:
-        """Divide the characters into three disjoint parts.
+        """Divides the characters into three disjoint parts.
 
         Args:
-            split: `"vinyals"`: the 1028/172/423 characters of Vinyals et al. (2016); `"background"`: test on the
-                659 characters of the evaluation set, validate on the five smallest alphabets of the background set, as
-                Meta-Dataset does (883/81/659); `"random"`: 1100/100/423 characters, shuffled, as learn2learn does.
-            seed: Seed of the shuffle, for `"random"` only.
+            split: name of the split. `"vinyals"` is the split of Vinyals et al. (2016), 1028/172/423 characters.
+                `"background"` tests on the evaluation set and validates on the five smallest alphabets of the
+                background set, as Meta-Dataset does, 883/81/659 characters. `"random"` shuffles the characters, as
+                learn2learn does, 1100/100/423 characters.
+            seed: seed of the shuffle, for `"random"` only.
 
         Returns:
             The rows of `images` in each part.
 
         Raises:
-            ValueError: If there is no such split.
+            ValueError: if there is no such split, or the seed is not an integer of at least 0.
         """
+        check_choice("split", split, SPLITS)
+        (seed,) = check_integer(seed=seed, least=0)
         if split == "vinyals":
             letters = json.loads((resources.files("jaxmeta.data") / "splits/omniglot_vinyals.json").read_text("utf-8"))
             alphabets = (name.rsplit("/character", 1) for name in self.names)
@@ -150,11 +154,9 @@ class Omniglot:
             found, sizes = np.unique(alphabet[self.background], return_counts=True)
             smallest = found[np.argsort(sizes, kind="stable")[:5]]
             part = np.where(self.background, np.isin(alphabet, smallest).astype(int), 2)
-        elif split == "random":
+        else:
             order = list(range(len(self.names)))
             random.Random(seed).shuffle(order)
             part = np.full(len(order), 2)
             part[order[:1100]], part[order[1100:1200]] = 0, 1
-        else:
-            raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")
         return OmniglotSplit(*(np.flatnonzero(part == i) for i in range(3)))

@@ -1,4 +1,4 @@
-"""Reading Omniglot's archives: where they are, what is in them, and how a drawing is decoded."""
+"""Reading of Omniglot's archives."""
 
 import hashlib
 import io
@@ -19,11 +19,14 @@ URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 
 
 class Archive(NamedTuple):
-    """What is published about an archive."""
+    """Published facts about an archive."""
 
     characters: int
+    """Number of characters in it."""
     md5: str
+    """MD5 checksum of the archive."""
     megabytes: float
+    """Size of the archive."""
 
 
 ARCHIVES = {
@@ -54,24 +57,24 @@ EVALUATION = (
     "ULOG",
 )
 """The alphabets of `images_evaluation`."""
-_MAX_PNG_BYTES = 1 << 16  # upstream's largest is under 1 kB
+_MAX_PNG_BYTES = 1 << 16  # the largest published drawing is under 1 kB
 _MEMBER = re.compile(r"images_\w+/(?P<name>[^/]+/character\d\d)/(?P<drawing>\d{4}_\d\d)\.png")
 
 
 def read_characters(source: Path, progress: bool = True) -> tuple[np.ndarray, list[str]]:
-    """Read the drawings of one archive or folder in the upstream layout.
+    """Reads the drawings of one archive or folder in the published layout.
 
     Files that are not named `images_*/<alphabet>/character<NN>/<NNNN_DD>.png` are ignored.
 
     Args:
-        source: A `.zip` file or a folder.
-        progress: Show a progress bar.
+        source: a `.zip` file or a folder.
+        progress: whether to show a progress bar.
 
     Returns:
-        Drawings, ink = 255: `[characters, 20, 28, 28, 1]` (uint8), and the characters' names, sorted.
+        The drawings with ink = 255, `[characters, 20, 28, 28, 1]` (uint8), and the sorted names of the characters.
 
     Raises:
-        ValueError: If the archive or a drawing is damaged, or a character has not 20 drawings.
+        ValueError: if the archive or a drawing is damaged, or a character does not have 20 drawings.
     """
     from tqdm import tqdm
 
@@ -95,22 +98,22 @@ def read_characters(source: Path, progress: bool = True) -> tuple[np.ndarray, li
 
 
 def read_prepared_characters(folder: Path, split: str, progress: bool = True) -> tuple[np.ndarray, list[str]]:
-    """Read the drawings of one split of what TFDS prepared: `"train"` is the background set, `"test"` the evaluation.
+    """Reads the drawings of one split of the data that TFDS prepared.
 
-    The records do not tell which drawing of a character they hold. But they are in the order of a hash of the file
-    names, so their place tells.
+    A record does not say which drawing of a character it holds. But the records are sorted by a hash of the file names,
+    so their order tells the drawings apart.
 
     Args:
-        folder: The folder with `dataset_info.json`.
-        split: The split.
-        progress: Show a progress bar.
+        folder: folder with `dataset_info.json`.
+        split: `"train"` for the background set, `"test"` for the evaluation set.
+        progress: whether to show a progress bar.
 
     Returns:
-        As `read_characters`.
+        Drawings and names, like `read_characters`.
 
     Raises:
-        ImportError: If TFDS is not installed.
-        ValueError: If a drawing is damaged, or the records are not those of whole characters in that order.
+        ImportError: if TFDS is not installed.
+        ValueError: if a drawing is damaged, or the records are not those of whole characters in that order.
     """
     if split not in splits(folder):
         raise ValueError(f"{folder} has no split {split!r}")
@@ -142,7 +145,7 @@ def _character(stem: str) -> str:
 
 
 def _decode(content: bytes, where: str) -> np.ndarray:
-    """Decode a 105x105 drawing (ink is black) to 28x28 with ink = 255."""
+    """Decodes a 105x105 drawing, in which ink is black, to 28x28 with ink = 255."""
     from PIL import Image, ImageOps
 
     try:
@@ -156,23 +159,23 @@ def _decode(content: bytes, where: str) -> np.ndarray:
 
 
 def advice() -> str:
-    """Return what to do about a damaged source."""
-    return f"It was left as it is: move it away and fetch it again from {URL} or by a download."
+    """Returns advice about a damaged archive, for error messages."""
+    return f"It was left as it is: move it away and get it again from {URL} or by a download."
 
 
 class Half(NamedTuple):
-    """One of the two sets of characters, wherever it is."""
+    """One of the two sets of characters, in any of the supported forms."""
 
     where: Path
-    """An archive or a folder."""
+    """Path of the archive or the folder."""
     stamp: str
-    """What identifies its content."""
+    """Fingerprint of the content."""
     read: Callable[[], tuple[np.ndarray, list[str]]]
-    """`read_characters` or `read_prepared_characters` of it."""
+    """Function that reads the drawings and the names of the characters."""
 
 
 def find_halves(root: Path, download: bool, progress: bool) -> list[Half]:
-    """Find the background and the evaluation set: archives or folders, or what TFDS prepared; or fetch the archives."""
+    """Finds the background and the evaluation set, or downloads their archives."""
     found = {name: _find_source(name, root) for name in ARCHIVES}
     prepared = None if all(found.values()) else find_prepared("omniglot", root)
     if prepared:
@@ -199,7 +202,7 @@ def _fetch(name: str, root: Path, download: bool, progress: bool) -> Path:
         return fetch(Remote(f"{name}.zip", archive.megabytes, f"{URL}{name}.zip", f"md5:{archive.md5}"), root, progress)
     files = ", ".join(f"{key}.zip ({value.megabytes} MB)" for key, value in ARCHIVES.items())
     raise FileNotFoundError(
-        f"Omniglot: no {name}.zip, no folder {name} and nothing that TFDS prepared in {root} or {root / 'omniglot'}. "
+        f"Omniglot: no {name}.zip, no folder {name} and no data prepared by TFDS in {root} or {root / 'omniglot'}. "
         f"Put {files} there from {URL}, name their folder with root (--root) or JAXMETA_DATA, "
         "or allow a download (--download)."
     )

@@ -1,4 +1,4 @@
-"""Readers of benchmarks that are distributed as arrays: pickles and `.npy` files."""
+"""Readers of benchmarks that are published as arrays: pickles and `.npy` files."""
 
 import tokenize
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ import numpy as np
 from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._examples import PARTS, Examples, first_rows
 from jaxmeta.data.sources._images import decode, resize_all
-from jaxmeta.data.sources._readers import Reader, Request
+from jaxmeta.data.sources._readers import Reader, ReadRequest
 from jaxmeta.data.sources._unpickle import load_pickle
 
-_WRONG = (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError)  # of content of another kind
+_WRONG = (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError)  # raised by unexpected content
 
 
 def class_dict_pickles(*endings: tuple[str, ...]) -> Reader:
-    """Return a reader of `{"image_data": [M, H, W, 3], "class_dict": {class: rows}}`, one pickle for each part."""
+    """Returns a reader of pickles `{"image_data": [M, H, W, 3], "class_dict": {class: rows}}`, one for each part."""
 
     def part(content: dict[str, Any]) -> tuple[np.ndarray, list[str]]:
         images, classes = _pixels(content["image_data"]), content["class_dict"]
@@ -32,9 +32,9 @@ def class_dict_pickles(*endings: tuple[str, ...]) -> Reader:
 
 
 def label_pickles(*endings: tuple[str, ...]) -> Reader:
-    """Return a reader of `{"data": [M, H, W, 3], "labels": [M]}`, one pickle for each part.
+    """Returns a reader of pickles `{"data": [M, H, W, 3], "labels": [M]}`, one for each part.
 
-    The classes are called `<part>/<label>`: the files hold only numbers.
+    The classes are called `<part>/<label>`, because the files contain only numbers.
     """
 
     def part(content: dict[str, Any]) -> tuple[np.ndarray, list[str]]:
@@ -43,8 +43,8 @@ def label_pickles(*endings: tuple[str, ...]) -> Reader:
     return _parts_reader(endings, part, numbered=True)
 
 
-def png_pickles(files: Files, request: Request) -> Examples:
-    """Read tiered-ImageNet's `<part>_images_png.pkl`, lists of encoded images, and `<part>_labels.pkl`."""
+def png_pickles(files: Files, request: ReadRequest) -> Examples:
+    """Reads tiered-ImageNet's `<part>_images_png.pkl`, lists of encoded images, and `<part>_labels.pkl`."""
     inputs, names, parts = [], [], {}
     for short, part in zip(("train", "val", "test"), PARTS, strict=True):
         labels = _load(files, _any_of(files, (f"{short}_labels.pkl", f"tiered-imagenet-{short}_labels.pkl")))
@@ -65,8 +65,8 @@ def png_pickles(files: Files, request: Request) -> Examples:
     return Examples.of(np.concatenate(inputs), names, parts)
 
 
-def cifar100(files: Files, request: Request) -> Examples:
-    """Read CIFAR-100's pickles `train`, `test` and `meta`: training and test images together, fine classes."""
+def cifar100(files: Files, request: ReadRequest) -> Examples:
+    """Reads CIFAR-100's pickles `train`, `test` and `meta`: all images, with fine classes."""
     fine = _load(files, files.find("cifar-100-python/meta"))
     images, names = [], []
     for part in ("train", "test"):
@@ -84,8 +84,8 @@ def cifar100(files: Files, request: Request) -> Examples:
     return Examples.of(np.concatenate(images)[rows], [names[row] for row in rows])
 
 
-def drawings(files: Files, request: Request) -> Examples:
-    """Read Quick, Draw!'s bitmaps, `<class>.npy` of `[M, 784]`, as images of 28 x 28 x 1 with ink = 255."""
+def drawings(files: Files, request: ReadRequest) -> Examples:
+    """Reads Quick, Draw!'s bitmaps, `<class>.npy` of `[M, 784]`, as images `[M, 28, 28, 1]` with ink = 255."""
     images, names = [], []
     for name in sorted(request.known):
         path = files.find(f"{name}.npy")
@@ -100,7 +100,9 @@ def drawings(files: Files, request: Request) -> Examples:
 
 
 def _parts_reader(endings: Sequence[tuple[str, ...]], part_of: Any, numbered: bool = False) -> Reader:
-    def read(files: Files, request: Request) -> Examples:
+    """Returns a reader of one pickle for each part, whose content `part_of` converts to images and class names."""
+
+    def read(files: Files, request: ReadRequest) -> Examples:
         inputs, names, parts = [], [], {}
         for options, part in zip(endings, PARTS, strict=True):
             path = _any_of(files, options)
@@ -111,7 +113,7 @@ def _parts_reader(endings: Sequence[tuple[str, ...]], part_of: Any, numbered: bo
                     raise ValueError(f"it has {len(images)} images and {len(found)} labels")
             except _WRONG as error:
                 where = files.where(path)
-                raise ValueError(f"{where} has another content ({type(error).__name__}: {error})") from error
+                raise ValueError(f"{where} has unexpected content ({type(error).__name__}: {error})") from error
             found = [f"{part}/{name}" for name in found] if numbered else found
             twice = sorted(set(found) & set(parts))
             if twice:
@@ -132,13 +134,17 @@ def _load(files: Files, path: str) -> Any:
 
 
 def _any_of(files: Files, endings: tuple[str, ...]) -> str:
-    """Return the one file with one of some names."""
+    """Returns the one file that has one of the given names."""
     here = [end for end in endings if any(name == end or name.endswith("/" + end) for name in files.names)]
     return files.find(here[0] if here else endings[0])
 
 
 def _pixels(images: Any) -> np.ndarray:
-    """Return images as `[M, H, W, 3]` in uint8; raise ValueError if they are anything else."""
+    """Returns images `[M, H, W, 3]` as uint8.
+
+    Raises:
+        ValueError: if they have another shape or other values.
+    """
     array = np.asarray(images)
     if array.ndim != 4 or array.shape[-1] != 3:
         raise ValueError(f"images must be [M, H, W, 3], got {array.dtype} of shape {array.shape}")
@@ -150,7 +156,7 @@ def _pixels(images: Any) -> np.ndarray:
 
 
 def _first_rows_of_npy(file: BinaryIO, count: int | None) -> np.ndarray:
-    """Read the first rows of an array `[M, 784]` of uint8."""
+    """Reads the first rows of an array `[M, 784]` of uint8."""
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(file)

@@ -1,4 +1,4 @@
-"""Readers of image files: which file is of which class, in each published layout."""
+"""Readers of image files with their classes, one for each published layout."""
 
 import csv
 import io
@@ -17,30 +17,30 @@ from jaxmeta.data.sources._mat import mat_numbers
 _PART_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 
-class Request(NamedTuple):
-    """What a reader is asked for."""
+class ReadRequest(NamedTuple):
+    """Requested size and number of examples."""
 
     known: frozenset[str] = frozenset()
-    """Names of the classes that the benchmark has; empty if it takes any."""
+    """Names of the benchmark's classes, empty if it takes any."""
     size: int = 84
-    """Height and width of images."""
+    """Height and width of images in pixels."""
     per_class: int | None = None
-    """How many examples of each class to read, the first ones; all if `None`."""
+    """Number of examples of each class to read, the first ones, or `None` for all."""
     progress: bool = False
-    """Whether to show progress bars."""
+    """True to show progress bars."""
 
 
-Reader = Callable[[Files, Request], Examples]
+Reader = Callable[[Files, ReadRequest], Examples]
 
 
-def class_folders(files: Files, request: Request) -> Examples:
-    """Read `.../<class>/<image>`, where the class is a known one; anything else is left alone."""
+def class_folders(files: Files, request: ReadRequest) -> Examples:
+    """Reads `.../<class>/<image>` of the known classes and ignores everything else."""
     found = ((name, posixpath.basename(posixpath.dirname(name))) for name in _image_names(files))
     return read_pictures(files, [Picture(name, folder) for name, folder in found if folder in request.known], request)
 
 
-def any_folders(files: Files, request: Request) -> Examples:
-    """Read `<class>/<image>`, or `train/<class>/<image>` and so on; a class is a folder that holds images."""
+def any_folders(files: Files, request: ReadRequest) -> Examples:
+    """Reads `<class>/<image>`, or `train/<class>/<image>` and so on. A class is a folder that contains images."""
     names = _image_names(files)
     if not names:
         return read_pictures(files, [], request)
@@ -61,8 +61,8 @@ def any_folders(files: Files, request: Request) -> Examples:
     return read_pictures(files, pictures, request, _part_of_class(classes, [part or "" for part in parts]))
 
 
-def listed_images(files: Files, request: Request) -> Examples:
-    """Read `train.csv`, `val.csv` and `test.csv` (filename, label), as Ravi and Larochelle publish mini-ImageNet."""
+def listed_images(files: Files, request: ReadRequest) -> Examples:
+    """Reads images listed in `train.csv`, `val.csv` and `test.csv` (filename, label), as for mini-ImageNet."""
     by_name = {posixpath.basename(name): name for name in _image_names(files)}
     pictures = []
     for table in ("train.csv", "val.csv", "test.csv"):
@@ -71,8 +71,8 @@ def listed_images(files: Files, request: Request) -> Examples:
     return read_pictures(files, pictures, request)
 
 
-def aircraft(files: Files, request: Request) -> Examples:
-    """Read FGVC-Aircraft: images cut to their bounding boxes (as Meta-Dataset does), and classes, from lists."""
+def aircraft(files: Files, request: ReadRequest) -> Examples:
+    """Reads FGVC-Aircraft: listed images and classes, cropped to the bounding boxes as in Meta-Dataset."""
     boxes = {}
     for line in _lines(files, "images_box.txt"):
         try:
@@ -89,8 +89,8 @@ def aircraft(files: Files, request: Request) -> Examples:
     return read_pictures(files, pictures, request)
 
 
-def flowers(files: Files, request: Request) -> Examples:
-    """Read VGG Flowers: `jpg/image_<NNNNN>.jpg`, and the number of each one's class from `imagelabels.mat`."""
+def flowers(files: Files, request: ReadRequest) -> Examples:
+    """Reads VGG Flowers: `jpg/image_<NNNNN>.jpg`, with the numbers of the classes in `imagelabels.mat`."""
     name = files.find("imagelabels.mat")
     with files.open(name) as file:
         try:
@@ -103,8 +103,8 @@ def flowers(files: Files, request: Request) -> Examples:
     return read_pictures(files, pictures, request)
 
 
-def fungi(files: Files, request: Request) -> Examples:
-    """Read FGVCx Fungi: images and the number of each one's class from `train.json` and `val.json`."""
+def fungi(files: Files, request: ReadRequest) -> Examples:
+    """Reads FGVCx Fungi: images, with the numbers of their classes in `train.json` and `val.json`."""
     pictures = []
     found = _image_names(files)
     for table in ("train.json", "val.json"):
@@ -123,21 +123,21 @@ def fungi(files: Files, request: Request) -> Examples:
 
 
 def read_pictures(
-    files: Files, pictures: Sequence[Picture], request: Request, parts: dict[str, str] | None = None
+    files: Files, pictures: Sequence[Picture], request: ReadRequest, parts: dict[str, str] | None = None
 ) -> Examples:
-    """Decode the pictures that are asked for.
+    """Decodes the requested pictures.
 
     Args:
-        files: Where they are.
-        pictures: All of them.
-        request: What is asked for.
-        parts: The part of each class, if the files tell.
+        files: the files.
+        pictures: all pictures.
+        request: requested size and number of pictures.
+        parts: part of each class, if the files divide the classes.
 
     Returns:
-        The images, RGB, sorted by file.
+        RGB images, sorted by file.
 
     Raises:
-        ValueError: If there are none, or one is damaged.
+        ValueError: if there are no pictures, or one is damaged.
     """
     pictures = sorted(pictures)
     pictures = [pictures[row] for row in first_rows([picture.name for picture in pictures], request.per_class)]
@@ -148,7 +148,11 @@ def read_pictures(
 
 
 def read_table(files: Files, ending: str, columns: tuple[str, str]) -> list[tuple[str, str]]:
-    """Return two columns of a csv file; raise ValueError if it has not got them."""
+    """Returns two columns of a csv file.
+
+    Raises:
+        ValueError: if the file does not have them in every row.
+    """
     name = files.find(ending)
     with files.open(name) as file:
         content = _decode(file.read(), files.where(name))
@@ -178,7 +182,7 @@ def _decode(content: bytes, where: str) -> str:
 
 
 def _image_names(files: Files) -> list[str]:
-    """Return the names of images; hidden files and those of macOS's archives are none."""
+    """Returns the names of images, without hidden files and those that macOS adds to archives."""
     return [
         name
         for name in files.names
@@ -189,22 +193,26 @@ def _image_names(files: Files) -> list[str]:
 
 
 def _check_no_empty_folder(files: Files, names: Sequence[str]) -> None:
-    """Raise ValueError if there is a folder without folders and without images."""
+    """Raises ValueError if a folder contains neither folders nor images."""
     full = {posixpath.dirname(name) for name in names}
     for source in files.sources:
         for folder, folders, _ in os.walk(source, followlinks=True):
             inside = (source.name / Path(folder).relative_to(source)).as_posix()
             if not folders and inside not in full:
-                raise ValueError(f"{folder} is a class without images; move it away, or put images there")
+                raise ValueError(f"{folder} is a class without images: move it away, or put images there")
 
 
 def _part_of_class(classes: Iterable[str], parts: Iterable[str]) -> dict[str, str]:
-    """Return the part of each class; raise ValueError if one is in two."""
+    """Returns the part of each class.
+
+    Raises:
+        ValueError: if a class is in two parts, or a part has no classes.
+    """
     found: dict[str, str] = {}
     for name, part in zip(classes, parts, strict=True):
         if found.setdefault(name, part) != part:
-            raise ValueError(f"class {name!r} is in {found[name]} and in {part}; the parts must share no class")
+            raise ValueError(f"class {name!r} is in {found[name]} and in {part}, but the parts must share no class")
     missing = [part for part in PARTS if part not in found.values()]
     if missing:
-        raise ValueError(f"there are no classes in {' and '.join(missing)}; each part needs some")
+        raise ValueError(f"there are no classes in {' and '.join(missing)}, but each part needs some")
     return found

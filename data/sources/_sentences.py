@@ -1,4 +1,4 @@
-"""Readers of sentences with their classes, in each published layout."""
+"""Readers of labeled sentences, one for each published layout."""
 
 import json
 from collections.abc import Sequence
@@ -7,31 +7,31 @@ import numpy as np
 
 from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._examples import Examples, first_rows
-from jaxmeta.data.sources._readers import Request, read_table
+from jaxmeta.data.sources._readers import ReadRequest, read_table
 
 
-def intents(files: Files, request: Request) -> Examples:
-    """Read CLINC150's `data_full.json`: all 150 utterances of each intent; those out of scope are left out."""
+def intents(files: Files, request: ReadRequest) -> Examples:
+    """Reads CLINC150's `data_full.json`: all 150 utterances of each intent, without those out of scope."""
     name = files.find("data_full.json")
     with files.open(name) as file:
         try:
             content = json.load(file)
             rows = [(sentence, intent) for part in ("train", "val", "test") for sentence, intent in content[part]]
             if not all(isinstance(text, str) for row in rows for text in row):
-                raise TypeError("not all sentences and intents are texts")
+                raise TypeError("not all sentences and intents are strings")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{files.where(name)} is not CLINC150 ({error!r}). {files.advice}") from error
     return _examples(files, rows, request)
 
 
-def csv_rows(files: Files, request: Request) -> Examples:
-    """Read Banking77's `train.csv` and `test.csv` (text, category), together."""
+def csv_rows(files: Files, request: ReadRequest) -> Examples:
+    """Reads Banking77's `train.csv` and `test.csv` (text, category) together."""
     tables = (read_table(files, name, ("text", "category")) for name in ("train.csv", "test.csv"))
     return _examples(files, [row for table in tables for row in table], request)
 
 
-def headlines(files: Files, request: Request) -> Examples:
-    """Read the news category data set's lines of JSON: headlines of known categories; others are left out."""
+def headlines(files: Files, request: ReadRequest) -> Examples:
+    """Reads headlines of known categories from the news category data set, one JSON object per line."""
     rows = []
     (name,) = files.names
     with files.open(name) as file:
@@ -46,7 +46,7 @@ def headlines(files: Files, request: Request) -> Examples:
     return _examples(files, rows, request)
 
 
-def _examples(files: Files, rows: Sequence[tuple[str, str]], request: Request) -> Examples:
+def _examples(files: Files, rows: Sequence[tuple[str, str]], request: ReadRequest) -> Examples:
     if not rows:
         raise ValueError(f"{', '.join(map(str, files.sources))} has no sentences of the benchmark's classes")
     kept = [rows[row] for row in first_rows([name for _, name in rows], request.per_class)]

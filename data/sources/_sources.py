@@ -1,62 +1,15 @@
-"""The benchmarks that are read from files: what their files are, where they come from, and how they are divided."""
+"""The benchmarks that are read from files, with their papers, layouts and downloads."""
 
-import json
-from functools import cache
-from importlib import resources
-from typing import Literal, NamedTuple
-
-from jaxmeta.data.sources import _pickles, _readers, _sentences
 from jaxmeta.data.sources._download import Remote
-from jaxmeta.data.sources._readers import Reader
+from jaxmeta.data.sources._layouts import Layout, Source
+from jaxmeta.data.sources._pickles import cifar100, class_dict_pickles, drawings, label_pickles, png_pickles
+from jaxmeta.data.sources._readers import aircraft, class_folders, flowers, fungi, listed_images
+from jaxmeta.data.sources._sentences import csv_rows, headlines, intents
 from jaxmeta.data.sources._tfds import Prepared
 
 
-class Layout(NamedTuple):
-    """One way in which a benchmark's files may lie."""
-
-    files: tuple[tuple[str, ...], ...]
-    """Archives, folders and files that must be there; each may have one of several names."""
-    read: Reader
-    """Reads them."""
-    cached: bool = True
-    """Whether the result is kept; not worth it for what is stored as arrays."""
-
-    def __str__(self) -> str:
-        return " + ".join(" or ".join(names) for names in self.files)
-
-
-class Source(NamedTuple):
-    """A benchmark."""
-
-    about: str
-    """What it is, in one line."""
-    layouts: tuple[Layout, ...]
-    """Looked for in this order."""
-    remotes: tuple[Remote, ...]
-    """What to fetch; the names are those of a layout."""
-    kind: Literal["images", "text"] = "images"
-    """What the examples are."""
-    size: int = 84
-    """Height and width of images, or length of the vectors of sentences, if not asked for otherwise."""
-    scalable: bool = True
-    """Whether it can be asked for otherwise."""
-    prepared: Prepared | None = None
-    """What TFDS calls it."""
-    random: tuple[int, int, int] = (64, 16, 20)
-    """In which proportions `split="random"` divides the classes."""
-    per_class: int | None = None
-    """How many examples of each class are read, if not asked for otherwise; all if `None`."""
-
-
-@cache
-def standard_splits(name: str) -> dict[str, dict[str, list[str]]]:
-    """Return the published splits of a benchmark: class names by part by split; the first is the default."""
-    path = resources.files("jaxmeta.data") / f"splits/{name}.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
 def _endings(pattern: str, *parts: str) -> tuple[tuple[str, ...], ...]:
-    """Return the names of one file for each part; a part may have two names, `a|b`."""
+    """Returns the possible names of one file for each part. A part may have two names, `a|b`."""
     return tuple(tuple(pattern.format(name) for name in part.split("|")) for part in parts)
 
 
@@ -80,7 +33,8 @@ _BANKING = f"{_GITHUB}PolyAI-LDN/task-specific-datasets/master/banking_data/"
 SOURCES: dict[str, Source] = {
     "banking77": Source(
         "Banking77: 13,083 customers' questions of 77 intents (Casanueva et al. 2020)",
-        (Layout((("train.csv",), ("test.csv",)), _sentences.csv_rows, cached=False),),
+        "Casanueva et al., Efficient Intent Detection with Dual Sentence Encoders, 2020, https://arxiv.org/abs/2003.04807",
+        (Layout((("train.csv",), ("test.csv",)), csv_rows, cached=False),),
         (
             Remote(
                 "train.csv",
@@ -101,10 +55,11 @@ SOURCES: dict[str, Source] = {
     ),
     "cifar-fs": Source(
         "CIFAR-FS: 100 classes of 600 images of 32x32 from CIFAR-100 (Bertinetto et al. 2019)",
+        "Bertinetto et al., Meta-learning with differentiable closed-form solvers, 2019, https://arxiv.org/abs/1805.08136",
         (
-            Layout(_CIFAR, _pickles.cifar100, cached=False),
-            Layout(_CIFAR_FS, _pickles.label_pickles(*_CIFAR_FS), cached=False),
-            Layout((("cifar-fs.zip", "cifar-fs", "cifar100"),), _readers.class_folders),
+            Layout(_CIFAR, cifar100, cached=False),
+            Layout(_CIFAR_FS, label_pickles(*_CIFAR_FS), "CIFAR_FS_{train,val,test}.pickle", cached=False),
+            Layout((("cifar-fs.zip", "cifar-fs", "cifar100"),), class_folders),
         ),
         (_CIFAR_REMOTE,),
         size=32,
@@ -113,7 +68,9 @@ SOURCES: dict[str, Source] = {
     ),
     "clinc150": Source(
         "CLINC150: 22,500 requests of 150 intents in 10 domains (Larson et al. 2019)",
-        (Layout((("data_full.json",),), _sentences.intents, cached=False),),
+        "Larson et al., An Evaluation Dataset for Intent Classification and Out-of-Scope Prediction, 2019, "
+        "https://arxiv.org/abs/1909.02027",
+        (Layout((("data_full.json",),), intents, cached=False),),
         (
             Remote(
                 "data_full.json",
@@ -127,7 +84,8 @@ SOURCES: dict[str, Source] = {
     ),
     "cub200": Source(
         "CUB-200-2011: 200 birds, 11,788 photos (Wah et al. 2011)",
-        (Layout((("CUB_200_2011.tgz", "CUB_200_2011"),), _readers.class_folders),),
+        "Wah et al., The Caltech-UCSD Birds-200-2011 Dataset, 2011, https://data.caltech.edu/records/65de6-vp158",
+        (Layout((("CUB_200_2011.tgz", "CUB_200_2011"),), class_folders),),
         (
             Remote(
                 "CUB_200_2011.tgz",
@@ -140,7 +98,8 @@ SOURCES: dict[str, Source] = {
     ),
     "dtd": Source(
         "Describable textures: 47 textures of 120 photos (Cimpoi et al. 2014)",
-        (Layout((("dtd-r1.0.1.tar.gz", "dtd"),), _readers.class_folders),),
+        "Cimpoi et al., Describing Textures in the Wild, 2014, https://arxiv.org/abs/1311.3618",
+        (Layout((("dtd-r1.0.1.tar.gz", "dtd"),), class_folders),),
         (
             Remote(
                 "dtd-r1.0.1.tar.gz",
@@ -153,9 +112,11 @@ SOURCES: dict[str, Source] = {
     ),
     "fc100": Source(
         "FC100: 100 classes of 600 images of 32x32 from CIFAR-100, divided by superclass (Oreshkin et al. 2018)",
+        "Oreshkin et al., TADAM: Task dependent adaptive metric for improved few-shot learning, 2018, "
+        "https://arxiv.org/abs/1805.10123",
         (
-            Layout(_CIFAR, _pickles.cifar100, cached=False),
-            Layout(_FC100, _pickles.label_pickles(*_FC100), cached=False),
+            Layout(_CIFAR, cifar100, cached=False),
+            Layout(_FC100, label_pickles(*_FC100), "FC100_{train,val,test}.pickle", cached=False),
         ),
         (_CIFAR_REMOTE,),
         size=32,
@@ -164,7 +125,8 @@ SOURCES: dict[str, Source] = {
     ),
     "fgvc-aircraft": Source(
         "FGVC-Aircraft: 100 variants of 100 photos, cut to the aircraft (Maji et al. 2013)",
-        (Layout((("fgvc-aircraft-2013b.tar.gz", "fgvc-aircraft-2013b"),), _readers.aircraft),),
+        "Maji et al., Fine-Grained Visual Classification of Aircraft, 2013, https://arxiv.org/abs/1306.5151",
+        (Layout((("fgvc-aircraft-2013b.tar.gz", "fgvc-aircraft-2013b"),), aircraft),),
         (
             Remote(
                 "fgvc-aircraft-2013b.tar.gz",
@@ -176,9 +138,10 @@ SOURCES: dict[str, Source] = {
     ),
     "fungi": Source(
         "FGVCx Fungi: 1,394 species, 89,760 photos (Schroeder and Cui 2018)",
+        "Schroeder and Cui, FGVCx Fungi Classification Challenge, 2018, https://github.com/visipedia/fgvcx_fungi_comp",
         (
-            Layout((("fungi_train_val.tgz",), ("train_val_annotations.tgz",)), _readers.fungi),
-            Layout((("images",), ("train.json",), ("val.json",)), _readers.fungi),
+            Layout((("fungi_train_val.tgz",), ("train_val_annotations.tgz",)), fungi),
+            Layout((("images",), ("train.json",), ("val.json",)), fungi),
         ),
         (
             Remote(
@@ -197,10 +160,11 @@ SOURCES: dict[str, Source] = {
     ),
     "huffpost": Source(
         "HuffPost headlines: 900 of each of 41 categories (Misra 2022; Bao et al. 2020)",
+        "Misra, News Category Dataset, 2022, https://arxiv.org/abs/2209.11429",
         (
             Layout(
                 (("News_Category_Dataset_v3.json", "News_Category_Dataset_v2.json"),),
-                _sentences.headlines,
+                headlines,
                 cached=False,
             ),
         ),
@@ -211,11 +175,20 @@ SOURCES: dict[str, Source] = {
     ),
     "mini-imagenet": Source(
         "mini-ImageNet: 100 classes of 600 photos of 84x84 (Vinyals et al. 2016; Ravi and Larochelle 2017)",
+        "Ravi and Larochelle, Optimization as a Model for Few-Shot Learning, 2017, "
+        "https://openreview.net/forum?id=rJY0-Kcll",
         (
-            Layout(_CACHES, _pickles.class_dict_pickles(*_CACHES), cached=False),
-            Layout(_CATEGORIES, _pickles.label_pickles(*_CATEGORIES), cached=False),
-            Layout((("images", "images.zip"), ("train.csv",), ("val.csv",), ("test.csv",)), _readers.listed_images),
-            Layout((("mini-imagenet", "miniimagenet", "mini-imagenet.zip"),), _readers.class_folders),
+            Layout(
+                _CACHES, class_dict_pickles(*_CACHES), "mini-imagenet-cache-{train,validation,test}.pkl", cached=False
+            ),
+            Layout(
+                _CATEGORIES,
+                label_pickles(*_CATEGORIES),
+                "miniImageNet_category_split_{train_phase_train,val,test}.pickle",
+                cached=False,
+            ),
+            Layout((("images", "images.zip"), ("train.csv",), ("val.csv",), ("test.csv",)), listed_images),
+            Layout((("mini-imagenet", "miniimagenet", "mini-imagenet.zip"),), class_folders),
         ),
         (
             Remote("mini-imagenet-cache-train.pkl", 813, _ZENODO),
@@ -225,7 +198,8 @@ SOURCES: dict[str, Source] = {
     ),
     "quickdraw": Source(
         "Quick, Draw!: 345 things, drawings of 28x28 (Ha and Eck 2017); the first 1,000 of each",
-        (Layout((("numpy_bitmap", "quickdraw"),), _pickles.drawings, cached=False),),
+        "Ha and Eck, A Neural Representation of Sketch Drawings, 2017, https://arxiv.org/abs/1704.03477",
+        (Layout((("numpy_bitmap", "quickdraw"),), drawings, cached=False),),
         (
             Remote(
                 "numpy_bitmap", 39_500, "https://console.cloud.google.com/storage/quickdraw_dataset/full/numpy_bitmap"
@@ -238,16 +212,19 @@ SOURCES: dict[str, Source] = {
     ),
     "tiered-imagenet": Source(
         "tiered-ImageNet: 608 classes, 779,165 photos of 84x84, divided by category (Ren et al. 2018)",
+        "Ren et al., Meta-Learning for Semi-Supervised Few-Shot Classification, 2018, https://arxiv.org/abs/1803.00676",
         (
-            Layout((("tiered-imagenet.tar", "tiered_imagenet.tar"),), _pickles.png_pickles),
-            Layout(_TIERED, _pickles.png_pickles),
-            Layout((("ILSVRC2012_img_train", "tiered-imagenet"),), _readers.class_folders),
+            Layout((("tiered-imagenet.tar", "tiered_imagenet.tar"),), png_pickles),
+            Layout(_TIERED, png_pickles, "{train,val,test}_images_png.pkl + {train,val,test}_labels.pkl"),
+            Layout((("ILSVRC2012_img_train", "tiered-imagenet"),), class_folders),
         ),
         (Remote("tiered-imagenet.tar", 12_000, "https://github.com/renmengye/few-shot-ssl-public"),),
     ),
     "vgg-flowers102": Source(
         "VGG Flowers: 102 flowers, 8,189 photos (Nilsback and Zisserman 2008)",
-        (Layout((("102flowers.tgz", "jpg"), ("imagelabels.mat",)), _readers.flowers),),
+        "Nilsback and Zisserman, Automated Flower Classification over a Large Number of Classes, 2008, "
+        "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
+        (Layout((("102flowers.tgz", "jpg"), ("imagelabels.mat",)), flowers),),
         (
             Remote(
                 "102flowers.tgz",

@@ -1,4 +1,4 @@
-"""Directories that TensorFlow Datasets has prepared, read without TensorFlow."""
+"""Directories prepared by TensorFlow Datasets, read without TensorFlow."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,22 +9,22 @@ import numpy as np
 
 from jaxmeta.data.sources._examples import Examples
 from jaxmeta.data.sources._images import decode
-from jaxmeta.data.sources._readers import Request
+from jaxmeta.data.sources._readers import ReadRequest
 
 
 class Prepared(NamedTuple):
-    """What TFDS calls a benchmark."""
+    """A benchmark in TFDS."""
 
     name: str
-    """Its folder."""
+    """Name of its folder."""
     rename: Callable[[int, str], str] = lambda index, name: name
-    """From TFDS's number and name of a class to ours."""
+    """Function from the number and the name of a class in TFDS to our name."""
     channels: int = 3
-    """Of the images."""
+    """Number of channels of the images."""
 
 
 def find_prepared(name: str, folder: Path) -> Path | None:
-    """Return the newest version of a prepared data set in `folder` or `folder/tfds`, if there is one."""
+    """Returns the newest version of a prepared data set in `folder` or `folder/tfds`, or `None`."""
     for base in (folder, folder / "tfds"):
         patterns = ("*/dataset_info.json", "*/*/dataset_info.json")  # version, or configuration and version
         found = [path.parent for pattern in patterns for path in (base / name).glob(pattern)]
@@ -34,19 +34,19 @@ def find_prepared(name: str, folder: Path) -> Path | None:
 
 
 def records(folder: Path, split: str, progress: bool) -> Iterator[dict[str, Any]]:
-    """Read the records of one split; images stay encoded.
+    """Reads the records of one split.
 
     Args:
-        folder: A folder with `dataset_info.json`.
-        split: Its name.
-        progress: Show a progress bar.
+        folder: folder with `dataset_info.json`.
+        split: name of the split.
+        progress: whether to show a progress bar.
 
     Yields:
-        The features of an example; images as bytes.
+        The features of an example, with images as encoded bytes.
 
     Raises:
-        ImportError: If TFDS is not installed.
-        ValueError: If the records are of a format that needs TensorFlow, or damaged.
+        ImportError: if TFDS is not installed.
+        ValueError: if the records are damaged, or have a format that needs TensorFlow.
     """
     tfds = _import()
     from tqdm import tqdm
@@ -60,20 +60,20 @@ def records(folder: Path, split: str, progress: bool) -> Iterator[dict[str, Any]
         raise ValueError(f"{folder} is not readable as split {split!r} of a prepared data set ({error})") from error
 
 
-def read_prepared(folder: Path, prepared: Prepared, request: Request) -> Examples:
-    """Read all splits of a prepared set of labeled images.
+def read_prepared(folder: Path, prepared: Prepared, request: ReadRequest) -> Examples:
+    """Reads all splits of a prepared set of labeled images.
 
     Args:
-        folder: A folder with `dataset_info.json`.
-        prepared: What TFDS calls the benchmark.
-        request: What is asked for.
+        folder: folder with `dataset_info.json`.
+        prepared: the benchmark in TFDS.
+        request: requested size and number of images.
 
     Returns:
         The images.
 
     Raises:
-        ImportError: If TFDS is not installed.
-        ValueError: If something is damaged.
+        ImportError: if TFDS is not installed.
+        ValueError: if something is damaged.
     """
     names_of = class_names(folder, "label")
     images, names = [], []
@@ -93,7 +93,11 @@ def read_prepared(folder: Path, prepared: Prepared, request: Request) -> Example
 
 
 def splits(folder: Path) -> list[str]:
-    """Return the names of the splits; raise ValueError if the records need TensorFlow."""
+    """Returns the names of the splits.
+
+    Raises:
+        ValueError: if the records need TensorFlow.
+    """
     try:
         info = json.loads((folder / "dataset_info.json").read_text("utf-8"))
         kind, found = info.get("fileFormat", "tfrecord"), [split["name"] for split in info["splits"]]
@@ -101,14 +105,14 @@ def splits(folder: Path) -> list[str]:
         raise ValueError(f"{folder / 'dataset_info.json'} is not readable ({error!r})") from error
     if kind != "array_record":
         raise ValueError(
-            f"{folder} was prepared as {kind}, which only TensorFlow reads; prepare it with "
+            f"{folder} was prepared as {kind}, which only TensorFlow reads. Prepare it with "
             "tfds.builder(..., file_format='array_record').download_and_prepare()"
         )
     return found
 
 
 def class_names(folder: Path, feature: str) -> list[str]:
-    """Return the names of the classes of a feature, in order."""
+    """Returns the names of the classes of a feature, in order."""
     path = folder / f"{feature}.labels.txt"
     try:
         return path.read_text("utf-8").splitlines()
@@ -117,7 +121,7 @@ def class_names(folder: Path, feature: str) -> list[str]:
 
 
 def stamp(folder: Path) -> str:
-    """Return what identifies the content: names, sizes and times of change of all files."""
+    """Returns a fingerprint of the content: names, sizes and times of change of all files."""
     found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
     return repr(found)
 

@@ -1,4 +1,4 @@
-"""Reading pickles that hold arrays and plain containers, and nothing that could run code."""
+"""Reading of pickles with arrays and plain containers only, which cannot run code."""
 
 import collections
 import pickle
@@ -12,20 +12,20 @@ _NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
 
 
 def load_pickle(file: BinaryIO, where: str) -> Any:
-    """Read a pickle of NumPy arrays, numbers, strings, bytes, lists, tuples, sets and dictionaries.
+    """Reads a pickle of NumPy arrays, numbers, strings, bytes, lists, tuples, sets and dictionaries.
 
-    Anything else that it names, such as a function to call, is refused before it is looked up. Strings of Python 2
-    come as bytes.
+    Any other name in it, such as a function to call, is refused before it is looked up. Strings of Python 2 become
+    bytes.
 
     Args:
-        file: The file.
-        where: What to call it in a message.
+        file: the open file.
+        where: location of the file, for error messages.
 
     Returns:
-        What it holds.
+        The content.
 
     Raises:
-        ValueError: If it is damaged, or holds anything else.
+        ValueError: if the pickle is damaged, or holds anything else.
     """
     try:
         return _Unpickler(file, encoding="bytes").load()
@@ -36,6 +36,8 @@ def load_pickle(file: BinaryIO, where: str) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
+    """An unpickler that finds allowed names only."""
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(
@@ -48,7 +50,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Dtype:
-    """Stands for `np.dtype`, whose `__setstate__` believes a pickle that calls objects numbers, or bytes objects."""
+    """A replacement of `np.dtype`, whose `__setstate__` would trust a pickle that declares bytes to be objects."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         name = code.decode() if isinstance(code, bytes) else code
@@ -64,11 +66,11 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array that gets its content once, of a type that is what it says."""
+    """An array whose content is set once, with a checked type."""
 
     def __setstate__(self, state: Any) -> None:
         version, shape, dtype, fortran, content = state
-        if self.size:  # what it held would be freed, though another array may share it
+        if self.size:  # its content would be freed, though another array may share it
             raise pickle.UnpicklingError("the pickle fills an array twice")
         super().__setstate__((version, shape, _plain(dtype), fortran, content))
 
@@ -100,7 +102,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 def _fresh(function: Callable[..., Any]) -> Callable[[], Callable[..., Any]]:
-    """Hand out a new function each time: a pickle can set attributes of what it was given."""
+    """Returns a factory of new functions, because a pickle can set attributes of the function it gets."""
     return lambda: lambda *arguments: function(*arguments)
 
 

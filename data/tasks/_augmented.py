@@ -1,4 +1,4 @@
-"""Samplers around samplers."""
+"""Samplers that change the tasks of another sampler, or fix their number."""
 
 from typing import Any
 
@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.samplers import check_positive, sample_without_replacement
-from jaxmeta.data.tasks._loading import Augment, augment_data
+from jaxmeta.data.samplers import sample_without_replacement
+from jaxmeta.data.tasks._loading import Augment, augmentation_number
 
 
 @struct.dataclass
 class Augmented:
-    """A sampler whose tasks are changed at random, on the device.
+    """A sampler whose tasks are augmented at random, on the device.
 
     Example:
         >>> import jax, numpy as np
@@ -27,9 +28,9 @@ class Augmented:
     """
 
     sampler: Any
-    """What draws the tasks: a sampler whose tasks are of two `Batch`es."""
+    """Sampler of tasks whose support and query are each a `Batch`."""
     augments: tuple[Augment, ...] = struct.field(pytree_node=False)
-    """What changes their inputs, in this order."""
+    """Augmentations of the inputs, in the order in which they apply."""
 
     @property
     def example(self) -> jax.Array:
@@ -38,26 +39,26 @@ class Augmented:
         return jnp.zeros((1, *shape.shape[1:]), shape.dtype)
 
     def __call__(self, key: jax.Array) -> Task:
-        """Draw one task.
+        """Draws one task.
 
         Args:
-            key: A random key.
+            key: random key.
 
         Returns:
-            The task of the inner sampler for this key, augmented.
+            The augmented task that the inner sampler draws for this key.
         """
         parts = list(self.sampler(key))
-        for place_, augment in enumerate(self.augments):
-            for i, wanted in enumerate((augment.support, augment.query)):
-                if wanted:
-                    x = augment.fn(jax.random.fold_in(key, augment_data(place_, i)), parts[i].x)
-                    parts[i] = Batch(x, parts[i].y)
+        for number, augment in enumerate(self.augments):
+            for part, applies in enumerate((augment.support, augment.query)):
+                if applies:
+                    x = augment.fn(jax.random.fold_in(key, augmentation_number(number, part)), parts[part].x)
+                    parts[part] = Batch(x, parts[part].y)
         return Task(*parts)
 
 
 @struct.dataclass
 class FixedTasks:
-    """A sampler of a fixed number of tasks: those of another sampler for as many keys.
+    """A sampler of a fixed number of tasks, drawn by another sampler from fixed keys.
 
     Example:
         >>> import jax
@@ -69,14 +70,14 @@ class FixedTasks:
     """
 
     sampler: Any
-    """What draws the tasks."""
+    """Sampler of the tasks."""
     key: jax.Array
-    """Task `i` is the sampler's for `jax.random.fold_in(key, i)`."""
+    """Random key. Task `i` is drawn from `jax.random.fold_in(key, i)`."""
     num_tasks: int = struct.field(pytree_node=False)
-    """How many tasks there are."""
+    """Number of tasks."""
 
     def __post_init__(self) -> None:
-        check_positive(num_tasks=self.num_tasks)
+        check_integer(num_tasks=self.num_tasks)
 
     @property
     def example(self) -> jax.Array:
@@ -84,10 +85,10 @@ class FixedTasks:
         return self.sampler.example
 
     def __call__(self, key: jax.Array) -> Task:
-        """Draw one of the tasks.
+        """Draws one of the tasks.
 
         Args:
-            key: A random key.
+            key: random key.
 
         Returns:
             The task.

@@ -1,4 +1,4 @@
-"""Examples on the host: from a list of anything to arrays."""
+"""Conversion of examples on the host to arrays."""
 
 from typing import Any
 
@@ -7,26 +7,26 @@ import numpy as np
 
 
 def to_array(value: Any) -> np.ndarray:
-    """Return an image, a tensor, a list or a number as an array, without a copy where that is possible."""
+    """Converts an image, a tensor, a list or a number to an array, without a copy where possible."""
     return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
 def stack(examples: Any) -> Any:
-    """Stack examples along a new first axis.
+    """Stacks examples along a new first axis.
 
     Args:
-        examples: A list of examples, each an array, an image, a tensor, a number, a string, a list of numbers, or a
-            dictionary or tuple of such; or an array, which is stacked already.
+        examples: list of examples, each an array, an image, a tensor, a number, a string, a list of numbers, or a
+            dictionary or tuple of these. An array is already stacked.
 
     Returns:
         An array `[n, ...]`, or a dictionary or tuple of arrays.
 
     Raises:
-        ValueError: If the examples differ in shape or structure.
+        ValueError: if the examples differ in shape or structure.
     """
     if isinstance(examples, np.ndarray):
         return examples
-    if isinstance(examples[0], np.ndarray):  # no need of a tree
+    if isinstance(examples[0], np.ndarray):  # the common case, without `jax.tree`
         return _stack_leaves(*examples)
     return jax.tree.map(_stack_leaves, *examples, is_leaf=lambda value: isinstance(value, list))
 
@@ -36,7 +36,7 @@ def _stack_leaves(*leaves: Any) -> np.ndarray:
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise ValueError(
-            f"examples must be alike to be stacked, got shapes {sorted(shapes)}: "
-            f"make them alike with Map(...), or give a task_collate"
+            f"examples must have the same shape to be stacked, got {sorted(shapes)}: "
+            "give them the same shape with Map(...), or pass a task_collate"
         )
     return np.stack(arrays)

@@ -1,4 +1,4 @@
-"""What a task is made of, before its examples are read."""
+"""Description of a task before its examples are read."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,10 +11,10 @@ _STEP = 1 << 29
 
 
 class TaskDescription(NamedTuple):
-    """The examples of a task. A task transform is a function from one to another.
+    """The examples of a task, by their indices. A task transform maps one description to another.
 
     Example:
-        A transform that keeps ten examples, whatever they are:
+        A transform that keeps ten random examples:
 
         >>> def ten(description):
         ...     which = description.rng().choice(len(description.example), 10, replace=False)
@@ -22,33 +22,33 @@ class TaskDescription(NamedTuple):
     """
 
     example: np.ndarray
-    """Which examples of the data set: `[n]`, int."""
+    """Indices of the examples in the data set: `[n]`, int."""
     label: np.ndarray
-    """Their labels; as in the data set, until `RemapLabels` changes them: `[n]`."""
+    """Labels of the examples, those of the data set until `RemapLabels` changes them: `[n]`."""
     turns: np.ndarray
-    """By how many quarter turns each is rotated, counterclockwise: `[n]`, int."""
+    """Number of quarter turns of each example, counterclockwise: `[n]`, int."""
     key: np.ndarray
-    """The words of the task's random key: `[2]`, uint32."""
+    """Words of the task's random key: `[2]`, uint32."""
     way: np.ndarray | None = None
-    """The place of an example's class in the random order in which classes were drawn: `[n]`, int; `None` before."""
+    """Position of each example's class in the order in which classes were drawn: `[n]`, int, or `None` before that."""
     query: np.ndarray | None = None
-    """Whether an example is a query example: `[n]`, bool; `None` if support and query are not told apart."""
+    """Mask of the query examples: `[n]`, bool, or `None` if the task is not divided into support and query."""
     step: int = 0
-    """How many transforms this task has passed."""
+    """Number of transforms that were applied."""
     loaded: bool = False
-    """Whether the task has examples, or their indices only."""
+    """True if the task contains its examples, and not only their indices."""
     maps: tuple[Callable[[Any], Any], ...] = ()
     """Functions of one example's input, in the order in which they apply."""
     augments: tuple[Any, ...] = ()
-    """`Augment`s, in the order in which they apply."""
+    """Augmentations (`Augment`), in the order in which they apply."""
     axes: tuple[int, int] = (0, 1)
-    """Height and width of an example, for the turns."""
+    """Axes of height and width of an example, for rotations."""
 
     def take(self, which: np.ndarray) -> "TaskDescription":
-        """Return the description of some of the examples.
+        """Returns the description of some of the examples.
 
         Args:
-            which: Their places, `[m]` int, or a mask `[n]`.
+            which: positions of the examples, `[m]` int, or a mask `[n]`.
         """
         return self._replace(
             example=self.example[which],
@@ -59,14 +59,14 @@ class TaskDescription(NamedTuple):
         )
 
     def rng(self) -> np.random.Generator:
-        """Return a random generator that depends on the task and on the transform's place in the list only."""
+        """Returns a random generator that depends only on the task and on the number of earlier transforms."""
         return np.random.default_rng([*self.key.tolist(), self.step])
 
     def words(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return uniform random words of a shape, uint32. At step 0 they are those of the key itself."""
+        """Returns uniform random words of a shape, uint32. At step 0 they are drawn from the key itself."""
         return random_words(fold_in(self.key, _STEP + self.step) if self.step else self.key, shape)
 
     def classes(self) -> np.ndarray:
-        """Return a number for the class of each example, in the order of the turns and then of the labels: `[n]`."""
+        """Returns a class number for each example, ordered by rotation and then by label: `[n]`."""
         names, codes = np.unique(self.label, return_inverse=True)
         return self.turns * len(names) + codes

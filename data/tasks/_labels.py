@@ -1,4 +1,4 @@
-"""Finding the label of every example of a data set, without decoding the examples where that is possible."""
+"""Labels of the examples of a data set, found without decoding the examples where possible."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -6,21 +6,22 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Keys: TypeAlias = tuple[Any, Any] | None
+"""Keys of the input and the label in a row, or `None` for data sets of pairs."""
 
 
 def as_labels(values: Any) -> np.ndarray:
-    """Return labels as an array of integers or of strings.
+    """Converts labels to an array of integers or of strings.
 
     Args:
-        values: A sequence of integers or strings, an array or a tensor: `[M]`. Entries may be arrays or tensors of one
+        values: sequence of integers or strings, an array or a tensor: `[M]`. Entries may be arrays or tensors of one
             element.
 
     Returns:
         Labels: `[M]`.
 
     Raises:
-        TypeError: If some label is neither an integer nor a string, or there are both.
-        ValueError: If the labels are not of shape `[M]`.
+        TypeError: if a label is neither an integer nor a string, or there are both.
+        ValueError: if the labels do not have shape `[M]`.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
@@ -38,23 +39,23 @@ def as_labels(values: Any) -> np.ndarray:
 
 
 def find_labels(dataset: Any, keys: Keys, progress: bool) -> np.ndarray:
-    """Return the label of every example of a data set.
+    """Returns the label of every example of a data set.
 
-    Labels that the data set shows are taken if there are as many as examples and if the first, the middle and the last
-    of them are those of its examples; else all examples are read.
+    If the data set has an attribute or a column with its labels, these are used. They must be as many as the examples,
+    and the first, the middle and the last of them must be those of the examples. Otherwise all examples are read.
 
     Args:
-        dataset: A data set of pairs, or of rows with `keys`.
-        keys: Where the input and the label of a row are.
-        progress: Show a progress bar.
+        dataset: data set of pairs, or of rows with `keys`.
+        keys: keys of the input and the label in a row.
+        progress: whether to show a progress bar.
 
     Returns:
         Labels: `[M]`.
     """
     size = len(dataset)
-    shown = _shown_labels(dataset, keys)
-    if shown is not None and len(shown) == size > 0:
-        found = as_labels(shown)
+    stored = _stored_labels(dataset, keys)
+    if stored is not None and len(stored) == size > 0:
+        found = as_labels(stored)
         some = sorted({0, size // 2, size - 1})
         if found[some].tolist() == [_scalar(split_example(dataset[i], keys, i)[1], i) for i in some]:
             return found
@@ -65,7 +66,12 @@ def find_labels(dataset: Any, keys: Keys, progress: bool) -> np.ndarray:
 
 
 def split_example(example: Any, keys: Keys, index: int) -> tuple[Any, Any]:
-    """Return input and label of one example of a data set; raise TypeError or ValueError if it has none."""
+    """Returns input and label of one example of a data set.
+
+    Raises:
+        TypeError: if the example is not a pair or a row.
+        ValueError: if a pair has another length, or a row lacks the keys.
+    """
     if keys is not None:
         try:
             return example[keys[0]], example[keys[1]]
@@ -73,27 +79,27 @@ def split_example(example: Any, keys: Keys, index: int) -> tuple[Any, Any]:
             has = f"keys {list(example)}" if hasattr(example, "keys") else f"type {type(example).__name__}"
             raise ValueError(f"keys={keys!r} are not in dataset[{index}], which has {has}") from error
     if hasattr(example, "keys"):
-        raise ValueError(f"dataset[{index}] is a row; say where input and label are with keys=, one of {list(example)}")
+        raise ValueError(f"dataset[{index}] is a row: name its input and its label with keys=, among {list(example)}")
     if not isinstance(example, tuple | list):
         raise TypeError(f"dataset[{index}] must be a pair (x, y), got {type(example).__name__}")
     if len(example) != 2:
-        raise ValueError(f"dataset[{index}] has {len(example)} entries; say which to take, as in keys=(0, 1)")
+        raise ValueError(f"dataset[{index}] has {len(example)} entries: name input and label, as in keys=(0, 1)")
     return example[0], example[1]
 
 
-def _shown_labels(dataset: Any, keys: Keys) -> Sequence[Any] | np.ndarray | None:
-    """Return what looks like the labels of a data set, read without its examples; `None` if nothing does."""
+def _stored_labels(dataset: Any, keys: Keys) -> Sequence[Any] | np.ndarray | None:
+    """Returns the labels that a data set stores apart from its examples, or `None`."""
     if hasattr(dataset, "column_names"):  # Hugging Face
         return dataset[keys[1]] if keys is not None and keys[1] in dataset.column_names else None
     if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch.utils.data.Subset
-        base = _shown_labels(dataset.dataset, keys)
+        base = _stored_labels(dataset.dataset, keys)
         return None if base is None else as_labels(base)[np.asarray(dataset.indices)]
     if hasattr(dataset, "datasets") and hasattr(dataset, "cumulative_sizes"):  # torch.utils.data.ConcatDataset
-        parts = [_shown_labels(part, keys) for part in dataset.datasets]
+        parts = [_stored_labels(part, keys) for part in dataset.datasets]
         return None if any(part is None for part in parts) else np.concatenate([as_labels(part) for part in parts])
     if hasattr(dataset, "tensors") and len(dataset.tensors) == 2:  # torch.utils.data.TensorDataset
         return dataset.tensors[1]
-    if getattr(dataset, "target_transform", None) is not None:  # torchvision shows labels before their transform
+    if getattr(dataset, "target_transform", None) is not None:  # torchvision stores labels before their transform
         return None
     for name in ("targets", "labels"):
         found = getattr(dataset, name, None)

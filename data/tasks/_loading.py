@@ -1,4 +1,4 @@
-"""Task transforms that read the examples of a task and change them."""
+"""Task transforms that read and change the examples of a task."""
 
 import dataclasses
 import os
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta._checks import check_function
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.samplers import to_float
 from jaxmeta.data.tasks._collate import stack, to_array
@@ -17,46 +18,46 @@ from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._threefry import fold_in, wrap_key
 
 _AUGMENT = 1 << 30
-_CHUNK = 1 << 24  # numbers on the device at once
+_CHUNK = 1 << 24  # largest count of numbers on the device at once
 _PROCESS = os.getpid()
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadData:
-    """Makes a task hold its examples. Without it a task holds their indices in the data set."""
+    """Loads the examples of a task. Without it a task contains their indices in the data set."""
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Ask for the examples."""
+        """Marks the task as loaded."""
         return description._replace(loaded=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """Applies a function to each example, as the data set gives it: `(x) -> x`.
+    """Applies a function `(x) -> x` to each example of the data set.
 
-    It may be any function of its argument, of JAX or not, that gives the same for the same. A task on the host applies
-    it to the task's examples; `Taskset.to_device` to all examples of the data set, once: under `jax.vmap` if it is a
-    JAX function, else one by one on the host.
+    It may be any deterministic function, of JAX or not. A task on the host applies it to its own examples.
+    `Taskset.to_device` applies it once to all examples of the data set: under `jax.vmap` if it is a JAX function, else
+    one by one on the host.
     """
 
     fn: Callable[[Any], Any]
-    """The function of one example's input."""
+    """Function of one example's input."""
 
     def __post_init__(self) -> None:
-        _check_callable(self.fn)
+        check_function(fn=self.fn)
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Add the function."""
+        """Adds the function to the task."""
         return description._replace(maps=(*description.maps, self.fn))
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Changes the inputs of a task at random: `(key, x) -> x`, a JAX function with `x: [n, ...]`.
+    """Augments the inputs of a task with a random JAX function `(key, x) -> x`, where `x: [n, ...]`.
 
-    Images in uint8 come as floats in [0, 1]. Support and query get keys of their own, which depend on the task's key
-    and on the place among the task's augmentations. On the host, JAX runs the function on its default device; so a
-    worker process must have been spawned, not forked.
+    Images in uint8 are converted to floats in [0, 1] first. Support and query get different keys, which depend on the
+    task's key and on the position among the task's augmentations. On the host, JAX runs the function on its default
+    device, so worker processes must be spawned and not forked.
 
     Example:
         >>> from functools import partial
@@ -65,36 +66,36 @@ class Augment:
     """
 
     fn: Callable[[jax.Array, Any], Any]
-    """The function of a key and of the inputs of the support or the query set."""
+    """Function of a random key and of the inputs of the support or the query set."""
     support: bool = True
-    """Whether it applies to the support set, or to a task in one piece."""
+    """True if it applies to the support set, or to a task without queries."""
     query: bool = True
-    """Whether it applies to the query set."""
+    """True if it applies to the query set."""
 
     def __post_init__(self) -> None:
-        _check_callable(self.fn)
+        check_function(fn=self.fn)
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Add the function."""
+        """Adds the augmentation to the task."""
         return description._replace(augments=(*description.augments, self))
 
 
-def augment_data(place: int, part: int) -> int:
-    """Return what to fold into a task's key for the augmentation at a place: part 0 is support, 1 is query."""
-    return _AUGMENT + 2 * place + part
+def augmentation_number(position: int, part: int) -> int:
+    """Returns the number that is folded into a task's key for an augmentation of the support (0) or query (1) part."""
+    return _AUGMENT + 2 * position + part
 
 
 def load(description: TaskDescription, dataset: MetaDataset, collate: Callable[[list[Any]], Any] | None) -> Any:
-    """Read the examples of a task.
+    """Reads the examples of a task.
 
     Args:
-        description: The task.
-        dataset: Its data set.
-        collate: From a list of pairs `(x, y)` to what a task, or each part of it, shall be; a `Batch` of stacked
-            arrays if `None`.
+        description: description of the task.
+        dataset: data set of the task.
+        collate: function from a list of pairs `(x, y)` to a task or a part of a task. `None` stacks the arrays to a
+            `Batch`.
 
     Returns:
-        One part, or a `Task` of two if the description tells support from query.
+        A `Task` of support and query if the description has queries, else the whole task as one part.
     """
     if description.query is None:
         return _load_part(description, dataset, collate, 0)
@@ -103,14 +104,14 @@ def load(description: TaskDescription, dataset: MetaDataset, collate: Callable[[
 
 
 def apply_map(fn: Callable[[Any], Any], examples: Any) -> Any:
-    """Apply a function to many examples at once if it is a JAX function, else one by one on the host.
+    """Applies a function to many examples at once if it is a JAX function, else one by one on the host.
 
     Args:
-        fn: The function.
-        examples: Examples: an array `[n, ...]`, or a list.
+        fn: function of one example.
+        examples: array `[n, ...]`, or a list.
 
     Returns:
-        The new examples: an array, or a list.
+        The results: an array, or a list.
     """
     if not hasattr(examples, "shape") and len({getattr(example, "shape", None) for example in examples} - {None}) == 1:
         examples = stack(examples)
@@ -132,9 +133,9 @@ def _load_part(
         for fn in description.maps:
             x = [fn(example) for example in x]
         x = _turn(x, description.turns, description.axes)
-    for place, augment in enumerate(description.augments):
+    for position, augment in enumerate(description.augments):
         if augment.query if part else augment.support:
-            x = _augment(augment.fn, fold_in(description.key, augment_data(place, part)), stack(x))
+            x = _augment(augment.fn, fold_in(description.key, augmentation_number(position, part)), stack(x))
     if collate is not None:
         return collate(list(zip(x, description.label.tolist(), strict=True)))
     return Batch(stack(x), description.label.copy())
@@ -157,21 +158,16 @@ def _turn(examples: Any, turns: np.ndarray, axes: tuple[int, int]) -> Any:
 def _augment(fn: Callable[[jax.Array, Any], Any], words: np.ndarray, x: Any) -> Any:
     if os.getpid() != _PROCESS:
         raise RuntimeError(
-            "Augment runs JAX, which must not run in a forked process: make the DataLoader with "
+            "Augment runs JAX, which must not run in a forked process: give the DataLoader "
             'multiprocessing_context="spawn", or augment the tasks on the device'
         )
     return jax.tree.map(np.asarray, fn(wrap_key(words), jax.tree.map(lambda a: to_float(jnp.asarray(a)), x)))
 
 
 def _is_traceable(fn: Callable[[Any], Any], example: Any) -> bool:
-    """Whether JAX can trace a function of one example."""
+    """Returns whether JAX can trace a function of one example."""
     try:
         jax.eval_shape(fn, jax.ShapeDtypeStruct(example.shape, jnp.asarray(example).dtype))
-    except (TypeError, AttributeError, ValueError, IndexError, NotImplementedError):  # what tracing foreign code raises
+    except (TypeError, AttributeError, ValueError, IndexError, NotImplementedError):  # of code that is not JAX
         return False
     return True
-
-
-def _check_callable(fn: Any) -> None:
-    if not callable(fn):
-        raise TypeError(f"fn must be a function, got {fn!r}")

@@ -1,4 +1,4 @@
-"""Data sets that know which examples belong to which class."""
+"""Data sets with an index of the examples of each class."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -12,20 +12,20 @@ from jaxmeta.data.tasks._labels import Keys, as_labels, find_labels, split_examp
 
 
 class MetaDataset:
-    """A data set of labeled examples, and which of them belong to which class.
+    """A data set of labeled examples that keeps track of the classes.
 
-    The data may be
+    The data may be one of these:
 
-    - a data set in the sense of PyTorch: `len(dataset)` examples `dataset[i]`, each a pair `(x, y)`; so are lists of
-      pairs, and the data sets of torch and torchvision;
-    - a data set whose examples are rows with names, given `keys`: those of Hugging Face, and the data sources of
-      TensorFlow Datasets;
-    - a pair `(inputs, labels)`: two arrays of NumPy, JAX or torch, or two lists.
+    - Anything with `len` and integer indexing whose examples are pairs `(x, y)`, such as a list of pairs or a data set
+      of torch or torchvision.
+    - A data set whose examples are rows with names, such as those of Hugging Face and the data sources of TensorFlow
+      Datasets. It needs `keys`.
+    - A pair `(inputs, labels)` of two arrays of NumPy, JAX or torch, or of two lists.
 
-    Labels are integers or strings, or arrays or tensors of one of them. They come from the data set's `targets` or
-    `labels`, its label column or its tensors, if it shows them there, and a few examples agree; else every example is
-    read once. They are kept in memory only: a file could not be told from a stale one without reading the examples. To
-    save the pass the next time, store `targets` and give them as `labels`.
+    Labels are integers or strings, or arrays or tensors that contain one of them. They are taken from the data set's
+    `targets` or `labels`, its label column or its tensors, if a few examples agree with them. Otherwise every example
+    is read once. Labels are kept in memory only, because a stale file could not be told from a fresh one without
+    reading the examples. To save the pass the next time, store `targets` and pass them as `labels`.
 
     Example:
         >>> letters = MetaDataset([([0.0], "b"), ([1.0], "a"), ([2.0], "b")])
@@ -39,18 +39,18 @@ class MetaDataset:
     def __init__(
         self, dataset: Any, labels: Any = None, *, keys: tuple[Any, Any] | None = None, progress: bool = True
     ) -> None:
-        """Find the labels.
+        """Finds the labels.
 
         Args:
-            dataset: The data; see above.
-            labels: The label of every example: `[M]`; if given, the data set is not asked.
-            keys: Where a row has its input and its label, such as `("image", "label")`; for rows with names, and for
+            dataset: the data, see above.
+            labels: label of every example: `[M]`. By default they are found in the data set.
+            keys: keys of the input and the label in a row, such as `("image", "label")`, for rows with names and for
                 tuples that are not pairs.
-            progress: Show a progress bar if every example must be read.
+            progress: whether to show a progress bar if every example must be read.
 
         Raises:
-            TypeError: If the data is nothing of the above, or a label is neither an integer nor a string.
-            ValueError: If there are no examples, numbers of examples and labels differ, or the keys are not there.
+            TypeError: if the data is of another kind, or a label is neither an integer nor a string.
+            ValueError: if there are no examples, the numbers of examples and labels differ, or the keys are missing.
         """
         if hasattr(dataset, "tensors") and len(dataset.tensors) == 2:  # torch.utils.data.TensorDataset
             dataset = tuple(dataset.tensors)
@@ -70,13 +70,13 @@ class MetaDataset:
             raise ValueError(f"labels must match the data: got {len(self.targets)} labels for {len(dataset)} examples")
 
     targets: np.ndarray
-    """The label of every example: `[M]`."""
+    """Label of every example: `[M]`."""
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Return example `index` as it is in the data, and its label."""
+        """Returns the input of example `index` as it is in the data, and its label."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} examples")
         index = int(index) % len(self)
@@ -84,25 +84,25 @@ class MetaDataset:
 
     @cached_property
     def labels(self) -> list[Any]:
-        """The classes, sorted."""
+        """Sorted labels of the classes."""
         return np.unique(self.targets).tolist()
 
     @cached_property
     def labels_to_indices(self) -> dict[Any, np.ndarray]:
-        """The examples of each class, in order."""
+        """Indices of the examples of each class, in order."""
         names, table, counts = group(self.targets)
         return {name: rows[:count] for name, rows, count in zip(names.tolist(), table, counts, strict=True)}
 
     @cached_property
     def indices_to_labels(self) -> dict[int, Any]:
-        """The class of each example."""
+        """Label of each example, by its index."""
         return dict(enumerate(self.targets.tolist()))
 
     def take(self, rows: np.ndarray) -> Any:
-        """Read examples.
+        """Reads examples.
 
         Args:
-            rows: Which ones: `[n]`, int.
+            rows: indices of the examples: `[n]`, int.
 
         Returns:
             Their inputs: an array `[n, ...]` if the data is an array, else a list.
@@ -114,12 +114,12 @@ class MetaDataset:
         return [self._inputs[row] for row in rows]
 
     def take_all(self) -> Any:
-        """Return the inputs of all examples, without a copy if they are an array: `[M, ...]` or a list."""
+        """Returns the inputs of all examples, an array `[M, ...]` without a copy, or a list."""
         return self._inputs if hasattr(self._inputs, "shape") else self.take(np.arange(len(self)))
 
 
 class FilteredMetaDataset(MetaDataset):
-    """The examples of some classes of a data set. Labels stay as they are.
+    """The examples of some of the classes of a data set, with unchanged labels.
 
     Example:
         >>> letters = MetaDataset([(0.0, "b"), (1.0, "a"), (2.0, "b")])
@@ -129,28 +129,29 @@ class FilteredMetaDataset(MetaDataset):
     """
 
     def __init__(self, dataset: Any, labels: Iterable[Any]) -> None:
-        """Choose the examples.
+        """Selects the examples.
 
         Args:
-            dataset: A `MetaDataset`, or what one is made of.
-            labels: The classes to keep.
+            dataset: a `MetaDataset`, or data for one.
+            labels: labels of the classes to keep.
 
         Raises:
-            ValueError: If `labels` is empty or has one that the data has not.
+            ValueError: if `labels` is empty, or contains a label that the data does not have.
         """
         self._base = as_meta_dataset(dataset)
         self._rows = np.flatnonzero(np.isin(self._base.targets, check_labels(labels, self._base.labels)))
         super().__init__(range(len(self._rows)), self._base.targets[self._rows])
 
     def take(self, rows: np.ndarray) -> Any:
-        """Read examples, as `MetaDataset.take`."""
+        """Reads examples, like `MetaDataset.take`."""
         return self._base.take(self._rows[rows])
 
 
 class UnionMetaDataset(MetaDataset):
     """The examples of several data sets, one after the other.
 
-    Their classes are all different ones and are numbered: first those of the first data set, sorted, and so on.
+    Classes of different data sets are different classes. They are numbered: first the sorted classes of the first data
+    set, then those of the second, and so on.
 
     Example:
         >>> first, second = MetaDataset([(0.0, "b"), (1.0, "a")]), MetaDataset([(2.0, "a")])
@@ -160,13 +161,13 @@ class UnionMetaDataset(MetaDataset):
     """
 
     def __init__(self, datasets: Sequence[Any]) -> None:
-        """Join the data sets.
+        """Joins the data sets.
 
         Args:
-            datasets: Each a `MetaDataset`, or what one is made of.
+            datasets: sequence of `MetaDataset`s, or of data for them.
 
         Raises:
-            ValueError: If there are none.
+            ValueError: if there are none.
         """
         if not datasets:
             raise ValueError("datasets must have at least one data set, got none")
@@ -179,7 +180,7 @@ class UnionMetaDataset(MetaDataset):
         super().__init__(range(self._ends[-1]), np.concatenate(codes))
 
     def take(self, rows: np.ndarray) -> Any:
-        """Read examples, as `MetaDataset.take`."""
+        """Reads examples, like `MetaDataset.take`."""
         parts = np.searchsorted(self._ends, rows, side="right")
         examples: list[Any] = [None] * len(rows)
         for part in np.unique(parts):
@@ -191,12 +192,16 @@ class UnionMetaDataset(MetaDataset):
 
 
 def as_meta_dataset(dataset: Any) -> MetaDataset:
-    """Return a `MetaDataset` as it is, and make one of anything else."""
+    """Returns a `MetaDataset` unchanged, and makes one of other data."""
     return dataset if isinstance(dataset, MetaDataset) else MetaDataset(dataset)
 
 
 def check_labels(labels: Iterable[Any], known: Sequence[Any]) -> np.ndarray:
-    """Return labels as an array; raise ValueError unless there are some and all are among the known ones."""
+    """Returns labels as an array.
+
+    Raises:
+        ValueError: if there are none, or some are not among the known ones.
+    """
     wanted = as_labels(labels if hasattr(labels, "dtype") else list(labels))
     if len(wanted) == 0:
         raise ValueError("labels must name at least one class, got none")
@@ -207,7 +212,7 @@ def check_labels(labels: Iterable[Any], known: Sequence[Any]) -> np.ndarray:
 
 
 class _Columns(Sequence[tuple[Any, Any]]):
-    """Pairs from two columns."""
+    """A sequence of pairs from two columns."""
 
     def __init__(self, inputs: Any, labels: Any) -> None:
         if len(inputs) != len(labels):

@@ -1,4 +1,4 @@
-"""A data set that lies on a device as one array."""
+"""A data set that is one array on a device."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from jaxmeta.data.tasks._meta_dataset import MetaDataset, as_meta_dataset
 class OnDeviceDataset(MetaDataset):
     """All examples of a data set as one array on a device.
 
-    Several `Taskset`s over it share the array: `Taskset.to_device` makes no copy.
+    Several `Taskset`s over it share the array, because `Taskset.to_device` makes no copy.
 
     Example:
         >>> import jax, numpy as np
@@ -31,16 +31,16 @@ class OnDeviceDataset(MetaDataset):
         device: Placement | None = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        """Read all examples and put them on the device.
+        """Reads all examples and puts them on the device.
 
         Args:
-            dataset: A `MetaDataset`, or what one is made of; its examples are numbers, all of one shape.
-            device: A device, or a `NamedSharding` that divides the examples among the devices of a mesh; JAX's
-                default device if `None`.
-            transform: A function of one example's input, applied once to each; see `Map`.
+            dataset: a `MetaDataset`, or data for one. Its examples are numbers of the same shape.
+            device: a device, or a `NamedSharding` that divides the examples among the devices of a mesh. By default
+                JAX's default device.
+            transform: function of one example's input, applied once to each, see `Map`.
 
         Raises:
-            ValueError: If the examples are no numbers or differ in shape.
+            ValueError: if the examples are not numbers, or differ in shape.
         """
         base = as_meta_dataset(dataset)
         inputs = base.take_all()
@@ -52,15 +52,15 @@ class OnDeviceDataset(MetaDataset):
         self._inputs = self.inputs
 
     inputs: jax.Array
-    """Inputs of all examples: `[M, ...]`, with zeros at the end if they do not divide evenly among devices."""
+    """Inputs of all examples: `[M, ...]`, padded with zeros if they do not divide evenly among devices."""
 
     def __getitem__(self, index: int) -> tuple[jax.Array, Any]:
-        """Return the input of example `index`, on the device, and its label."""
+        """Returns the input of example `index`, on the device, and its label."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} examples")
         return self.inputs[int(index) % len(self)], self.targets[index].item()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give what a worker process needs: the examples on the host."""
+        """Returns the state for a worker process, with the examples on the host."""
         host = np.asarray(self.inputs)
         return self.__dict__ | {"inputs": host, "_inputs": host}

@@ -1,27 +1,28 @@
-"""Helpers for loops over tasks and batches that come in one piece."""
+"""Helpers for loops over tasks that are not divided, and over batches."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.tasks._labels import as_labels
 
 
 def partition_task(data: Any, labels: Any, shots: int = 1) -> Task:
-    """Divide the examples of a task into support and query.
+    """Divides the examples of a task into support and query.
 
     Args:
-        data: Inputs, an array or a tensor: `[n, ...]`.
-        labels: Their labels, integers in any order: `[n]`.
-        shots: Support examples of each class: the first ones. The others, as many as there are, are query examples.
+        data: inputs, an array or a tensor: `[n, ...]`.
+        labels: labels of the inputs, integers in any order: `[n]`.
+        shots: number of support examples of each class, the first ones. All others are query examples.
 
     Returns:
-        The task: `(x, y), (x, y)`, sorted by label, of the kind of array that came.
+        The task `(x, y), (x, y)`, sorted by label, with the same kind of arrays.
 
     Raises:
-        ValueError: If lengths differ, a class has fewer examples than `shots`, or none is left for the query set.
+        ValueError: if the lengths differ, a class has fewer examples than `shots`, or the query set is empty.
 
     Example:
         >>> import numpy as np
@@ -29,8 +30,7 @@ def partition_task(data: Any, labels: Any, shots: int = 1) -> Task:
         >>> x, y, query_x, query_y
         (array([1, 0]), array([0, 1]), array([4, 2, 3]), array([0, 1, 1]))
     """
-    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 0:
-        raise ValueError(f"shots must be an integer of at least 0, got {shots!r}")
+    (shots,) = check_integer(shots=shots, least=0)
     found = as_labels(labels)
     if len(found) != len(data):
         raise ValueError(f"labels must match data: got {len(found)} labels for {len(data)} examples")
@@ -41,13 +41,13 @@ def partition_task(data: Any, labels: Any, shots: int = 1) -> Task:
     if len(found) == shots * len(names):
         raise ValueError(f"shots={shots} leaves no query examples: the classes have {counts.tolist()} examples")
     order = np.argsort(classes, kind="stable")
-    place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)  # of an example within its class
-    support, query = order[place < shots], order[place >= shots]
+    position = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)  # of an example within its class
+    support, query = order[position < shots], order[position >= shots]
     return Task(Batch(data[support], labels[support]), Batch(data[query], labels[query]))
 
 
 class InfiniteIterator:
-    """Goes through a loader again and again.
+    """An endless iterator over a loader, which it restarts at each end.
 
     Example:
         >>> loader = InfiniteIterator(["a", "b"])
@@ -56,10 +56,10 @@ class InfiniteIterator:
     """
 
     def __init__(self, dataloader: Iterable[Any]) -> None:
-        """Start at the beginning.
+        """Starts at the beginning.
 
         Args:
-            dataloader: What can be iterated over more than once, such as a `torch.utils.data.DataLoader`.
+            dataloader: an iterable that can be iterated over more than once, such as a `torch.utils.data.DataLoader`.
         """
         self.dataloader = dataloader
         self.iterator = iter(dataloader)
@@ -68,7 +68,11 @@ class InfiniteIterator:
         return self
 
     def __next__(self) -> Any:
-        """Return the next item; raise ValueError if the loader has none, or none any more."""
+        """Returns the next item.
+
+        Raises:
+            ValueError: if the loader is empty, or cannot be iterated over again.
+        """
         for item in self.iterator:
             return item
         self.iterator = iter(self.dataloader)

@@ -1,4 +1,4 @@
-"""What a list of task transforms comes to: what is done once, what is drawn, and what is left to each task."""
+"""Analysis of a list of task transforms: the part that is done once, the draw, and the rest for each task."""
 
 import dataclasses
 import itertools
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta.data.samplers import FewShot, Placement, Request, check_inputs, from_table
+from jaxmeta.data.samplers import FewShot, Placement, TaskSizes, check_inputs, from_table
 from jaxmeta.data.tasks._augmented import Augmented
 from jaxmeta.data.tasks._collate import stack
 from jaxmeta.data.tasks._description import TaskDescription
@@ -25,33 +25,33 @@ from jaxmeta.data.tasks._transforms import (
     RemapLabels,
 )
 
-_ALIKE = (FilterLabels, RandomClassRotation, LoadData, Map, Augment)  # do the same in every task
+_COMMON = (FilterLabels, RandomClassRotation, LoadData, Map, Augment)  # transforms that are the same for every task
 
 
-class Plan(NamedTuple):
-    """How to make a task."""
+class TaskPlan(NamedTuple):
+    """Steps to make a task."""
 
     start: TaskDescription
-    """What every task starts from: the examples that may be drawn."""
+    """Description that every task starts from, with all examples that may be drawn."""
     draw: FusedNWaysKShots | None
-    """How classes and examples are drawn from it; `None` if something else comes first."""
+    """Draw of classes and examples, or `None` if another transform comes first."""
     groups: Groups | None
-    """The classes to draw from."""
+    """Classes to draw from."""
     rest: tuple[Callable[[TaskDescription], TaskDescription], ...]
-    """What follows, task by task."""
+    """Remaining transforms, applied to each task."""
 
     @classmethod
-    def of(cls, dataset: MetaDataset, transforms: list[Any]) -> "Plan":
-        """Check transforms, and do once what is alike in every task."""
+    def of(cls, dataset: MetaDataset, transforms: list[Any]) -> "TaskPlan":
+        """Checks transforms and applies those that are the same for every task."""
         transforms = _joined(transforms)
         everything = np.arange(len(dataset)), dataset.targets.view(), np.zeros(len(dataset), int)
         for array in everything:
-            array.flags.writeable = False  # every task sees them
+            array.flags.writeable = False  # all tasks share them
         start = TaskDescription(*everything, key=np.zeros(2, np.uint32))
-        alike = list(itertools.takewhile(lambda transform: isinstance(transform, _ALIKE), transforms))
-        for transform in alike:
+        common = list(itertools.takewhile(lambda transform: isinstance(transform, _COMMON), transforms))
+        for transform in common:
             start = transform(start)
-        rest = tuple(transforms[len(alike) :])
+        rest = tuple(transforms[len(common) :])
         if not rest or not isinstance(rest[0], FusedNWaysKShots):
             return cls(start, None, None, rest)
         groups = Groups.of(start)
@@ -59,12 +59,12 @@ class Plan(NamedTuple):
         return cls(start, rest[0], groups, rest[1:])
 
 
-def compile_plan(plan: Plan, dataset: MetaDataset, device: Placement | None) -> FewShot | Augmented:
-    """Return the sampler that draws the tasks of a plan on the device; see `Taskset.to_device`."""
+def compile_plan(plan: TaskPlan, dataset: MetaDataset, device: Placement | None) -> FewShot | Augmented:
+    """Builds the sampler that draws the tasks of a plan on the device, see `Taskset.to_device`."""
     draw, groups = plan.draw, plan.groups
     if draw is None or groups is None:
         raise ValueError(
-            f"to_device needs KShots, and before it at most NWays, {', '.join(t.__name__ for t in _ALIKE)}"
+            f"to_device needs KShots, and before it at most NWays, {', '.join(t.__name__ for t in _COMMON)}"
         )
     if draw.queries is None:
         raise ValueError("to_device needs queries in KShots, as tasks on the device have support and query")
@@ -75,7 +75,7 @@ def compile_plan(plan: Plan, dataset: MetaDataset, device: Placement | None) -> 
     if turns not in ({0}, {0, 1, 2, 3}) or description.axes != (0, 1):
         raise ValueError("to_device needs RandomClassRotation with all four turns and channels last")
     rotations = len(turns)
-    classes = len(groups.counts) // rotations  # the turned ones come after the others
+    classes = len(groups.counts) // rotations  # rotated classes come after the others
     inputs = dataset.take_all()
     for fn in description.maps:
         inputs = apply_map(fn, inputs)
@@ -84,7 +84,7 @@ def compile_plan(plan: Plan, dataset: MetaDataset, device: Placement | None) -> 
         description.example[groups.table[:classes]].astype(np.int32),
         groups.counts[:classes],
         groups.names[:classes],
-        Request(draw.shape(groups)[0], (draw.k, draw.queries), draw.replacement),
+        TaskSizes(draw.shape(groups)[0], (draw.k, draw.queries), draw.replacement),
         rotations,
         device,
     )
@@ -92,8 +92,12 @@ def compile_plan(plan: Plan, dataset: MetaDataset, device: Placement | None) -> 
     return Augmented(sampler, description.augments) if description.augments else sampler
 
 
-def _read_rest(plan: Plan) -> tuple[TaskDescription, bool]:
-    """Return how examples are read and whether labels are shuffled; raise ValueError for what needs the host."""
+def _read_rest(plan: TaskPlan) -> tuple[TaskDescription, bool]:
+    """Returns a description with all later loading, and whether labels are shuffled.
+
+    Raises:
+        ValueError: if a transform needs the host.
+    """
     description, shuffle, is_sorted = plan.start, None, False
     for transform in plan.rest:
         if isinstance(transform, LoadData | Map | Augment):
@@ -105,7 +109,7 @@ def _read_rest(plan: Plan) -> tuple[TaskDescription, bool]:
         elif isinstance(transform, ConsecutiveLabels | RemapLabels):
             raise ValueError("to_device needs RemapLabels once, and ConsecutiveLabels after it")
         else:
-            raise ValueError(f"to_device cannot run {transform!r}; tasks on the host can, see prefetch")
+            raise ValueError(f"to_device cannot run {transform!r}, but tasks on the host can, see prefetch")
     if shuffle is None or not description.loaded:
         raise ValueError("to_device needs LoadData and RemapLabels among the transforms")
     if not shuffle and not is_sorted:
@@ -114,7 +118,7 @@ def _read_rest(plan: Plan) -> tuple[TaskDescription, bool]:
 
 
 def _joined(transforms: list[Any]) -> list[Any]:
-    """Check transforms, and join `NWays` with the `KShots` that follows it."""
+    """Checks transforms and joins each `NWays` with the `KShots` that follows it."""
     result: list[Any] = []
     for transform in transforms:
         if isinstance(transform, type) or not callable(transform):

@@ -1,4 +1,4 @@
-"""Streaming tasks to the device, for data that do not fit there."""
+"""Streaming of tasks to the device, for data that do not fit there."""
 
 import itertools
 from collections import deque
@@ -8,7 +8,8 @@ from typing import Any
 
 import jax
 
-from jaxmeta.data.samplers import check_positive, to_float
+from jaxmeta._checks import check_integer
+from jaxmeta.data.samplers import to_float
 from jaxmeta.data.tasks._collate import stack
 
 
@@ -21,29 +22,29 @@ def prefetch(
     ahead: int = 2,
     device: Any = None,
 ) -> Generator[Any, None, None]:
-    """Load tasks in the background and put them on a device, a batch at a time.
+    """Loads tasks in the background and puts them on a device, one batch at a time.
 
-    The batches come in the order of the indices, whatever the number of workers. Images in uint8 travel as such and
-    arrive as floats in [0, 1], as `FewShot` gives them.
+    The batches are in the order of the indices for any number of workers. Images in uint8 are transferred as such and
+    then converted to floats in [0, 1], as in `FewShot`.
 
-    The workers are threads: reading files and decoding images mostly happen outside Python's lock. For transforms that
-    compute in Python use a `torch.utils.data.DataLoader` with processes.
+    The workers are threads, because reading files and decoding images mostly happen outside Python's lock. For
+    transforms that compute in Python, use a `torch.utils.data.DataLoader` with processes.
 
     Args:
-        tasks: A `Taskset`, or any sequence of pytrees of arrays that are alike in shape.
-        batch_size: Tasks per batch.
-        indices: Which tasks; all in order if `None`. On many hosts give each its own, such as
+        tasks: a `Taskset`, or any sequence of pytrees whose arrays have the same shapes.
+        batch_size: number of tasks per batch.
+        indices: indices of the tasks, by default all in order. On many hosts give each its own, such as
             `itertools.count(jax.process_index(), jax.process_count())`.
-        workers: Number of threads.
-        ahead: How many batches are loaded before they are asked for, at most.
-        device: A device or a sharding of the axis of tasks; JAX's default device if `None`.
+        workers: number of threads.
+        ahead: largest number of batches to load in advance.
+        device: a device, or a sharding of the axis of tasks, by default JAX's default device.
 
     Returns:
-        A generator of batches: what a task is, with arrays `[batch_size, ...]` of JAX; the last may be smaller. Close
-        it, or drop it, to stop the threads.
+        A generator of batches. A batch has the structure of a task, with JAX arrays `[batch_size, ...]`. The last batch
+        may be smaller. Close or delete the generator to stop the threads.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: if a number is not a positive integer.
 
     Example:
         >>> import numpy as np
@@ -53,7 +54,7 @@ def prefetch(
         >>> [batch.query.x.shape for batch in prefetch(tasks, batch_size=40)]
         [(40, 6, 8), (40, 6, 8), (20, 6, 8)]
     """
-    check_positive(batch_size=batch_size, workers=workers, ahead=ahead)
+    check_integer(batch_size=batch_size, workers=workers, ahead=ahead)
     if indices is None:
         endless = getattr(tasks, "num_tasks", None) == -1
         indices = itertools.count() if endless else range(len(tasks))

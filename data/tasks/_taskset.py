@@ -7,26 +7,27 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmeta._checks import check_integer
 from jaxmeta.data.samplers import FewShot, Placement, distinct
 from jaxmeta.data.tasks._augmented import Augmented, FixedTasks
 from jaxmeta.data.tasks._description import TaskDescription
 from jaxmeta.data.tasks._loading import load
 from jaxmeta.data.tasks._meta_dataset import as_meta_dataset
-from jaxmeta.data.tasks._plan import Plan, compile_plan
+from jaxmeta.data.tasks._plan import TaskPlan, compile_plan
 from jaxmeta.data.tasks._threefry import fold_in, key_words, random_words, seed_key, wrap_key
 
-_BLOCK = 64  # tasks drawn together
+_BLOCK = 64  # number of tasks drawn together
 
 
 class Taskset:
-    """A set of tasks over a data set: task `i` is always the same one.
+    """A set of tasks over a data set, in which task `i` is always the same.
 
-    It is a map-style data set in the sense of PyTorch, so a `torch.utils.data.DataLoader` takes it as it is. Which
-    examples a task has depends on the seed and on its number only: not on the machine, the number of workers, or the
-    order of access. Nothing here runs JAX (but `Augment`), so workers may be forked or spawned.
+    It is a map-style data set of PyTorch, so you can pass it to a `torch.utils.data.DataLoader`. The examples of a task
+    depend only on the seed and on the number of the task. They do not depend on the machine, the number of workers or
+    the order of access. Except for `Augment`, nothing here runs JAX, so workers may be forked or spawned.
 
     A task is a `Task` of support and query if `KShots` has `queries`, else one `Batch`, a pair `(x, y)`. Its arrays
-    are of NumPy, and of the type that the data set has. To get arrays on a device use `prefetch`, or `to_device`.
+    are NumPy arrays of the data set's type. To get arrays on a device use `prefetch` or `to_device`.
 
     Example:
         >>> import jax, numpy as np
@@ -53,35 +54,34 @@ class Taskset:
         *,
         seed: int = 0,
     ) -> None:
-        """Check the data and the transforms.
+        """Checks the data and the transforms.
 
         Args:
-            dataset: A `MetaDataset`, or what one is made of.
-            task_transforms: What makes a task of all examples, in this order: `NWays`, `KShots`, `LoadData` and so on,
-                and functions of your own from one `TaskDescription` to another. `None` for tasks of all examples.
-            num_tasks: How many tasks there are; -1 for no end.
-            task_collate: From a list of pairs `(x, y)` to what each part of a task shall be; stacks them if `None`.
-            seed: Which tasks: an integer in `[0, 2^32)`.
+            dataset: a `MetaDataset`, or data for one.
+            task_transforms: transforms that turn all examples into one task, in the order in which they apply:
+                `NWays`, `KShots`, `LoadData` and so on, and your own functions from one `TaskDescription` to another.
+                `None` for tasks of all examples.
+            num_tasks: number of tasks, or -1 for an endless set.
+            task_collate: function from a list of pairs `(x, y)` to a part of a task. `None` stacks the pairs.
+            seed: seed of the tasks, an integer in `[0, 2^32)`.
 
         Raises:
-            TypeError: If a transform is no function, or the data is of no known kind.
-            ValueError: If there are fewer classes or examples than the tasks ask for, or an argument is out of range.
+            TypeError: if a transform is not a function, or the data is of an unknown kind.
+            ValueError: if there are too few classes or examples for a task, or an argument is out of range.
         """
         self.dataset = as_meta_dataset(dataset)
-        self._plan = Plan.of(self.dataset, list(task_transforms or []))
-        if isinstance(num_tasks, bool) or not isinstance(num_tasks, int) or (num_tasks < 1 and num_tasks != -1):
-            raise ValueError(f"num_tasks must be a positive integer, or -1 for no end, got {num_tasks!r}")
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 32:
-            raise ValueError(f"seed must be an integer in [0, 2^32), got {seed!r}")
-        self.num_tasks = num_tasks
+        self._plan = TaskPlan.of(self.dataset, list(task_transforms or []))
+        self.num_tasks = -1 if num_tasks == -1 else check_integer(num_tasks=num_tasks)[0]
         self.task_collate = task_collate
-        self.seed = seed
+        (self.seed,) = check_integer(seed=seed, least=0)
+        if self.seed >= 1 << 32:
+            raise ValueError(f"seed must be less than 2^32, got {seed!r}")
 
     def __len__(self) -> int:
-        """Return the number of tasks."""
+        """Returns the number of tasks."""
         if self.num_tasks == -1:
             raise TypeError(
-                "a Taskset without end has no length: give it num_tasks, or a DataLoader a sampler=range(n)"
+                "an endless Taskset has no length: give it num_tasks, or give the DataLoader a sampler=range(n)"
             )
         return self.num_tasks
 
@@ -89,38 +89,38 @@ class Taskset:
         return True
 
     def __getitem__(self, index: int) -> Any:
-        """Return a task.
+        """Returns a task.
 
         Args:
-            index: Which one; from the end if negative.
+            index: number of the task. A negative number counts from the end.
 
         Returns:
-            A `Task` or a `Batch`, or what `task_collate` makes.
+            A `Task` or a `Batch`, or the result of `task_collate`.
 
         Raises:
-            IndexError: If there is no such task.
+            IndexError: if there is no such task.
         """
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """Return many tasks; a `DataLoader` asks for a batch in this way."""
+        """Returns many tasks. A `DataLoader` gets its batches in this way."""
         return list(self._load(fold_in(seed_key(self.seed), [self._number(index) for index in indices])))
 
     def __iter__(self) -> Iterator[Any]:
-        """Return the tasks one after the other."""
+        """Yields the tasks one after the other."""
         end = itertools.count(0, _BLOCK) if self.num_tasks == -1 else range(0, self.num_tasks, _BLOCK)
         for first in end:
             last = first + _BLOCK if self.num_tasks == -1 else min(first + _BLOCK, self.num_tasks)
             yield from self._load(fold_in(seed_key(self.seed), np.arange(first, last)))
 
     def sample(self, key: jax.Array | np.ndarray) -> Any:
-        """Return a random task.
+        """Returns a random task.
 
         Args:
-            key: A random key. `to_device()` gives the same task for it.
+            key: random key. The sampler of `to_device()` gives the same task for it.
 
         Returns:
-            One of the tasks of the set; if it has no end, the task of that key.
+            One of the tasks of the set, or for an endless set the task of that key.
         """
         words = key_words(key)
         if self.num_tasks == -1:
@@ -128,31 +128,32 @@ class Taskset:
         return self[int(distinct(random_words(words, (1,)), self.num_tasks)[0])]
 
     def key(self, index: int) -> jax.Array:
-        """Return the key of a task: `jax.random.fold_in(jax.random.key(seed), index)`."""
+        """Returns the key of a task: `jax.random.fold_in(jax.random.key(seed), index)`."""
         return wrap_key(fold_in(seed_key(self.seed), self._number(index)))
 
     def describe(self, index: int) -> TaskDescription:
-        """Return which examples a task has, without reading them."""
+        """Returns the description of a task, without reading its examples."""
         return next(self._describe(fold_in(seed_key(self.seed), [self._number(index)])))
 
     def to_device(self, device: Placement | None = None) -> FewShot | Augmented | FixedTasks:
-        """Make a sampler that draws and gathers the same tasks on the device, in a jitted function.
+        """Builds a sampler that draws and gathers the same tasks on the device, in a jitted function.
 
-        It gives the same task as `sample` for the same key. So task `i` of a set without end is
-        `sampler(tasks.key(i))`; a set of `num_tasks` tasks becomes a sampler of only these.
+        It gives the same task as `sample` for the same key. So task `i` of an endless set is `sampler(tasks.key(i))`. A
+        set of `num_tasks` tasks becomes a sampler of only these tasks.
 
-        All examples are read once, through every `Map`. The transforms must be `FilterLabels`, `RandomClassRotation`
-        (all four turns), `NWays` and `KShots` or the two fused, then `LoadData`, `RemapLabels`, `ConsecutiveLabels`,
-        `Map` and `Augment`; functions of your own need the host, and so do data that do not fit a device: `prefetch`.
+        All examples are read once, and every `Map` is applied to them. The transforms must be `FilterLabels`,
+        `RandomClassRotation` with all four angles, `NWays` and `KShots` or the two fused, then `LoadData`,
+        `RemapLabels`, `ConsecutiveLabels`, `Map` and `Augment`. For your own functions, and for data that do not fit
+        on a device, draw the tasks on the host and use `prefetch`.
 
         Args:
-            device: Where the examples are put, as in `FewShot.create`.
+            device: device or sharding of the examples, see `FewShot.create`.
 
         Returns:
             The sampler, a pytree that holds the examples.
 
         Raises:
-            ValueError: If a transform cannot run on the device; the message says why.
+            ValueError: if a transform cannot run on the device. The message says why.
         """
         sampler = compile_plan(self._plan, self.dataset, device)
         if self.num_tasks == -1:
@@ -160,7 +161,7 @@ class Taskset:
         return FixedTasks(sampler, wrap_key(seed_key(self.seed)), self.num_tasks)
 
     def _number(self, index: int) -> int:
-        """Return the number of a task, in `[0, num_tasks)`."""
+        """Returns the number of a task, in `[0, num_tasks)`."""
         size = 1 << 32 if self.num_tasks == -1 else self.num_tasks
         number = index + size if index < 0 and self.num_tasks != -1 else index
         if not 0 <= number < size:
@@ -168,7 +169,7 @@ class Taskset:
         return int(number)
 
     def _describe(self, keys: np.ndarray) -> Iterator[TaskDescription]:
-        """Describe the tasks of keys `[tasks, 2]`."""
+        """Yields descriptions of the tasks of keys `[tasks, 2]`."""
         start, draw, groups, rest = self._plan
         if draw is None or groups is None:
             descriptions: Iterable[TaskDescription] = (start._replace(key=key) for key in keys)
@@ -189,4 +190,4 @@ class Taskset:
 
 
 TaskDataset = Taskset
-"""learn2learn's older name of `Taskset`."""
+"""The older name of `Taskset` in learn2learn."""

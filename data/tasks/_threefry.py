@@ -1,7 +1,8 @@
 """JAX's default random numbers in NumPy (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405).
 
-Equal to `jax.random` bit for bit (with `jax_threefry_partitionable`, the default). JAX itself must not run in a forked
-process, and the workers of `torch.utils.data.DataLoader` are forked, so tasks are drawn on the host with these.
+They equal those of `jax.random` bit for bit (with `jax_threefry_partitionable`, the default). Tasks on the host are
+drawn with them, because JAX must not run in a forked process and the workers of `torch.utils.data.DataLoader` are
+forked.
 """
 
 from typing import Any
@@ -15,20 +16,23 @@ _PARITY = np.uint32(0x1BD11BDA)
 
 
 def seed_key(seed: int) -> np.ndarray:
-    """Return the words of `jax.random.key(seed)`, for a seed in `[0, 2^32)`: uint32 `[2]`."""
+    """Returns the words of `jax.random.key(seed)` for a seed in `[0, 2^32)`: `[2]`, uint32."""
     return np.array([0, seed], np.uint32)
 
 
 def wrap_key(words: np.ndarray) -> jax.Array:
-    """Return the key of words `[2]`."""
+    """Returns the key with the given words `[2]`."""
     return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
 
 def key_words(key: Any) -> np.ndarray:
-    """Return the words of a key: uint32 `[2]`. Raise TypeError unless it is one threefry key.
+    """Returns the words of a key: `[2]`, uint32.
 
     Args:
-        key: A key, such as `jax.random.key(0)`, or its two words.
+        key: a key, such as `jax.random.key(0)`, or its two words.
+
+    Raises:
+        TypeError: if it is not a single threefry key.
     """
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
@@ -39,11 +43,11 @@ def key_words(key: Any) -> np.ndarray:
 
 
 def fold_in(keys: np.ndarray, data: Any) -> np.ndarray:
-    """Return the words of `jax.random.fold_in(key, data)` for many keys.
+    """Returns the words of `jax.random.fold_in(key, data)` for many keys.
 
     Args:
-        keys: Words of the keys: `[..., 2]`, uint32.
-        data: Integers in `[0, 2^32)` that broadcast with `[...]`.
+        keys: words of the keys: `[..., 2]`, uint32.
+        data: integers in `[0, 2^32)` that broadcast with `[...]`.
 
     Returns:
         Words of the new keys: `[..., 2]`, uint32.
@@ -53,11 +57,11 @@ def fold_in(keys: np.ndarray, data: Any) -> np.ndarray:
 
 
 def random_words(keys: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return `jax.random.bits(key, shape, jnp.uint32)` for many keys.
+    """Returns `jax.random.bits(key, shape, jnp.uint32)` for many keys.
 
     Args:
-        keys: Words of the keys: `[..., 2]`, uint32.
-        shape: Shape of the result for one key; fewer than `2^32` words.
+        keys: words of the keys: `[..., 2]`, uint32.
+        shape: shape of the result for one key, with fewer than `2^32` words.
 
     Returns:
         Uniform words: `[..., *shape]`, uint32.
@@ -68,10 +72,10 @@ def random_words(keys: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _hash(keys: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Threefry-2x32 with 20 rounds, of counters `(high, low)` that broadcast with the keys."""
+    """Threefry-2x32 with 20 rounds, for counters `(high, low)` that broadcast with the keys."""
     first, second = keys[..., 0], keys[..., 1]
     schedule = (first, second, first ^ second ^ _PARITY)
-    with np.errstate(over="ignore"):  # words wrap; NumPy warns where they are scalars
+    with np.errstate(over="ignore"):  # words wrap around, and NumPy warns about scalars that do
         x, y = np.asarray(high + first), np.asarray(low + second)
         for i in range(5):
             for rotation in _ROTATIONS[i % 2]:

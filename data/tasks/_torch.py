@@ -1,4 +1,4 @@
-"""Tasks as torch tensors and back, without a copy."""
+"""Conversion of tasks to torch tensors and back, without a copy."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 def to_torch(tree: Any) -> Any:
-    """Return the arrays of a pytree as torch tensors that share their memory.
+    """Converts the arrays of a pytree to torch tensors that share their memory.
 
-    An array on the CPU or on an NVIDIA GPU gives a tensor there. JAX takes its arrays to be constant: do not change
-    such a tensor in place; `tensor.clone()` first.
+    An array on the CPU or on an NVIDIA GPU becomes a tensor there. JAX assumes that its arrays are constant, so do not
+    change such a tensor in place. Call `tensor.clone()` first.
 
     Args:
-        tree: A task or any pytree of JAX and NumPy arrays. Other leaves stay as they are.
+        tree: a task, or any pytree of JAX and NumPy arrays. Other leaves stay as they are.
 
     Returns:
         The pytree with tensors.
@@ -32,19 +32,19 @@ def to_torch(tree: Any) -> Any:
 
 
 def from_torch(tree: Any) -> Any:
-    """Return the tensors of a pytree as JAX arrays that share their memory.
+    """Converts the tensors of a pytree to JAX arrays that share their memory.
 
     Args:
-        tree: A task, what a `torch.utils.data.DataLoader` gives, or any pytree with torch tensors. A tensor that is
-            not contiguous is copied, and so is one in 64 bits unless JAX has them enabled. Do not change the tensors
-            afterwards. Other leaves stay as they are.
+        tree: a task, a batch of a `torch.utils.data.DataLoader`, or any pytree with torch tensors. A tensor that is
+            not contiguous is copied, and so is a 64-bit tensor unless JAX has 64 bits enabled. Do not change the
+            tensors afterwards. Other leaves stay as they are.
 
     Returns:
-        The pytree with arrays, where the tensors were.
+        The pytree with arrays in place of tensors.
 
     Example:
         >>> for batch in map(from_torch, torch.utils.data.DataLoader(tasks)):  # doctest: +SKIP
-        ...     meta, opt_state, metrics = step(meta, opt_state, batch)
+        ...     state, metrics = step(state, key, batch)
     """
 
     def convert(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Task transforms: what turns all examples of a data set into one task. The names are learn2learn's."""
+"""Task transforms that turn all examples of a data set into one task, with the names of learn2learn."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,24 +6,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmeta.data.samplers import Request, check_enough, check_positive, distinct, draw, group
+from jaxmeta._checks import check_integer, check_optional_integer
+from jaxmeta.data.samplers import TaskSizes, check_enough, distinct, draw, group
 from jaxmeta.data.tasks._description import TaskDescription
 from jaxmeta.data.tasks._meta_dataset import check_labels
 
 
 class Groups(NamedTuple):
-    """The examples of a description by class."""
+    """The examples of a description, grouped by class."""
 
     names: np.ndarray
-    """What to call each class in a message: `[classes]`."""
+    """Name of each class in error messages: `[classes]`."""
     table: np.ndarray
-    """Places of the examples of each class, padded: `[classes, largest count]`."""
+    """Positions of the examples of each class, padded: `[classes, largest count]`."""
     counts: np.ndarray
     """Number of examples of each class: `[classes]`."""
 
     @classmethod
     def of(cls, description: TaskDescription) -> "Groups":
-        """Group the examples of a description."""
+        """Groups the examples of a description."""
         if len(description.example) == 0:
             raise ValueError("a transform left no examples")
         _, table, counts = group(description.classes())
@@ -32,27 +33,28 @@ class Groups(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FusedNWaysKShots:
-    """Draws classes, and examples of each: `FilterLabels`, `NWays` and `KShots` in one.
+    """Draws classes and examples of each: `FilterLabels`, `NWays` and `KShots` in one.
 
     The task is the one that `FewShot` draws from the same key.
     """
 
     n: int | None = 2
-    """Classes in a task; all if `None`."""
+    """Number of classes in a task, or `None` for all."""
     k: int = 1
-    """Examples of each class; support examples if there are queries."""
+    """Number of examples of each class, or of support examples if there are queries."""
     queries: int | None = None
-    """Query examples of each class, other ones; `None` for a task in one piece."""
+    """Number of query examples of each class, or `None` for a task without queries."""
     replacement: bool = False
-    """Whether an example may come twice; then a query example may be a support example too."""
+    """True if an example may be drawn twice. A query example may then be a support example too."""
     filter_labels: Sequence[Any] | None = None
-    """The classes to draw from; all if `None`."""
+    """Labels of the classes to draw from, or `None` for all."""
 
     def __post_init__(self) -> None:
-        check_positive(**{k: v for k, v in (("n", self.n), ("k", self.k), ("queries", self.queries)) if v is not None})
+        check_integer(k=self.k)
+        check_optional_integer(n=self.n, queries=self.queries)
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Draw the examples of a task."""
+        """Draws the examples of a task."""
         if self.filter_labels is not None:
             description = FilterLabels(self.filter_labels)(description)
         groups = Groups.of(description)
@@ -61,33 +63,33 @@ class FusedNWaysKShots:
         return self.draw(description, groups, description.key[None], words[None])[0]
 
     def shape(self, groups: Groups) -> tuple[int, int]:
-        """Return the shape of the random words that a task needs."""
+        """Returns the shape of the random words that a task needs."""
         return self.n or len(groups.counts), 1 + self.k + (self.queries or 0)
 
     def check(self, groups: Groups) -> None:
-        """Raise ValueError unless there are classes and examples enough."""
-        sizes, name = ((self.k,), "k") if self.queries is None else ((self.k, self.queries), "k + queries")
-        request = Request(self.shape(groups)[0], sizes, self.replacement, name)
-        check_enough(request, groups.counts, groups.names)
+        """Raises ValueError if there are too few classes or examples."""
+        per_class, name = ((self.k,), "k") if self.queries is None else ((self.k, self.queries), "k + queries")
+        sizes = TaskSizes(self.shape(groups)[0], per_class, self.replacement, name)
+        check_enough(sizes, groups.counts, groups.names)
 
     def draw(
         self, description: TaskDescription, groups: Groups, keys: np.ndarray, words: np.ndarray
     ) -> list[TaskDescription]:
-        """Draw many tasks from one description.
+        """Draws many tasks from one description.
 
         Args:
-            description: The examples to draw from.
-            groups: Its classes.
-            keys: Words of the key of each task: `[tasks, 2]`.
-            words: Random words for each task: `[tasks, *shape]`.
+            description: examples to draw from.
+            groups: classes of the examples.
+            keys: words of the key of each task: `[tasks, 2]`.
+            words: random words for each task: `[tasks, *shape]`.
 
         Returns:
-            The tasks.
+            The descriptions of the tasks.
         """
-        places = draw(words, groups.table, groups.counts, replacement=self.replacement).rows
-        ways, size = places.shape[1:]
-        places = places.reshape(len(keys), ways * size)
-        example, label, turns = description.example[places], description.label[places], description.turns[places]
+        rows = draw(words, groups.table, groups.counts, replacement=self.replacement).rows
+        ways, size = rows.shape[1:]
+        rows = rows.reshape(len(keys), ways * size)
+        example, label, turns = description.example[rows], description.label[rows], description.turns[rows]
         way = np.repeat(np.arange(ways), size)
         query = None if self.queries is None else np.tile(np.arange(size) >= self.k, ways)
         drawn = description._replace(way=way, query=query, step=description.step + 1)
@@ -101,15 +103,15 @@ class NWays:
     """Keeps the examples of `n` classes, drawn at random."""
 
     n: int = 2
-    """Classes in a task."""
+    """Number of classes in a task."""
 
     def __post_init__(self) -> None:
-        check_positive(n=self.n)
+        check_integer(n=self.n)
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Draw the classes."""
+        """Draws the classes."""
         groups = Groups.of(description)
-        check_enough(Request(self.n, (1,)), groups.counts, groups.names)
+        check_enough(TaskSizes(self.n, (1,)), groups.counts, groups.names)
         chosen = distinct(description.words((self.n,)), len(groups.counts))
         way = np.full(len(groups.counts), -1)
         way[chosen] = np.arange(self.n)
@@ -119,20 +121,21 @@ class NWays:
 
 @dataclasses.dataclass(frozen=True)
 class KShots:
-    """Keeps `k` examples of each class, drawn at random; with `queries`, `k` for support and other ones for query."""
+    """Keeps `k` examples of each class, drawn at random, and with `queries` as many other ones for the query set."""
 
     k: int = 1
-    """Examples of each class; support examples if there are queries."""
+    """Number of examples of each class, or of support examples if there are queries."""
     queries: int | None = None
-    """Query examples of each class, other ones; `None` for a task in one piece."""
+    """Number of query examples of each class, or `None` for a task without queries."""
     replacement: bool = False
-    """Whether an example may come twice; then a query example may be a support example too."""
+    """True if an example may be drawn twice. A query example may then be a support example too."""
 
     def __post_init__(self) -> None:
-        check_positive(k=self.k, **({} if self.queries is None else {"queries": self.queries}))
+        check_integer(k=self.k)
+        check_optional_integer(queries=self.queries)
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Draw the examples."""
+        """Draws the examples."""
         return FusedNWaysKShots(None, self.k, self.queries, self.replacement)(description)
 
 
@@ -141,27 +144,27 @@ class FilterLabels:
     """Keeps the examples of the given classes."""
 
     labels: Sequence[Any]
-    """The classes to keep, by their labels in the data set."""
+    """Labels in the data set of the classes to keep."""
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Choose the examples."""
+        """Selects the examples."""
         wanted = check_labels(self.labels, np.unique(description.label).tolist())
         return description.take(np.isin(description.label, wanted))
 
 
 @dataclasses.dataclass(frozen=True)
 class RemapLabels:
-    """Gives the classes of a task the labels 0, 1, ..."""
+    """Gives the classes of a task the labels `0, 1, ...`, one for each class."""
 
     shuffle: bool = True
-    """In the random order in which the classes were drawn; if false, in the order of their labels, by turns first."""
+    """True for labels in the random order of the draw, false for the order of rotations and then of old labels."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.shuffle, bool):
-            raise TypeError(f"shuffle must be True or False, got {self.shuffle!r}; transforms take no data set here")
+            raise TypeError(f"shuffle must be True or False, got {self.shuffle!r} (transforms take no data set)")
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Change the labels."""
+        """Changes the labels."""
         way = description.way if self.shuffle else None
         names, label = np.unique(description.classes() if way is None else way, return_inverse=True)
         if self.shuffle and way is None:
@@ -171,20 +174,20 @@ class RemapLabels:
 
 @dataclasses.dataclass(frozen=True)
 class ConsecutiveLabels:
-    """Sorts the examples of a task by label, as it is at this place in the list."""
+    """Sorts the examples of a task by their present label."""
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Sort the examples; those of one label keep their order."""
+        """Sorts the examples. Those of one label keep their order."""
         return description.take(np.argsort(description.label, kind="stable"))
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomClassRotation:
-    """Makes each class, turned by each of the angles, a class of its own.
+    """Makes each class, rotated by each of the angles, a class of its own.
 
-    So all examples of a class in a task are turned alike, classes of a task differ in their turns, and a class may
-    come twice, in two turns. It stands before `NWays` and `KShots`, as it is among those classes that they draw. The
-    examples are turned after every `Map` and before every `Augment`.
+    All examples of a class in a task are then rotated alike, and a class may be drawn twice with two angles. The
+    transform must come before `NWays` and `KShots`, which draw among the rotated classes. The examples are rotated
+    after every `Map` and before every `Augment`.
 
     References:
         Santoro et al., Meta-Learning with Memory-Augmented Neural Networks, 2016,
@@ -192,9 +195,9 @@ class RandomClassRotation:
     """
 
     degrees: Sequence[int] = (0, 90, 180, 270)
-    """The angles, counterclockwise; multiples of 90."""
+    """Angles in degrees, counterclockwise, which are multiples of 90."""
     axes: tuple[int, int] = (0, 1)
-    """Height and width of an example; (1, 2) if channels come first."""
+    """Axes of height and width of an example, (1, 2) if channels come first."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.degrees, Sequence) or not self.degrees or any(d % 90 for d in self.degrees):
@@ -204,15 +207,15 @@ class RandomClassRotation:
 
     @property
     def turns(self) -> tuple[int, ...]:
-        """The angles as quarter turns, sorted."""
+        """Sorted angles as numbers of quarter turns."""
         return tuple(sorted(d // 90 % 4 for d in self.degrees))
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
-        """Add the turned classes."""
+        """Adds the rotated classes."""
         if description.way is not None:
-            raise ValueError("RandomClassRotation must stand before NWays and KShots: turned classes are among theirs")
+            raise ValueError("RandomClassRotation must come before NWays and KShots, which draw rotated classes")
         if description.turns.any():
-            raise ValueError("RandomClassRotation must stand only once in the list")
+            raise ValueError("RandomClassRotation must occur only once in the list")
         n = len(description.example)
         turns = np.repeat(self.turns, n)
         return description.take(np.tile(np.arange(n), len(self.turns)))._replace(turns=turns, axes=self.axes)

@@ -1,4 +1,4 @@
-"""Meta-learning algorithms: each returns a `jaxmeta.MetaLearner`."""
+"""Meta-learning algorithms, each of which returns a `jaxmeta.MetaLearner`."""
 
 from jaxmeta.algorithms._anil import anil as anil
 from jaxmeta.algorithms._anil import boil as boil

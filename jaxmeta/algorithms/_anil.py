@@ -1,7 +1,7 @@
-"""MAML that adapts a part of the network.
+"""ANIL and BOIL: MAML that adapts only a part of the network.
 
-ANIL, almost no inner loop (Raghu, Raghu, Bengio & Vinyals 2020, https://arxiv.org/abs/1909.09157), adapts the head;
-BOIL, body only in the inner loop (Oh, Yoo, Kim & Yun 2021, https://arxiv.org/abs/2008.08882), all but the head.
+ANIL, almost no inner loop (Raghu, Raghu, Bengio & Vinyals 2020, https://arxiv.org/abs/1909.09157), adapts the head.
+BOIL, body only in the inner loop (Oh, Yoo, Kim & Yun 2021, https://arxiv.org/abs/2008.08882), adapts everything else.
 """
 
 import optax
@@ -21,23 +21,25 @@ def anil(
     test_steps: int | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
-    """ANIL: MAML with an inner optimizer that leaves everything but the head alone.
+    """ANIL, almost no inner loop: MAML that adapts only the head.
+
+    The inner loop moves the head's parameters and leaves the body alone. The outer loop trains both.
 
     Args:
         loss_fn: see `maml`.
-        inner: the head's inner optimizer; learned transformations then have state for the head only.
-        steps: inner steps in meta-training.
-        head: name of the head: a key that appears in the path of each of its parameters. The models of `jaxmeta.models`
-            call it `"head"`.
-        test_steps: inner steps at test; `None` for the same.
+        inner: inner optimizer of the head. Learned transformations then have state for the head only.
+        steps: number of inner steps during meta-training (default: 1).
+        head: name of the head, a key in the path of each of its parameters. The models of `jaxmeta.models` call it
+            `"head"` (the default).
+        test_steps: number of inner steps at test. `None` (default) takes `steps`.
         meta_gradient: see `maml`.
 
     Returns:
-        A `MetaLearner`; its `init` raises a `ValueError` if no parameter has `head` in its path.
+        A `MetaLearner`. Its `init` raises a `ValueError` if no parameter has `head` in its path.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` or `test_steps` is less than 1.
+        ValueError: if `steps` or `test_steps` is not an integer of at least 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -64,22 +66,22 @@ def boil(
     test_steps: int | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
-    """BOIL: MAML with an inner optimizer that leaves the head alone, the opposite of `anil`.
+    """BOIL, body only in the inner loop: MAML that adapts everything except the head.
 
     Args:
         loss_fn: see `maml`.
-        inner: the body's inner optimizer; the paper's rate for 5-way CIFAR-FS is 0.5.
-        steps: inner steps in meta-training.
+        inner: inner optimizer of the body. The paper's rate for 5-way CIFAR-FS is 0.5.
+        steps: number of inner steps during meta-training (default: 1).
         head: see `anil`.
-        test_steps: inner steps at test; `None` for the same.
+        test_steps: number of inner steps at test. `None` (default) takes `steps`.
         meta_gradient: see `maml`.
 
     Returns:
-        A `MetaLearner`; its `init` raises a `ValueError` if no parameter has `head` in its path.
+        A `MetaLearner`. Its `init` raises a `ValueError` if no parameter has `head` in its path.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` or `test_steps` is less than 1.
+        ValueError: if `steps` or `test_steps` is not an integer of at least 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta

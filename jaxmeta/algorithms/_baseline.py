@@ -1,7 +1,7 @@
 """Baseline and Baseline++ (Chen, Liu, Kira, Wang & Huang 2019, https://arxiv.org/abs/1904.04232).
 
-A new classifier is trained on the support set by gradient steps: on frozen features (a linear probe), or together with
-the network (full fine-tuning).
+A new classifier is trained on the support set by gradient steps, either on frozen features (a linear probe) or together
+with the network (full fine-tuning).
 """
 
 from typing import Any
@@ -11,26 +11,27 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
+from jaxmeta._checks import check_integer, check_optional_integer, check_positive, check_transformation
 from jaxmeta._losses import classification
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_fit, call, embedding, one_hot_labels, with_head
-from jaxmeta.algorithms._heads import Head, check_positive, class_means, unit_length
+from jaxmeta.algorithms._heads import Head, class_means, unit_length
 
 
 def linear_head(
-    inner: optax.GradientTransformation | None = None, steps: int = 100, *, cosine: float | None = None
+    inner: optax.GradientTransformation | None = None, steps: int = 100, *, scale: float | jax.Array | None = None
 ) -> Head:
-    """A linear classifier that is trained by gradient steps on the cross-entropy of the support set.
+    """A linear classifier, trained by gradient steps on the cross-entropy of the support set.
 
     Args:
-        inner: the optimizer; `None` is SGD with rate 0.01, momentum 0.9 and weight decay 1e-3.
-        steps: steps, each on the whole support set.
-        cosine: if given, logits are this times the cosine between features and a class's weights, which start at the
-            class's mean. If not, they are linear with a bias, from zero.
+        inner: optimizer. `None` (default) is SGD with rate 0.01, momentum 0.9 and weight decay 1e-3.
+        steps: number of steps, each on the whole support set (default: 100).
+        scale: factor of the cosines, positive. With a scale, the logits are `scale` times the cosine between the
+            features and the weights of a class, and the weights start at the mean of the class. Without one
+            (`None`, the default), the logits are linear with a bias and everything starts at zero.
 
     Returns:
-        A `Head` without learned numbers; the derivative goes through all steps.
+        A `Head` without learned numbers. Derivatives go through all steps.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
@@ -49,18 +50,18 @@ def linear_head(
     inner = _default_inner(0.01) if inner is None else inner
     check_transformation(inner=inner)
     check_integer(steps=steps)
-    if cosine is not None:
-        check_positive(cosine=cosine)
+    if scale is not None:
+        check_positive(scale=scale)
 
     def loss_fn(weights: PyTree, batch: tuple[jax.Array, jax.Array], step: Any) -> tuple[jax.Array, Metrics]:
         features, one_hot = batch
-        return jnp.mean(optax.softmax_cross_entropy(_logits(weights, features, cosine), one_hot)), {}
+        return jnp.mean(optax.softmax_cross_entropy(_logits(weights, features, scale), one_hot)), {}
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> PyTree:
-        weights = _start(features, one_hot, cosine)
+        weights = _initial_weights(features, one_hot, scale)
         return unroll(loss_fn, inner, weights, (features, one_hot), jnp.arange(steps)).params
 
-    return Head(fit, lambda weights, features: _logits(weights, features, cosine))
+    return Head(fit, lambda weights, features: _logits(weights, features, scale))
 
 
 def baseline(
@@ -75,20 +76,23 @@ def baseline(
 ) -> MetaLearner:
     """Baseline: a linear classifier, trained on the support set.
 
-    The paper trains the network as a classifier of all base classes (`jaxmeta.pretrain`), and this learner only adapts.
-    Its `grad` would train in tasks, through all steps. Each step takes the whole support set, the paper's 4 examples.
+    The paper trains the network as a classifier of all base classes (see `jaxmeta.pretrain`), and this learner only
+    adapts it. Its `grad` would train in tasks, through all steps. Each step takes the whole support set, where the
+    paper's steps take 4 examples.
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training.
-        inner: see `linear_head`; if `fine_tune`, `None` has the rate 0.001: a whole network diverges with more.
+        ways: number of classes of a task during meta-training.
+        inner: see `linear_head`. With `fine_tune`, `None` has the rate 0.001, because a whole network diverges with
+            more.
         steps: see `linear_head`.
-        test_ways: classes of a task at test; `None` for the same.
-        fine_tune: train the whole network with the classifier. If false, the features are frozen: a linear probe.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
+        fine_tune: train the whole network with the classifier. Otherwise (default) the features are frozen, which is
+            a linear probe.
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
@@ -113,27 +117,28 @@ def baseline_plus_plus(
     inner: optax.GradientTransformation | None = None,
     steps: int = 100,
     *,
-    scale: float = 2.0,
+    scale: float | jax.Array = 2.0,
     test_ways: int | None = None,
     fine_tune: bool = False,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """Baseline++: as `baseline`, with a classifier by the cosine between features and a weight vector per class.
+    """Baseline++: `baseline` with the cosine between the features and a weight vector of each class.
 
-    The weights start at the classes' means, where the paper's are random.
+    The weights start at the means of the classes, where the paper's start at random.
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training.
-        inner: see `linear_head`; if `fine_tune`, `None` has the rate 0.001: a whole network diverges with more.
+        ways: number of classes of a task during meta-training.
+        inner: see `linear_head`. With `fine_tune`, `None` has the rate 0.001, because a whole network diverges with
+            more.
         steps: see `linear_head`.
-        scale: factor of the cosines.
-        test_ways: classes of a task at test; `None` for the same.
+        scale: factor of the cosines, positive (default: 2).
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
         fine_tune: see `baseline`.
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
@@ -149,25 +154,28 @@ def baseline_plus_plus(
     check_positive(scale=scale)
     if fine_tune:
         return _fine_tuned(features_fn, ways, inner, steps, test_ways, train_features, scale)
-    head = linear_head(inner, steps, cosine=scale)
+    head = linear_head(inner, steps, scale=scale)
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)
 
 
 def _default_inner(rate: float) -> optax.GradientTransformation:
+    """Returns SGD with the paper's momentum and weight decay."""
     return optax.chain(optax.add_decayed_weights(1e-3), optax.sgd(rate, momentum=0.9))
 
 
-def _start(features: jax.Array, one_hot: jax.Array, cosine: float | None) -> PyTree:
+def _initial_weights(features: jax.Array, one_hot: jax.Array, scale: float | jax.Array | None) -> PyTree:
+    """Returns the weights before the first step: the class means for cosines, otherwise zeros."""
     means = class_means(features, one_hot).T
-    if cosine is not None:
+    if scale is not None:
         return {"kernel": means}
     return {"kernel": jnp.zeros_like(means), "bias": jnp.zeros_like(means[0])}
 
 
-def _logits(weights: PyTree, features: jax.Array, cosine: float | None) -> jax.Array:
-    if cosine is None:
+def _logits(weights: PyTree, features: jax.Array, scale: float | jax.Array | None) -> jax.Array:
+    """Returns `x W + b`, or `scale * cos(x, w_k)` for each class `k`: `[n, ways]`."""
+    if scale is None:
         return features @ weights["kernel"] + weights["bias"][None]
-    return cosine * unit_length(features) @ unit_length(weights["kernel"].T).T
+    return jnp.asarray(scale, features.dtype) * unit_length(features) @ unit_length(weights["kernel"].T).T
 
 
 def _fine_tuned(
@@ -177,9 +185,9 @@ def _fine_tuned(
     steps: int,
     test_ways: int | None,
     train_features: TrainFeatures | None,
-    cosine: float | None,
+    scale: float | jax.Array | None,
 ) -> MetaLearner:
-    """The learner whose classifier and network are trained together."""
+    """Builds the learner that trains classifier and network together."""
     optimizer = _default_inner(0.001) if inner is None else inner
     check_transformation(inner=optimizer)
     check_integer(ways=ways, steps=steps)
@@ -193,14 +201,14 @@ def _fine_tuned(
 
         def loss_fn(both: tuple[PyTree, PyTree], batch: Batch, step: jax.Array) -> tuple[jax.Array, Metrics]:
             params, weights = both
-            logits = _logits(weights, embed(params, batch.x, None if key is None else step), cosine)
+            logits = _logits(weights, embed(params, batch.x, None if key is None else step), scale)
             return jnp.mean(optax.softmax_cross_entropy(logits, one_hot)), {}
 
-        start = meta.params, _start(features, one_hot, cosine)
+        start = meta.params, _initial_weights(features, one_hot, scale)
         return unroll(loss_fn, optimizer, start, support, keys).params
 
     def predict(both: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
         params, weights = both
-        return _logits(weights, embed(params, x, key), cosine)
+        return _logits(weights, embed(params, x, key), scale)
 
     return by_fit(MetaParams, fit, predict, classification(call))

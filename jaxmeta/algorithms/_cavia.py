@@ -1,6 +1,7 @@
 """CAVIA: fast context adaptation via meta-learning (Zintgraf et al. 2019, https://arxiv.org/abs/1810.03642).
 
-The inner loop adapts a small vector of context parameters from zero; the network's parameters are shared by all tasks.
+The inner loop adapts a small vector of context parameters, which starts at zero. All tasks share the network's
+parameters.
 """
 
 from typing import Any, NamedTuple
@@ -17,12 +18,12 @@ from jaxmeta.meta_gradients import MetaGradient, reverse
 
 
 class Contextual(NamedTuple):
-    """A network and a task's context: what `cavia`'s loss function takes for parameters."""
+    """A network together with the context of one task: the parameters of the loss function of `cavia`."""
 
     params: PyTree
-    """The shared parameters."""
+    """Shared parameters, the paper's `theta`."""
     context: jax.Array
-    """The task's context parameters, `[context_size]`; zero before adaptation."""
+    """Context parameters of the task, `[context_size]`, the paper's `phi`. They are zero before adaptation."""
 
 
 def cavia(
@@ -34,25 +35,29 @@ def cavia(
     test_steps: int | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
-    """CAVIA: adapts `context_size` numbers per task, and nothing else.
+    """CAVIA, fast context adaptation: adapts `context_size` numbers per task, and nothing else.
 
-    How the context enters the network is the loss function's affair: beside the input (regression, reinforcement
+    With context parameters `phi`, shared parameters `theta` and the inner rate `alpha`, a task starts at `phi_0 = 0`,
+    an inner step is `phi_{i+1} = phi_i - alpha * d L(phi_i, theta) / d phi`, and the outer loss is
+    `L(phi_steps, theta)` on the query set, differentiated with respect to `theta`.
+
+    The loss function decides how the context enters the network: next to the input (regression, reinforcement
     learning) or as a modulation of feature maps (images).
 
     Args:
         loss_fn: `(Contextual(params, context), batch, key) -> (scalar, metrics)`.
-        inner: the context's inner optimizer; the paper's is `optax.sgd(1.0)`.
+        inner: inner optimizer of the context. The paper's is `optax.sgd(1.0)`.
         context_size: number of context parameters.
-        steps: inner steps in meta-training.
-        test_steps: inner steps at test; `None` for the same.
+        steps: number of inner steps during meta-training (default: 1).
+        test_steps: number of inner steps at test. `None` (default) takes `steps`.
         meta_gradient: see `maml`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a `Contextual`.
+        A `MetaLearner`. Its `adapt` returns a `Contextual`.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `context_size` or a number of steps is less than 1.
+        ValueError: if `context_size` or a number of steps is not an integer of at least 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -71,20 +76,21 @@ def cavia(
     check_integer(context_size=context_size)
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
 
-    def unadapted(params: PyTree) -> jax.Array:
-        return jnp.zeros(context_size, jnp.result_type(*jax.tree.leaves(params)))
+    def initial_context(params: PyTree) -> jax.Array:
+        return jnp.zeros(context_size, jnp.result_type(*jax.tree.leaves(params)))  # phi_0 = 0
 
     def init(params: PyTree) -> MetaParams:
-        return MetaParams(params, learned_state(inner, unadapted(params)))
+        return MetaParams(params, learned_state(inner, initial_context(params)))
 
     def run(meta: MetaParams, support: Any, key: jax.Array, steps: int) -> Contextual:
         def context_loss(context: jax.Array, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
             return loss_fn(Contextual(meta.params, context), batch, key)
 
+        # phi_{i+1} = phi_i - alpha * d L(phi_i, theta) / d phi
         context = adapt(
             context_loss,
             inner,
-            unadapted(meta.params),
+            initial_context(meta.params),
             support,
             key,
             steps=steps,

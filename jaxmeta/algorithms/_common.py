@@ -1,20 +1,19 @@
-"""What algorithms with an inner loop share."""
+"""Parts that the algorithms with an inner loop share."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
 from jaxmeta._learned import partition
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, definite
 from jaxmeta.meta_gradients import MetaGradient
 
 Run = Callable[[MetaParams, Any, jax.Array, int], Any]
-"""`(meta, support, key, steps) -> adapted`."""
+"""An inner loop: `(meta, support, key, steps) -> adapted`."""
 
 
 def by_inner_loop(
@@ -25,7 +24,7 @@ def by_inner_loop(
     test_steps: int | None,
     meta_gradient: MetaGradient,
 ) -> MetaLearner:
-    """The learner that runs an inner loop on the support set and is judged by `loss_fn` on the query set."""
+    """Builds a learner from an inner loop on the support set and a loss on the query set."""
     check_integer(steps=steps)
     check_optional_integer(test_steps=test_steps)
 
@@ -42,7 +41,7 @@ def by_inner_loop(
 def grad_of(
     objective: Callable[[Task, MetaParams, jax.Array], tuple[jax.Array, Metrics]], meta_gradient: MetaGradient
 ) -> Callable[[MetaParams, Task, jax.Array], tuple[Metrics, MetaParams]]:
-    """`MetaLearner.grad` of an objective `(task, meta, key) -> (loss, metrics)`."""
+    """Builds `MetaLearner.grad` from an objective `(task, meta, key) -> (loss, metrics)`."""
 
     def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
         (loss, metrics), gradient = meta_gradient.value_and_grad(partial(objective, task))(meta, key)
@@ -52,17 +51,27 @@ def grad_of(
 
 
 def learned_state(inner: optax.GradientTransformation, params: PyTree) -> PyTree:
-    """The learned part of the initial state of `inner`; with definite types, so that a jitted step traces once."""
+    """Returns the learned part of the initial state of `inner`, with strong types."""
     learned, _ = partition(inner.init(params))
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), learned)
+    return definite(learned)
 
 
 def part_only(
     inner: optax.GradientTransformation, name: str, *, inside: bool = True, argument: str = "head"
 ) -> optax.GradientTransformation:
-    """`inner` for the parameters that have `name` in their path (or for the others), nothing for the rest.
+    """Restricts `inner` to a part of the parameters, and leaves the rest unchanged.
 
-    `argument` is what an error message calls `name`.
+    Args:
+        inner: transformation of the part.
+        name: key in the path of the part's parameters.
+        inside: take the parameters that have `name` in their path (default). Otherwise take all others.
+        argument: name of the argument `name` in the error message.
+
+    Returns:
+        A transformation of all parameters. Its `init` raises a `ValueError` if one of the two parts is empty.
+
+    Raises:
+        TypeError: if `inner` is not an optax transformation.
     """
     check_transformation(inner=inner)
 
@@ -74,7 +83,7 @@ def part_only(
         tree = jax.tree.map_with_path(label, params)
         if len(set(jax.tree.leaves(tree))) < 2:
             paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
-            raise ValueError(f"{argument} must name a part of the parameters, got {name!r}; the parameters are {paths}")
+            raise ValueError(f"{argument} must name a part of the parameters, got {name!r}. The parameters are {paths}")
         return tree
 
     return optax.partition({"adapted": inner, "frozen": optax.set_to_zero()}, labels)

@@ -13,9 +13,9 @@ from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTr
 from jaxmeta.algorithms._heads import Head
 
 FeaturesFn = Callable[[PyTree, Any], Any]  # as the type of a Linen module's `apply`
-"""`(params, x) -> features [n, d]`."""
+"""An embedding: `(params, x) -> features [n, d]`."""
 TrainFeatures = Callable[[PyTree, Any, jax.Array], Any]
-"""`(params, x, key) -> features [n, d]`."""
+"""A random embedding: `(params, x, key) -> features [n, d]`."""
 
 
 def with_head(
@@ -27,28 +27,30 @@ def with_head(
     train_features: TrainFeatures | None = None,
     loss_fn: LossFn | None = None,
 ) -> MetaLearner:
-    """A learner that fits `head` to the features of the support set, and learns the features.
+    """Builds a learner that fits `head` to the features of the support set, and meta-learns the features.
 
-    Tasks have integer labels 0 to `ways - 1`, each on one support example or more; otherwise all logits are NaN.
+    Tasks have integer labels from 0 to `ways - 1`, and each class has at least one support example. Otherwise all
+    logits are NaN.
 
     Args:
-        features_fn: `(params, x) -> features [n, d]`; for the models of `jaxmeta.models`
+        features_fn: `(params, x) -> features [n, d]`. For the models of `jaxmeta.models` take
             `functools.partial(model.apply, method="features")`.
-        head: what is fitted to the features.
-        ways: classes of a task in meta-training.
-        test_ways: classes of the tasks that `MetaLearner.adapt` is given; `None` for the same.
-        train_features: `(params, x, key) -> features`, in the place of `features_fn` in meta-training: for a model with
-            dropout.
-        loss_fn: `(classifier, batch, key) -> (loss, metrics)`, where `classifier(x)` gives logits; cross-entropy and
-            accuracy if `None`.
+        head: head that is fitted to the features.
+        ways: number of classes of a task during meta-training.
+        test_ways: number of classes of the tasks of `MetaLearner.adapt`. `None` (default) takes `ways`.
+        train_features: `(params, x, key) -> features`, which replaces `features_fn` during meta-training, for a model
+            with dropout.
+        loss_fn: `(classifier, batch, key) -> (loss, metrics)`, where `classifier(x)` returns logits. `None` (default)
+            is cross-entropy and accuracy.
 
     Returns:
-        A `MetaLearner`. `adapt` returns a classifier: a `jax.tree_util.Partial`, that is a pytree of arrays that is
-        called with inputs `[m, ...]` and returns logits `[m, test_ways]`. The numbers that the head learns are in
-        `MetaParams.learned`.
+        A `MetaLearner`. Its `adapt` returns a classifier: a `jax.tree_util.Partial`, which is a pytree of arrays that
+        you call with inputs `[m, ...]` for logits `[m, test_ways]`. `MetaParams.learned` holds the numbers that the
+        head learns.
 
     Raises:
-        ValueError: if `ways` or `test_ways` is less than 1; when called, if the features are not `[n, d]`.
+        ValueError: if `ways` or `test_ways` is not an integer of at least 1. When called, if the features are not
+            `[n, d]`.
 
     Example:
         >>> import jaxmeta
@@ -83,7 +85,18 @@ def by_features(
     loss_fn: LossFn | None = None,
     init: Callable[[PyTree], MetaParams] = MetaParams,
 ) -> MetaLearner:
-    """`with_head` for a head with parameters: `fit(meta, features, one_hot)`, `logits(params, fitted, features)`."""
+    """Builds the learner of `with_head` for a head with parameters.
+
+    Args:
+        features_fn: see `with_head`.
+        fit: `(meta, features, one_hot) -> fitted`.
+        logits: `(params, fitted, features) -> logits`.
+        ways: see `with_head`.
+        test_ways: see `with_head`.
+        train_features: see `with_head`.
+        loss_fn: see `with_head`.
+        init: see `MetaLearner`.
+    """
     check_integer(ways=ways)
     check_optional_integer(test_ways=test_ways)
     embed = embedding(features_fn, train_features)
@@ -102,7 +115,7 @@ def by_features(
 def embedding(
     features_fn: FeaturesFn, train_features: TrainFeatures | None
 ) -> Callable[[PyTree, Any, jax.Array | None], jax.Array]:
-    """`(params, x, key) -> features`; the key is `None` outside meta-training."""
+    """Builds `(params, x, key) -> features`, where the key is `None` outside meta-training."""
 
     def embed(params: PyTree, x: Any, key: jax.Array | None) -> jax.Array:
         if key is not None and train_features is not None:
@@ -118,13 +131,13 @@ def by_fit(
     predict: Callable[[PyTree, Any, jax.Array | None], Any],
     loss_fn: LossFn,
 ) -> MetaLearner:
-    """The learner that is fitted to the support set by one differentiable function.
+    """Builds a learner that is fitted to the support set by one differentiable function.
 
     Args:
         init: see `MetaLearner`.
-        fit: `(meta, support, key) -> fitted`; here and in `predict` the key is `None` outside meta-training.
+        fit: `(meta, support, key) -> fitted`. Here and in `predict` the key is `None` outside meta-training.
         predict: `(fitted, x, key) -> predictions`.
-        loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` gives predictions.
+        loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` returns predictions.
     """
 
     def predict_at_test(fitted: PyTree, x: Any) -> Any:
@@ -148,18 +161,22 @@ def by_fit(
 
 
 def call(predictor: Callable[[Any], Any], x: Any) -> Any:
-    """The `apply` of a predictor that holds its own parameters, for `classification` and `regression`."""
+    """Calls a predictor that holds its own parameters: the `apply` for `classification` and `regression`."""
     return predictor(x)
 
 
 def _rows(features: jax.Array) -> jax.Array:
+    """Returns the features, and raises ValueError unless they are `[n, d]`."""
     if features.ndim != 2:
         raise ValueError(f"features_fn must return features [n, d], got shape {features.shape}")
     return features
 
 
 def one_hot_labels(labels: jax.Array, ways: int, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """`[n, ways]`; all NaN if a label is out of range or a class has no example, which no shape tells."""
+    """Returns one-hot labels `[n, ways]`, all NaN if a label is out of range or a class has no example.
+
+    No shape shows these mistakes, so nothing else could report them inside a jitted function.
+    """
     one_hot = jax.nn.one_hot(labels, ways, dtype=dtype)
-    sound = jnp.all(jnp.any(one_hot, 1)) & jnp.all(jnp.any(one_hot, 0))
-    return jnp.where(sound, one_hot, jnp.nan)
+    valid = jnp.all(jnp.any(one_hot, 1)) & jnp.all(jnp.any(one_hot, 0))
+    return jnp.where(valid, one_hot, jnp.nan)

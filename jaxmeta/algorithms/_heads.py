@@ -1,42 +1,47 @@
-"""What a head is, and the two heads that compare features with prototypes, the means of each class."""
+"""Classifier heads, and the two heads that compare features with prototypes, the means of each class."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxmeta._checks import check_positive
 from jaxmeta._types import PyTree
 
 
 class Head(NamedTuple):
-    """How a classifier is fitted to features, as two pure differentiable functions; see `with_head`."""
+    """A classifier that is fitted to features, as two pure differentiable functions. See `with_head`."""
 
     fit: Callable[[PyTree, jax.Array, jax.Array], PyTree]
-    """`(learned, features [n, d], one_hot [n, ways]) -> fitted`, any pytree."""
+    """Fit to a support set: `(learned, features [n, d], one_hot [n, ways]) -> fitted`, any pytree."""
     logits: Callable[[PyTree, jax.Array], jax.Array]
-    """`(fitted, features [m, d]) -> logits [m, ways]`."""
+    """Prediction: `(fitted, features [m, d]) -> logits [m, ways]`."""
     learned: PyTree = ()
-    """Numbers that are meta-learned with the features, such as a temperature: where they start."""
+    """Initial values of the numbers that are meta-learned together with the features, such as a scale."""
 
 
 def euclidean_head(
-    temperature: float = 1.0, *, learn: bool = False, center: jax.Array | None = None, normalize: bool = False
+    scale: float | jax.Array = 1.0, *, learn: bool = False, center: jax.Array | None = None, normalize: bool = False
 ) -> Head:
-    """Prototypes and squared Euclidean distance: logits are `-temperature` times that to each class's mean.
+    """A head of prototypes and squared Euclidean distances.
+
+    With the mean `c_k` of the features of class `k`, the logits of a query `x` are `-scale * |x - c_k|^2`.
 
     Args:
-        temperature: factor of the distances, or where it starts.
-        learn: meta-learn the temperature.
-        center: subtracted from all features, `[d]`; such as their mean over the classes of the meta-training set.
-        normalize: scale features to length 1, after `center` is subtracted.
+        scale: factor of the distances, positive (default: 1), or its initial value if it is learned.
+        learn: meta-learn the scale (default: false).
+        center: vector `[d]` that is subtracted from all features, such as their mean over the meta-training classes.
+            `None` (default) subtracts nothing.
+        normalize: scale the features to length 1, after `center` is subtracted (default: false).
 
     Returns:
         A `Head`.
 
     Raises:
-        ValueError: if `temperature` is not a positive number.
+        ValueError: if `scale` is not a positive number.
 
     Example:
         >>> head = euclidean_head()
@@ -48,37 +53,41 @@ def euclidean_head(
         Snell, Swersky & Zemel, *Prototypical Networks for Few-shot Learning*, NeurIPS 2017,
         https://arxiv.org/abs/1703.05175
     """
-    check_positive(temperature=temperature)
+    check_positive(scale=scale)
 
     def transform(features: jax.Array) -> jax.Array:
         if center is not None:
             features = features - jnp.asarray(center, features.dtype)[None]
         return unit_length(features) if normalize else features
 
-    def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> tuple[jax.Array, Any]:
-        return class_means(transform(features), one_hot), learned["temperature"] if learn else temperature
+    def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> tuple[jax.Array, jax.Array]:
+        factor = learned["scale"] if learn else jnp.asarray(scale, features.dtype)
+        return class_means(transform(features), one_hot), factor
 
-    def logits(fitted: tuple[jax.Array, Any], features: jax.Array) -> jax.Array:
+    def logits(fitted: tuple[jax.Array, jax.Array], features: jax.Array) -> jax.Array:
         prototypes, factor = fitted
         features = transform(features)
+        # -|x - c|^2 = 2 x c - (|x|^2 + |c|^2)
         squares = jnp.sum(features**2, 1)[:, None] + jnp.sum(prototypes**2, 1)[None]
         return factor * (2 * features @ prototypes.T - squares)
 
-    return Head(fit, logits, {"temperature": temperature} if learn else ())
+    return Head(fit, logits, {"scale": scale} if learn else ())
 
 
-def cosine_head(temperature: float = 10.0, *, learn: bool = True) -> Head:
-    """Prototypes and cosine similarity: logits are `temperature` times the cosine to each class's mean.
+def cosine_head(scale: float | jax.Array = 10.0, *, learn: bool = True) -> Head:
+    """A head of prototypes and cosine similarities.
+
+    With the mean `c_k` of the features of class `k`, the logits of a query `x` are `scale * cos(x, c_k)`.
 
     Args:
-        temperature: factor of the cosines, or where it starts.
-        learn: meta-learn the temperature.
+        scale: factor of the cosines, positive (default: 10), or its initial value if it is learned.
+        learn: meta-learn the scale (default: true).
 
     Returns:
         A `Head`.
 
     Raises:
-        ValueError: if `temperature` is not a positive number.
+        ValueError: if `scale` is not a positive number.
 
     Example:
         >>> head = cosine_head(10.0)
@@ -90,30 +99,28 @@ def cosine_head(temperature: float = 10.0, *, learn: bool = True) -> Head:
         Chen et al., *Meta-Baseline: Exploring Simple Meta-Learning for Few-Shot Learning*, ICCV 2021,
         https://arxiv.org/abs/2003.04390
     """
-    check_positive(temperature=temperature)
+    check_positive(scale=scale)
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:
-        factor = learned["temperature"] if learn else temperature
+        factor = learned["scale"] if learn else jnp.asarray(scale, features.dtype)
         return factor * unit_length(class_means(features, one_hot))
 
     def logits(weights: jax.Array, features: jax.Array) -> jax.Array:
         return unit_length(features) @ weights.T
 
-    return Head(fit, logits, {"temperature": temperature} if learn else ())
+    return Head(fit, logits, {"scale": scale} if learn else ())
 
 
 def class_means(features: jax.Array, one_hot: jax.Array) -> jax.Array:
-    """The prototypes `[ways, d]` of `features: [n, d]`."""
+    """Returns the prototypes `[ways, d]` of `features: [n, d]`."""
     return (one_hot.T @ features) / jnp.sum(one_hot, 0)[:, None]
 
 
 def unit_length(features: jax.Array) -> jax.Array:
-    """Rows of `features: [n, d]` scaled to length 1; differentiable at zero, which stays zero."""
+    """Scales the rows of `features: [n, d]` to length 1, differentiably at zero, which stays zero."""
     return features * jax.lax.rsqrt(jnp.sum(features**2, 1, keepdims=True) + 1e-8)
 
 
-def check_positive(**values: float) -> None:
-    """Raises ValueError unless every value is a positive finite number."""
-    for name, value in values.items():
-        if not 0.0 < value < math.inf:
-            raise ValueError(f"{name} must be a positive number, got {value!r}")
+def logarithm(value: Any) -> Any:
+    """Returns the logarithm of a number, an array or a tracer, that of a number in double precision."""
+    return math.log(value) if isinstance(value, numbers.Real) else jnp.log(value)

@@ -1,6 +1,7 @@
 """iMAML: MAML with implicit gradients (Rajeswaran, Finn, Kakade & Levine 2019, https://arxiv.org/abs/1909.04630).
 
-The inner loop minimizes the support loss plus a pull to the initial parameters; the meta-gradient needs its end only.
+The inner loop minimizes the support loss plus a quadratic pull to the initial parameters. The meta-gradient depends
+only on the end of the inner loop.
 """
 
 import optax
@@ -19,22 +20,32 @@ def imaml(
     solver: LinearSolver | None = None,
     test_steps: int | None = None,
 ) -> MetaLearner:
-    """iMAML: `maml` with `meta_gradient=implicit(solver, proximal=...)`.
+    """iMAML, MAML with implicit gradients: `maml` with `meta_gradient=implicit(solver, proximal=...)`.
+
+    With initial parameters `theta`, strength `lambda`, support loss `L` and query loss `M`, the inner loop approaches
+
+        phi = argmin_phi L(phi) + lambda / 2 * |phi - theta|^2
+
+    and the meta-gradient is
+
+        d M(phi) / d theta = (I + H / lambda)^-1 grad M(phi),    H the Hessian of L at phi
 
     Args:
-        loss_fn: see `maml`; it should not depend on its key.
-        inner: the inner optimizer, run close to convergence.
-        steps: inner steps in meta-training; memory does not depend on them. The paper takes 16 for 5-way Omniglot.
-        proximal: strength of the pull to the initial parameters, the paper's `lambda`; at test too.
-        solver: of the linear system; `jaxmeta.cg(5)` if `None`.
-        test_steps: inner steps at test; `None` for the same.
+        loss_fn: see `maml`. It should not depend on its key.
+        inner: inner optimizer, to be run close to convergence.
+        steps: number of inner steps during meta-training (default: 16, as in the paper for 5-way Omniglot). The memory
+            does not depend on it.
+        proximal: strength of the pull to the initial parameters, the paper's `lambda`, positive (default: 2). It also
+            acts at test.
+        solver: solver of the linear system. `None` (default) takes `jaxmeta.cg(5)`.
+        test_steps: number of inner steps at test. `None` (default) takes `steps`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns the task's parameters.
+        A `MetaLearner`. Its `adapt` returns the parameters of the task.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if a number of steps is less than 1 or `proximal` is not positive.
+        ValueError: if a number of steps is not an integer of at least 1, or `proximal` is not positive.
 
     Example:
         >>> import jaxmeta
@@ -44,5 +55,6 @@ def imaml(
         Rajeswaran, Finn, Kakade & Levine, *Meta-Learning with Implicit Gradients*, NeurIPS 2019,
         https://arxiv.org/abs/1909.04630
     """
+    # d phi / d theta = lambda * (H + lambda I)^-1 = (I + H / lambda)^-1
     meta_gradient = implicit(solver, proximal=proximal)
     return maml(loss_fn, inner, steps, test_steps=test_steps, meta_gradient=meta_gradient)

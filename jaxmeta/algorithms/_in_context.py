@@ -1,7 +1,7 @@
 """A transformer that learns in context (Kirsch, Harrison, Sohl-Dickstein & Metz 2022, https://arxiv.org/abs/2212.04458).
 
-A black box in the line of SNAIL (Mishra et al. 2018, https://arxiv.org/abs/1707.03141): the support set is read by
-attention, and how to learn from it is whatever training finds.
+It is a black box, as SNAIL (Mishra et al. 2018, https://arxiv.org/abs/1707.03141): attention reads the support set, and
+meta-training finds out how to learn from it.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,18 @@ def in_context(
     decode: Callable[[PyTree, PyTree, Any], Any],
     loss_fn: LossFn | None = None,
 ) -> MetaLearner:
-    """A learner whose adaptation is a forward pass over the support set.
+    """In-context learning: a learner whose adaptation is a forward pass over the support set.
 
     Args:
-        encode: `(params, x [n, ...], y [n, ...]) -> context`, what the queries will see of a support set.
-        decode: `(params, context, x [m, ...]) -> predictions [m, ...]`. `ContextTransformer` has both.
-        loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` gives predictions; `None` takes them
-            for logits: cross-entropy and accuracy. For regression `jaxmeta.regression(lambda f, x: f(x))`.
+        encode: `(params, x [n, ...], y [n, ...]) -> context`, the summary of a support set that the queries read.
+        decode: `(params, context, x [m, ...]) -> predictions [m, ...]`. A `ContextTransformer` has both functions.
+        loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` returns predictions. `None`
+            (default) takes the predictions for logits and computes cross-entropy and accuracy. For regression take
+            `jaxmeta.regression(lambda f, x: f(x))`.
 
     Returns:
-        A `MetaLearner`. `adapt` returns a predictor: a `jax.tree_util.Partial` that is called with inputs `[m, ...]`.
+        A `MetaLearner`. Its `adapt` returns a predictor: a `jax.tree_util.Partial` that you call with inputs
+        `[m, ...]`.
 
     Example:
         >>> import functools
@@ -62,20 +64,20 @@ def in_context(
 class ContextTransformer(nn.Module):
     """A transformer over labeled examples, for `in_context`.
 
-    A token is the sum of a linear map of the input and, for a support example, one of its label. All tokens attend to
-    the support tokens and to no query, so that the support set is read once, in any order, and queries do not see each
-    other. Layers normalize first.
+    A token is the sum of a linear map of the input and, for a support example, a linear map of its label. All tokens
+    attend to the support tokens and to no query. So the support set is read once, its order does not matter, and
+    queries do not see each other. Layers normalize first.
 
     Attributes:
-        out: number of outputs: classes, or targets.
-        width: of the tokens.
-        layers: attention layers, each with a two-layer network.
-        heads: of each attention; divides `width`.
-        backbone: a network with a `features` method for the inputs, such as the models of `jaxmeta.models`; `None`
-            takes inputs `[n, d]` as they are.
+        out: number of outputs, which are classes or targets.
+        width: length of the tokens (default: 64).
+        layers: number of attention layers, each with a two-layer network (default: 3).
+        heads: number of heads of each attention, a divisor of `width` (default: 4).
+        backbone: network with a `features` method for the inputs, such as the models of `jaxmeta.models`. `None`
+            (default) takes inputs `[n, d]` as they are.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: if a number is out of range.
 
     Example:
         >>> model = ContextTransformer(out=3)
@@ -95,25 +97,25 @@ class ContextTransformer(nn.Module):
     def __post_init__(self) -> None:
         check_integer(out=self.out, width=self.width, layers=self.layers, heads=self.heads)
         if self.width % self.heads:
-            raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
+            raise ValueError(f"heads must divide width {self.width}, got {self.heads}")
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the layers."""
+        """Makes the layers."""
         self.input, self.label = nn.Dense(self.width), nn.Dense(self.width)
         self.blocks = [_Block(self.heads) for _ in range(self.layers)]
         self.norm, self.output = nn.LayerNorm(), nn.Dense(self.out)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Outputs `[n, out]` for `x: [n, ...]` from labels of zero at the same inputs; for `init`."""
+        """Returns outputs `[n, out]` for `x: [n, ...]` from labels of zero at the same inputs, for `init`."""
         return self.decode(self.encode(x, jnp.zeros((x.shape[0], self.out), x.dtype)), x)
 
     def encode(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
-        """The support tokens before each layer, `layers` times `[n, width]`.
+        """Returns the support tokens before each layer, `layers` times `[n, width]`.
 
         Args:
             x: inputs `[n, ...]`.
-            y: classes `[n]`, integer, or targets `[n, out]`.
+            y: integer classes `[n]`, or targets `[n, out]`.
         """
         features = self._features(x)
         labels = jax.nn.one_hot(y, self.out, dtype=features.dtype) if jnp.issubdtype(y.dtype, jnp.integer) else y
@@ -125,18 +127,19 @@ class ContextTransformer(nn.Module):
         return tuple(context)
 
     def decode(self, context: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
-        """Outputs `[m, out]` for `x: [m, ...]`."""
+        """Returns outputs `[m, out]` for `x: [m, ...]`."""
         tokens = self.input(self._features(x))
         for block, support in zip(self.blocks, context, strict=True):
             tokens = block(tokens, support)
         return self.output(self.norm(tokens))
 
     def _features(self, x: jax.Array) -> jax.Array:
+        """Returns the features of the inputs, which are the inputs themselves without a backbone."""
         return x if self.backbone is None else self.backbone.features(x)
 
 
 class _Block(nn.Module):
-    """Attention to `support: [n, width]` and a two-layer network, each added to the tokens `[m, width]`."""
+    """A layer: attention to `support: [n, width]` and a two-layer network, each added to the tokens `[m, width]`."""
 
     heads: int
 

@@ -1,7 +1,7 @@
 """LEO: latent embedding optimization (Rusu et al. 2019, https://arxiv.org/abs/1807.05960).
 
-The support set gives a latent code of each class. The inner loop moves the codes, which a decoder turns into the
-weights of a linear classifier, and then those weights.
+The support set gives a latent code for each class. The inner loop moves the codes, which a decoder turns into the
+weights of a linear classifier, and then moves those weights.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._adapt import adapt
-from jaxmeta._checks import check_integer, check_number
+from jaxmeta._checks import check_fraction, check_integer, check_number
 from jaxmeta._learned import Learned
 from jaxmeta._losses import classification
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
@@ -22,29 +22,29 @@ from jaxmeta.meta_gradients import MetaGradient, reverse
 
 
 class LEOParams(NamedTuple):
-    """The parameters of LEO's networks, linear maps without biases."""
+    """Parameters of LEO's networks, linear maps without biases."""
 
     encoder: jax.Array
-    """From a feature vector to a code, `[features, latents]`."""
+    """Map from a feature vector to a code, the paper's `phi_e`: `[features, latents]`."""
     relation: tuple[jax.Array, ...]
-    """The layers of a ReLU network on pairs of codes, `[2 * latents, 2 * latents]` each."""
+    """Layers of a ReLU network on pairs of codes, the paper's `phi_r`: `[2 * latents, 2 * latents]` each."""
     decoder: jax.Array
-    """From a class's code to mean and log-deviation of its weights, `[latents, 2 * features]`."""
+    """Map from a code to mean and log-deviation of the class's weights, `phi_d`: `[latents, 2 * features]`."""
 
 
 def leo_params(key: jax.Array, features: int, latents: int = 64) -> LEOParams:
-    """Initial parameters for `leo`, Xavier uniform.
+    """Draws initial parameters for `leo`, Xavier uniform.
 
     Args:
-        key: of the initialization.
+        key: random key.
         features: length of the feature vectors.
-        latents: length of the codes; the paper's is 64.
+        latents: length of the codes (default: 64, as in the paper).
 
     Returns:
         The parameters.
 
     Raises:
-        ValueError: if a size is less than 1.
+        ValueError: if a size is not an integer of at least 1.
 
     Example:
         >>> [matrix.shape for matrix in jax.tree.leaves(leo_params(jax.random.key(0), features=640))]
@@ -59,45 +59,62 @@ def leo_params(key: jax.Array, features: int, latents: int = 64) -> LEOParams:
 
 def leo(
     ways: int,
-    learning_rate: float = 1.0,
+    inner_rate: float | jax.Array = 1.0,
     steps: int = 5,
     *,
-    head_rate: float = 1e-3,
+    head_rate: float | jax.Array = 1e-3,
     head_steps: int = 5,
-    dropout: float = 0.3,
-    kl_weight: float = 0.75,
-    encoder_weight: float = 5e-6,
-    orthogonality_weight: float = 0.2,
+    dropout: float | jax.Array = 0.3,
+    kl_weight: float | jax.Array = 0.75,
+    encoder_weight: float | jax.Array = 5e-6,
+    orthogonality_weight: float | jax.Array = 0.2,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
-    """LEO for classification on given features, such as those of a network that was trained on the training classes.
+    """LEO, latent embedding optimization, for classification on given features.
 
-    In meta-training codes and weights are drawn from Gaussians and inputs have dropout; at test (`MetaLearner.adapt`
-    and `loss`) the means are taken and nothing is random. The defaults are near those of the authors' code for 5-way
-    1-shot mini-ImageNet, on features scaled to length 1; much longer ones overflow. Its weight decay is the outer
-    optimizer's affair (`optax.adamw`).
+    The features may be those of a network that was trained on the training classes. With codes `z_n`, weights `w_n` of
+    class `n` and support loss `L`, a task is adapted by
+
+        z_n ~ N(mu_n, sigma_n^2),     mu_n, log sigma_n = mean over pairs of relation(encoder(x), encoder(x'))
+        z_n <- z_n - alpha * dL/dz_n          `steps` times, with w_n ~ decoder(z_n)
+        w_n <- w_n - alpha_head * dL/dw_n     `head_steps` times
+
+    and with the codes `z'_n` after their inner steps the outer loss is
+
+        L_query + beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
+
+    where `C` holds the correlations between the rows of the decoder. Codes and weights are drawn, and inputs have
+    dropout, during meta-training only. At test (`MetaLearner.adapt` and `loss`) the means are taken and nothing is
+    random.
+
+    The defaults are close to those of the authors' code for 5-way 1-shot mini-ImageNet, on features that are scaled to
+    length 1. Much longer features overflow. For the paper's weight decay choose an outer optimizer such as
+    `optax.adamw`.
 
     Args:
-        ways: classes of a task, labeled from 0; each has examples in the support set, or all results are NaN.
-        learning_rate: where the learned rate of each latent dimension starts.
-        steps: inner steps of the codes.
-        head_rate: where the learned rate of each feature's weights starts.
-        head_steps: inner steps of the weights, after those of the codes.
-        dropout: share of input features that are zeroed in meta-training.
-        kl_weight: of the divergence of the codes' distribution from the standard normal one, the paper's `beta`.
-        encoder_weight: of the squared distance of the first codes from the last ones, whose derivative pulls the first
-            ones only, the paper's `gamma`. Both are means over all numbers in the codes.
-        orthogonality_weight: of the mean squared difference of the correlations between the decoder's rows and those
-            of orthogonal ones, the paper's `lambda_2`.
-        meta_gradient: see `maml`; not `implicit()`.
+        ways: number of classes of a task, labeled from 0. Each has examples in the support set, otherwise all results
+            are NaN.
+        inner_rate: initial value of the learned rate of each latent dimension, the paper's `alpha` (default: 1).
+        steps: number of inner steps of the codes (default: 5).
+        head_rate: initial value of the learned rate of the weights of each feature, `alpha_head` (default: 1e-3).
+        head_steps: number of inner steps of the weights, after those of the codes (default: 5).
+        dropout: share of the input features that are zeroed during meta-training, in [0, 1) (default: 0.3).
+        kl_weight: weight of the divergence of the codes' distribution from the standard normal distribution, the
+            paper's `beta` (default: 0.75).
+        encoder_weight: weight of the squared distance of the first codes from the last ones, the paper's `gamma`
+            (default: 5e-6). Its derivative pulls only the first codes. Divergence and distance are means over all
+            numbers in the codes.
+        orthogonality_weight: weight of the mean squared difference between the correlations of the decoder's rows and
+            those of orthogonal rows, the paper's `lambda_2` (default: 0.2).
+        meta_gradient: see `maml`. `implicit()` does not apply.
 
     Returns:
-        A `MetaLearner`, whose `init` takes `leo_params(...)`. `adapt` returns the weights `[ways, features]`, with
-        logits `x @ weights.T`, for batches of `x: [n, features]` and `y: [n]`. The loss that `grad` reports holds the
-        penalties. `MetaParams.learned` holds the rates.
+        A `MetaLearner`, whose `init` takes `leo_params(...)`. Its `adapt` returns the weights `[ways, features]`, with
+        logits `x @ weights.T`, for batches of `x: [n, features]` and `y: [n]`. The loss that `grad` reports includes
+        the penalties. `MetaParams.learned` holds the rates.
 
     Raises:
-        TypeError: in `init`, if the parameters are no `LEOParams`.
+        TypeError: from `init`, if the parameters are not `LEOParams`.
         ValueError: if a number is out of range.
 
     Example:
@@ -113,22 +130,22 @@ def leo(
         ICLR 2019, https://arxiv.org/abs/1807.05960
     """
     check_integer(ways=ways, steps=steps, head_steps=head_steps)
+    check_number(inner_rate=inner_rate, head_rate=head_rate)
     check_number(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout must be at least 0 and less than 1, got {dropout}")
+    check_fraction(below_one=True, dropout=dropout)
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
-    code_inner, head_inner = _scale_by_column_rate(learning_rate), _scale_by_column_rate(head_rate)
+    code_inner, head_inner = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
 
     def init(params: Any) -> MetaParams:
         if not isinstance(params, LEOParams):
             raise TypeError(f"params must be LEOParams, from leo_params(key, features), got {type(params).__name__}")
-        codes, weights = params.encoder, params.encoder.T  # in the place of both, whose columns are as many
+        codes, weights = params.encoder, params.encoder.T  # arrays with as many columns as codes and weights have
         return MetaParams(params, (learned_state(code_inner, codes), learned_state(head_inner, weights)))
 
     def run(meta: MetaParams, support: Batch, key: jax.Array, training: bool) -> tuple[jax.Array, jax.Array]:
-        """The weights, and the penalties of the way there."""
+        """Returns the adapted weights and the penalties."""
         params, (code_rates, head_rates) = meta
-        rate = dropout if training else 0.0
+        rate = dropout if training else None
         head_loss = partial(_head_loss, dropout=rate)
         decode = partial(_decode, params.decoder, training=training)
 
@@ -140,10 +157,12 @@ def leo(
         mean, log_deviation = _encode(params, _drop(encode_key, support.x, rate), support.y, ways)
         first = _draw(draw_key, mean, log_deviation, training)
         loop = partial(adapt, batch=support, meta_gradient=meta_gradient)
+        # z <- z - alpha * dL/dz, and after that w <- w - alpha_head * dL/dw
         last = loop(code_loss, code_inner, first, key=code_key, steps=steps, learned=code_rates)
         weights = decode(last, decode_key)
         weights = loop(head_loss, head_inner, weights, key=head_key, steps=head_steps, learned=head_rates)
 
+        # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
         distance = jnp.mean((jax.lax.stop_gradient(last) - first) ** 2)
         penalty = kl_weight * _divergence(mean, log_deviation) + encoder_weight * distance
         return weights, penalty + orthogonality_weight * _correlation(params.decoder)
@@ -157,15 +176,22 @@ def leo(
     def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> jax.Array:
         return run(meta, support, key, training=False)[0]
 
-    return MetaLearner(init, adapt_at_test, partial(_head_loss, dropout=0.0), grad_of(objective, meta_gradient))
+    return MetaLearner(init, adapt_at_test, partial(_head_loss, dropout=None), grad_of(objective, meta_gradient))
 
 
-def _head_loss(weights: jax.Array, batch: Batch, key: jax.Array, dropout: float) -> tuple[jax.Array, Metrics]:
+def _head_loss(
+    weights: jax.Array, batch: Batch, key: jax.Array, dropout: float | jax.Array | None
+) -> tuple[jax.Array, Metrics]:
+    """Returns the cross-entropy and the accuracy of linear classifiers `weights: [ways, features]`."""
     return classification(lambda weights, x: _drop(key, x, dropout) @ weights.T)(weights, batch, key)
 
 
 def _encode(params: LEOParams, x: jax.Array, y: jax.Array, ways: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and log-deviation of each class's code, `[ways, latents]`: means over all pairs of examples."""
+    """Returns mean and log-deviation of the code of each class, `[ways, latents]`.
+
+    `mu_n, log sigma_n` is the mean of `relation([encoder(x_i), encoder(x_j)])` over the examples `i` of class `n` and
+    all examples `j`.
+    """
     codes = x @ params.encoder
     n = codes.shape[0]
     pairs = jnp.concatenate([jnp.repeat(codes, n, axis=0), jnp.tile(codes, (n, 1))], axis=1)
@@ -179,39 +205,42 @@ def _encode(params: LEOParams, x: jax.Array, y: jax.Array, ways: int) -> tuple[j
 
 
 def _decode(decoder: jax.Array, codes: jax.Array, key: jax.Array, training: bool) -> jax.Array:
-    """The weights of the classes, `[ways, features]`; a sample's deviation starts near Xavier's."""
+    """Draws the weights of the classes, `[ways, features]`. Their deviation starts near Xavier's."""
     mean, log_deviation = jnp.split(codes @ decoder, 2, axis=1)
     return _draw(key, mean, log_deviation + 0.5 * math.log(2.0 / sum(mean.shape)), training)
 
 
 def _draw(key: jax.Array, mean: jax.Array, log_deviation: jax.Array, training: bool) -> jax.Array:
-    """A sample of a Gaussian in meta-training, its mean at test."""
+    """Draws `mu + sigma * epsilon` with `epsilon ~ N(0, I)` during meta-training, and returns `mu` at test."""
     if not training:
         return mean
     return mean + jnp.exp(log_deviation) * jax.random.normal(key, mean.shape, mean.dtype)
 
 
-def _drop(key: jax.Array, x: jax.Array, dropout: float) -> jax.Array:
-    return jnp.where(jax.random.bernoulli(key, 1 - dropout, x.shape), x / (1 - dropout), 0) if dropout else x
+def _drop(key: jax.Array, x: jax.Array, dropout: float | jax.Array | None) -> jax.Array:
+    """Zeroes the share `dropout` of the entries of `x` and scales up the others. `None` returns `x`."""
+    if dropout is None:
+        return x
+    kept = jax.random.bernoulli(key, 1 - dropout, x.shape)
+    return jnp.where(kept, x / jnp.asarray(1 - dropout, x.dtype), 0)
 
 
 def _divergence(mean: jax.Array, log_deviation: jax.Array) -> jax.Array:
-    """Mean divergence of Gaussians from the standard normal distribution, in nats."""
+    """Returns the mean of `KL(N(mu, sigma^2) | N(0, 1)) = (sigma^2 + mu^2 - 1) / 2 - log sigma`, in nats."""
     return jnp.mean(0.5 * (jnp.exp(2 * log_deviation) + mean**2 - 1) - log_deviation)
 
 
 def _correlation(matrix: jax.Array) -> jax.Array:
-    """Mean squared difference of the correlation matrix of the rows from the identity."""
+    """Returns the mean squared difference between the correlation matrix of the rows and the identity."""
     rows = matrix / jnp.linalg.norm(matrix, axis=1, keepdims=True)
     return jnp.mean((rows @ rows.T - jnp.eye(rows.shape[0], dtype=rows.dtype)) ** 2)
 
 
-def _scale_by_column_rate(learning_rate: float) -> optax.GradientTransformation:
+def _scale_by_column_rate(rate: float | jax.Array) -> optax.GradientTransformation:
     """Multiplies the gradient by minus a learned rate of each column."""
-    check_number(learning_rate=learning_rate)
 
     def init(params: Any) -> Any:
-        return Learned(jnp.full((1, params.shape[1]), learning_rate, params.dtype))
+        return Learned(jnp.full((1, params.shape[1]), rate, params.dtype))
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params

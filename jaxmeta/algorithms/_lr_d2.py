@@ -1,28 +1,29 @@
 """LR-D2: logistic regression as the inner solver (Bertinetto, Henriques, Torr & Vedaldi 2019).
 
-https://arxiv.org/abs/1805.08136. One binary classifier per class, by a few Newton steps (iteratively reweighted least
-squares), each one a system of the size of the support set.
+https://arxiv.org/abs/1805.08136. Each class has a binary classifier against all others. It is fitted by a few Newton
+steps (iteratively reweighted least squares), and each of them solves a system of the size of the support set.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_integer
+from jaxmeta._checks import check_integer, check_positive
+from jaxmeta._losses import at_least_float32
 from jaxmeta._types import MetaLearner, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
-from jaxmeta.algorithms._heads import Head, check_positive
+from jaxmeta.algorithms._heads import Head, logarithm
 from jaxmeta.algorithms._r2d2 import linear_logits
 
 
-def logistic_head(regularization: float = 1.0, scale: float = 1.0, *, steps: int = 5) -> Head:
-    """Regularized logistic regression, one class against all others: logits are `scale` times the log-odds.
+def logistic_head(regularization: float | jax.Array = 1.0, scale: float | jax.Array = 1.0, *, steps: int = 5) -> Head:
+    """A head of regularized logistic regression, one class against all others.
+
+    The logits are `scale` times the log-odds of each class.
 
     Args:
-        regularization: where the learned regularization starts; positive.
-        scale: where the learned scale starts; positive. Both are learned as logarithms.
-        steps: Newton steps, from weights of zero; the derivative goes through them.
+        regularization: initial value of the learned regularization, positive (default: 1).
+        scale: initial value of the learned scale, positive (default: 1). Both are learned as logarithms.
+        steps: number of Newton steps from weights of zero (default: 5). Derivatives go through them.
 
     Returns:
         A `Head`.
@@ -42,7 +43,7 @@ def logistic_head(regularization: float = 1.0, scale: float = 1.0, *, steps: int
     """
     check_positive(regularization=regularization, scale=scale)
     check_integer(steps=steps)
-    start = {"log_regularization": math.log(regularization), "log_scale": math.log(scale)}
+    start = {"log_regularization": logarithm(regularization), "log_scale": logarithm(scale)}
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:
         weights = logistic(features, one_hot, jnp.exp(learned["log_regularization"]), steps)
@@ -56,24 +57,24 @@ def lr_d2(
     ways: int,
     *,
     test_ways: int | None = None,
-    regularization: float = 1.0,
-    scale: float = 1.0,
+    regularization: float | jax.Array = 1.0,
+    scale: float | jax.Array = 1.0,
     steps: int = 5,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """LR-D2: `with_head` of `logistic_head`.
+    """LR-D2, logistic regression as the inner solver: `with_head` of `logistic_head`.
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training.
-        test_ways: classes of a task at test; `None` for the same.
+        ways: number of classes of a task during meta-training.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
         regularization: see `logistic_head`.
         scale: see `logistic_head`.
-        steps: see `logistic_head`; the paper reports 1 and 5.
+        steps: see `logistic_head`. The paper reports results for 1 and 5.
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -92,14 +93,17 @@ def lr_d2(
 
 
 def logistic(features: jax.Array, targets: jax.Array, regularization: jax.Array, steps: int) -> jax.Array:
-    """Weights `[d, k]` after Newton steps on the logistic losses of `targets: [n, k]` in {0, 1}, in float32.
+    """Returns the weights `[d, k]` after Newton steps on the logistic losses, computed in float32 or wider.
 
-    Each column minimizes `sum_i loss_i + regularization / 2 |w|^2`. The weights are `features.T @ dual`, and a step on
-    them is one on the dual: `(regularization I + S K)^-1 (targets - p - regularization dual)` for the Gram matrix `K`
-    and `S = diag(p (1 - p))`, which needs no inverse of `S`.
+    Each column `w` minimizes `sum_i loss_i + regularization / 2 * |w|^2` for `targets: [n, k]` in {0, 1}. The weights
+    are `X^T a` for features `X: [n, d]` and dual variables `a: [n]`. With the Gram matrix `K = X X^T`, predictions
+    `p = sigmoid(K a)` and `S = diag(p (1 - p))`, a Newton step on the weights is the step on the dual variables
+
+        a <- a + (regularization I + S K)^-1 (y - p - regularization a)
+
+    which needs no inverse of `S`.
     """
-    dtype = features.dtype
-    x, y = (a.astype(jnp.promote_types(dtype, jnp.float32)) for a in (features, targets))
+    x, y = at_least_float32((features, targets))
     gram = x @ x.T
     ridge = regularization.astype(x.dtype) * jnp.eye(len(gram), dtype=x.dtype)
 
@@ -111,4 +115,4 @@ def logistic(features: jax.Array, targets: jax.Array, regularization: jax.Array,
         return jax.vmap(newton, 1, 1)(dual, y), None
 
     dual, _ = jax.lax.scan(step, jnp.zeros_like(y), None, length=steps)
-    return (x.T @ dual).astype(dtype)
+    return (x.T @ dual).astype(features.dtype)

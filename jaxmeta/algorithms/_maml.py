@@ -1,6 +1,7 @@
 """MAML: model-agnostic meta-learning (Finn, Abbeel & Levine 2017, https://arxiv.org/abs/1703.03400).
 
-Learns initial parameters from which a few gradient steps on a task's support set give a low loss on its query set.
+It learns initial parameters from which a few gradient steps on the support set of a task give a low loss on its query
+set.
 """
 
 from typing import Any
@@ -23,24 +24,29 @@ def maml(
     test_steps: int | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
-    """MAML with any optax transformation as its inner optimizer.
+    """MAML, model-agnostic meta-learning, with any optax transformation as its inner optimizer.
 
-    If the state of `inner` holds `jaxmeta.Learned` values, their initial values are meta-learned with the parameters:
-    Meta-SGD, Meta-Curvature and the like are MAML with another `inner`.
+    With initial parameters `theta`, an inner step is `theta_{i+1} = theta_i - alpha * grad L_support(theta_i)` for SGD
+    of rate `alpha`, and the outer loss is `L_query(theta_steps)`.
+
+    If the state of `inner` holds `jaxmeta.Learned` values, then their initial values are meta-learned together with the
+    parameters. Meta-SGD, Meta-Curvature and similar algorithms are MAML with another `inner`.
 
     Args:
-        loss_fn: `(params, batch, key) -> (scalar, metrics)`, used on the support set (inner) and the query set (outer).
-        inner: the inner optimizer, e.g. `optax.sgd(0.4)` for the paper's `alpha = 0.4`.
-        steps: inner steps in meta-training.
-        test_steps: inner steps of `MetaLearner.adapt`, at test; `None` for the same as `steps`.
-        meta_gradient: how the meta-gradient is computed: `reverse()` (the default), `mixed()`, `first_order()`.
+        loss_fn: `(params, batch, key) -> (scalar, metrics)`, used on the support set (inner loop) and the query set
+            (outer loop).
+        inner: inner optimizer, such as `optax.sgd(0.4)` for the paper's `alpha = 0.4`.
+        steps: number of inner steps during meta-training (default: 1).
+        test_steps: number of inner steps of `MetaLearner.adapt`, at test. `None` (default) takes `steps`.
+        meta_gradient: method that computes the meta-gradient: `reverse()` (default), `mixed()`, `first_order()` or
+            another one of `jaxmeta.meta_gradients`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns the task's parameters.
+        A `MetaLearner`. Its `adapt` returns the parameters of the task.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` or `test_steps` is less than 1.
+        ValueError: if `steps` or `test_steps` is not an integer of at least 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -77,6 +83,8 @@ def fomaml(
     test_steps: int | None = None,
 ) -> MetaLearner:
     """First-order MAML: `maml` with `meta_gradient=first_order()`.
+
+    The meta-gradient is `grad L_query(theta_steps)`, without the derivatives of the inner steps.
 
     Args:
         loss_fn: see `maml`.

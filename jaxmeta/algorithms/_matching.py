@@ -1,7 +1,7 @@
 """Matching networks (Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra 2016, https://arxiv.org/abs/1606.04080).
 
-A query's label is the mean of the support labels, weighted by a softmax of cosines; full-context embeddings let each
-feature depend on the whole support set.
+The label of a query is the mean of the support labels, weighted by a softmax of cosines. With full-context embeddings
+each feature depends on the whole support set.
 """
 
 from collections.abc import Callable
@@ -11,17 +11,23 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_integer
+from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._types import MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, with_head
-from jaxmeta.algorithms._heads import Head, check_positive, unit_length
+from jaxmeta.algorithms._heads import Head, unit_length
 
 
-def attention_head(scale: float = 1.0) -> Head:
-    """Attention over the support set: logits are the logarithms of the attended labels.
+def attention_head(scale: float | jax.Array = 1.0) -> Head:
+    """A head of attention over the support set.
+
+    With support features `x_i` and one-hot labels `y_i`, a query `x` has the probabilities
+
+        p(y | x) = sum_i a_i y_i,    a = softmax_i(scale * cos(x, x_i))
+
+    and the logits are their logarithms.
 
     Args:
-        scale: factor of the cosines in the softmax; positive. The paper's is 1.
+        scale: factor of the cosines in the softmax, positive (default: 1, as in the paper).
 
     Returns:
         A `Head` without learned numbers.
@@ -45,7 +51,8 @@ def attention_head(scale: float = 1.0) -> Head:
 
     def logits(fitted: tuple[jax.Array, jax.Array], features: jax.Array) -> jax.Array:
         support, one_hot = fitted
-        attention = jax.nn.log_softmax(scale * unit_length(features) @ support.T)
+        # log a_i, and then log sum_i a_i y_i
+        attention = jax.nn.log_softmax(jnp.asarray(scale, features.dtype) * unit_length(features) @ support.T)
         return jax.scipy.special.logsumexp(attention[:, :, None], axis=1, b=one_hot[None])
 
     return Head(fit, logits)
@@ -56,26 +63,27 @@ def matching_network(
     ways: int,
     *,
     test_ways: int | None = None,
-    scale: float = 1.0,
+    scale: float | jax.Array = 1.0,
     support_context: Callable[[PyTree, jax.Array], Any] | None = None,
     query_context: Callable[[PyTree, jax.Array, jax.Array], Any] | None = None,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """Matching networks: `with_head` of `attention_head`, or with full-context embeddings.
+    """Matching networks: `with_head` of `attention_head`, optionally with full-context embeddings.
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training.
-        test_ways: classes of a task at test; `None` for the same.
+        ways: number of classes of a task during meta-training.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
         scale: see `attention_head`.
-        support_context: `(params, features [n, d]) -> [n, d]`, the support features in the light of each other, such as
-            `FullContext`'s. With it the order of the support set matters, if it does to this function.
-        query_context: `(params, features [m, d], support [n, d]) -> [m, d]`, the query features in the light of the
-            support set. Given if and only if `support_context` is.
+        support_context: `(params, features [n, d]) -> [n, d]`, the paper's `g(x, S)`: support features that depend on
+            each other, such as those of `FullContext`. `None` (default) keeps the features. The order of the support
+            set matters if it matters to this function.
+        query_context: `(params, features [m, d], support [n, d]) -> [m, d]`, the paper's `f(x, S)`: query features that
+            depend on the support set. Give both contexts or neither.
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
         ValueError: if a number is out of range, or one of the two contexts is missing.
@@ -114,15 +122,15 @@ def matching_network(
 class FullContext(nn.Module):
     """A network with the full-context embeddings of matching networks, for `matching_network`.
 
-    Support features get a bidirectional LSTM's view of all of them, in their order; query features that of an LSTM that
-    reads the support set `steps` times by attention.
+    A bidirectional LSTM reads the support features in their order and is added to them. An LSTM with attention reads
+    the support set `steps` times for each query.
 
     Attributes:
-        backbone: a network with a `features` method, such as the models of `jaxmeta.models`.
-        steps: how often the support set is read for a query.
+        backbone: network with a `features` method, such as the models of `jaxmeta.models`.
+        steps: number of times that the support set is read for a query (default: 5).
 
     Raises:
-        ValueError: If `steps` is below 1.
+        ValueError: if `steps` is not an integer of at least 1.
 
     Example:
         >>> from jaxmeta import models
@@ -143,30 +151,30 @@ class FullContext(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the two context networks."""
+        """Makes the two context networks."""
         self.support_net = _SupportContext()
         self.query_net = _QueryContext(self.steps)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Features `[n, d]` of `x: [n, ...]` in the light of each other; for `init`."""
+        """Returns features `[n, d]` of `x: [n, ...]`, with themselves as the support set, for `init`."""
         support = self.support(self.features(x))
         return self.query(support, support)
 
     def features(self, x: jax.Array) -> jax.Array:
-        """Features `[n, d]` of `x: [n, ...]`, without context."""
+        """Returns features `[n, d]` of `x: [n, ...]`, without context."""
         return self.backbone.features(x)
 
     def support(self, features: jax.Array) -> jax.Array:
-        """Support features `[n, d]` in the light of each other."""
+        """Returns support features `[n, d]` that depend on each other."""
         return self.support_net(features)
 
     def query(self, features: jax.Array, support: jax.Array) -> jax.Array:
-        """Query features `[m, d]` in the light of the support set's, `[n, d]`, which have their context."""
+        """Returns query features `[m, d]` that depend on the result `[n, d]` of `support`."""
         return self.query_net(features, support)
 
 
 class _SupportContext(nn.Module):
-    """Features plus what LSTMs in both directions make of them: `[n, d] -> [n, d]`."""
+    """The support embedding `g(x_i, S) = h_forward_i + h_backward_i + x_i` of two LSTMs: `[n, d] -> [n, d]`."""
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
@@ -178,7 +186,7 @@ class _SupportContext(nn.Module):
 
 
 class _QueryContext(nn.Module):
-    """An LSTM that reads the support set by attention: `[m, d], [n, d] -> [m, d]`."""
+    """The query embedding `f(x, S)`, an LSTM that reads the support set by attention: `[m, d], [n, d] -> [m, d]`."""
 
     steps: int
 
@@ -186,6 +194,7 @@ class _QueryContext(nn.Module):
     def __call__(self, features: jax.Array, support: jax.Array) -> jax.Array:
 
         def read(cell: Any, carry: tuple[jax.Array, jax.Array], _: None) -> tuple[tuple[jax.Array, jax.Array], None]:
+            # r = sum_i softmax_i(h g_i) g_i, and then h <- LSTM([x, r], h) + x
             memory, state = carry
             attended = jax.nn.softmax(state @ support.T) @ support
             (memory, output), _ = cell((memory, state), jnp.concatenate([features, attended], 1))

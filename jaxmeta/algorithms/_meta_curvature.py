@@ -1,10 +1,12 @@
 """Meta-Curvature (Park & Oliva 2019, https://arxiv.org/abs/1902.03356).
 
-MAML with a learned curvature: matrices along the modes of each gradient, that start as the identity.
+MAML with a learned curvature: matrices along the modes of each gradient, which start as the identity.
 """
 
+import jax
 import optax
 
+from jaxmeta._checks import check_number
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._maml import maml
 from jaxmeta.meta_gradients import MetaGradient
@@ -13,7 +15,7 @@ from jaxmeta.optim import scale_by_curvature
 
 def meta_curvature(
     loss_fn: LossFn,
-    learning_rate: float = 0.1,
+    inner_rate: float | jax.Array = 0.1,
     steps: int = 1,
     *,
     test_steps: int | None = None,
@@ -21,25 +23,29 @@ def meta_curvature(
 ) -> MetaLearner:
     """Meta-Curvature: MAML whose inner gradients go through `jaxmeta.optim.scale_by_curvature`.
 
+    For the gradient `G` of a dense kernel an inner step is `theta <- theta - alpha * M_i G M_o^T`, with learned
+    matrices `M_i` along the inputs and `M_o` along the outputs. Convolutions also have `M_f` along the spatial axes.
+
     Args:
         loss_fn: see `maml`.
-        learning_rate: the inner rate (`alpha`), which is not learned.
-        steps: inner steps in meta-training.
-        test_steps: inner steps at test; `None` for the same.
+        inner_rate: rate of the inner steps, the paper's `alpha`, which is not learned (default: 0.1).
+        steps: number of inner steps during meta-training (default: 1).
+        test_steps: number of inner steps at test. `None` (default) takes `steps`.
         meta_gradient: see `maml`.
 
     Returns:
-        A `MetaLearner` whose `MetaParams.learned` holds the transformation's matrices.
+        A `MetaLearner` whose `MetaParams.learned` holds the matrices of the transformation.
 
     Raises:
         ValueError: if a number is out of range.
 
     Example:
         >>> import jaxmeta
-        >>> learner = meta_curvature(jaxmeta.regression(lambda w, x: x @ w), learning_rate=0.01)
+        >>> learner = meta_curvature(jaxmeta.regression(lambda w, x: x @ w), inner_rate=0.01)
 
     References:
         Park & Oliva, *Meta-Curvature*, NeurIPS 2019, https://arxiv.org/abs/1902.03356
     """
-    inner = optax.chain(scale_by_curvature(), optax.sgd(learning_rate))
+    check_number(inner_rate=inner_rate)
+    inner = optax.chain(scale_by_curvature(), optax.sgd(inner_rate))
     return maml(loss_fn, inner, steps, test_steps=test_steps, meta_gradient=meta_gradient)

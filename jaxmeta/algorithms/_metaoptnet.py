@@ -1,7 +1,7 @@
 """MetaOptNet (Lee, Maji, Ravichandran & Soatto 2019, https://arxiv.org/abs/1904.03758).
 
-A linear classifier is fitted by a convex solver, a multi-class support vector machine; the features are learned by the
-derivative of its solution.
+A convex solver fits a linear classifier, a multi-class support vector machine, to the support set. The features are
+learned by the derivative of its solution.
 """
 
 from collections.abc import Callable
@@ -10,33 +10,45 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_integer
-from jaxmeta._losses import classification
+from jaxmeta._checks import check_fraction, check_integer, check_positive
+from jaxmeta._losses import at_least_float32, classification
 from jaxmeta._types import Batch, LossFn, MetaLearner, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, with_head
-from jaxmeta.algorithms._heads import Head, check_positive
+from jaxmeta.algorithms._heads import Head
 from jaxmeta.algorithms._r2d2 import linear_logits
 from jaxmeta.algorithms._svm import crammer_singer
 
 
-def svm_head(c: float = 0.1, scale: float = 1.0, *, iterations: int = 15, damping: float = 1.0) -> Head:
-    """A linear multi-class support vector machine (Crammer & Singer): logits are `scale` times its scores.
+def svm_head(
+    c: float | jax.Array = 0.1,
+    scale: float | jax.Array = 1.0,
+    *,
+    iterations: int = 15,
+    damping: float | jax.Array = 1.0,
+) -> Head:
+    """A head that is a linear multi-class support vector machine (Crammer & Singer).
 
-    Its dual, a quadratic program of `n * ways` variables, is solved by an interior-point method on the device; the
-    derivative is that of the solution, by the implicit function theorem.
+    With features `X: [n, d]`, one-hot labels `Y: [n, ways]` and the Gram matrix `G = X X^T + damping I`, the dual
+    variables `A: [n, ways]` minimize
+
+        tr(A^T G A) / 2 - sum(Y * A)    subject to    A <= c Y,  each row of A sums to zero
+
+    The weights are `W = X^T A`, and the logits of a query `x` are `scale * x W`. An interior-point method solves the
+    quadratic program on the device. The derivative is that of the solution, by the implicit function theorem.
 
     Args:
-        c: weight of the margin violations; positive.
-        scale: where the learned scale starts.
-        iterations: of the solver; 15 reach the precision of float32, the paper finds 3 enough for training.
-        damping: added to the diagonal of the Gram matrix, as in the authors' code: it makes the solution unique. Small
-            beside the squared length of the features.
+        c: weight of the margin violations, the paper's `C`, positive (default: 0.1).
+        scale: initial value of the learned scale, positive (default: 1).
+        iterations: number of iterations of the solver (default: 15, which reach the precision of float32). The paper
+            finds 3 sufficient for training.
+        damping: number that is added to the diagonal of the Gram matrix, as in the authors' code (default: 1). It makes
+            the solution unique and should be small compared with the squared length of the features.
 
     Returns:
         A `Head`.
 
     Raises:
-        ValueError: if a number is out of range; when fitted, if there are fewer than 2 classes.
+        ValueError: if a number is out of range. When fitted, if there are fewer than 2 classes.
 
     Example:
         >>> head = svm_head(c=1.0, damping=1e-3)
@@ -54,9 +66,8 @@ def svm_head(c: float = 0.1, scale: float = 1.0, *, iterations: int = 15, dampin
     check_integer(iterations=iterations)
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:
-        if one_hot.shape[1] < 2:
-            raise ValueError(f"ways must be at least 2 for a support vector machine, got {one_hot.shape[1]}")
-        x, y = (a.astype(jnp.promote_types(features.dtype, jnp.float32)) for a in (features, one_hot))
+        check_integer(least=2, ways=one_hot.shape[1])
+        x, y = at_least_float32((features, one_hot))
         gram = x @ x.T + damping * jnp.eye(len(x), dtype=x.dtype)
         weights = x.T @ crammer_singer(gram, y, c, iterations)
         return learned["scale"] * weights.astype(features.dtype)
@@ -70,23 +81,25 @@ def metaoptnet(
     *,
     test_ways: int | None = None,
     head: Head | None = None,
-    label_smoothing: float = 0.0,
+    label_smoothing: float | jax.Array = 0.0,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """MetaOptNet: `with_head` of `svm_head`, and smoothed labels.
+    """MetaOptNet: `with_head` of `svm_head`, with smoothed labels.
 
     The paper trains with more shots than it tests with: 15 on mini-ImageNet.
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training.
-        test_ways: classes of a task at test; `None` for the same.
-        head: `svm_head()` if `None`; the paper's other one is `ridge_head(50.0, 1.0, learn_regularization=False)`.
-        label_smoothing: share of the query targets that is spread over all classes; 0.1 for the paper's mini-ImageNet.
+        ways: number of classes of a task during meta-training.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
+        head: head of the learner. `None` (default) takes `svm_head()`. The paper's other head is
+            `ridge_head(50.0, 1.0, learn_regularization=False)`.
+        label_smoothing: share of the query targets that is spread over all classes, in [0, 1) (default: 0). The paper
+            takes 0.1 for mini-ImageNet.
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -100,21 +113,20 @@ def metaoptnet(
         Lee, Maji, Ravichandran & Soatto, *Meta-Learning with Differentiable Convex Optimization*, CVPR 2019,
         https://arxiv.org/abs/1904.03758
     """
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    check_fraction(below_one=True, label_smoothing=label_smoothing)
     head = svm_head() if head is None else head
     loss_fn = _smoothed(label_smoothing)
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features, loss_fn=loss_fn)
 
 
-def _smoothed(share: float) -> LossFn:
-    """Cross-entropy with smoothed labels, and accuracy."""
+def _smoothed(share: float | jax.Array) -> LossFn:
+    """Builds the loss `(1 - share) * cross_entropy(y) + share * mean_k cross_entropy(k)`, with accuracy."""
     plain = classification(call)
 
     def loss_fn(classifier: Callable[[Any], jax.Array], batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         logits = classifier(batch.x)
         loss, metrics = plain(lambda _: logits, batch, key)
-        evenly = -jnp.mean(jax.nn.log_softmax(logits))
-        return (1 - share) * loss + share * evenly, metrics
+        uniform = -jnp.mean(jax.nn.log_softmax(logits))
+        return (1 - share) * loss + share * uniform, metrics
 
     return loss_fn

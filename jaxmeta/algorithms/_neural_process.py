@@ -1,7 +1,7 @@
 """Conditional neural processes (Garnelo et al. 2018, https://arxiv.org/abs/1807.01613).
 
-The support set becomes the mean of what a network makes of each example; another network predicts from it a Gaussian
-at any input.
+A network encodes each support example, and the mean of the codes represents the support set. Another network predicts
+from it a Gaussian at any input.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_integer
+from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._types import Batch, MetaLearner, Metrics, PyTree
-from jaxmeta.algorithms._heads import check_positive
 from jaxmeta.algorithms._in_context import in_context
 
 
@@ -21,9 +20,9 @@ class Gaussian(NamedTuple):
     """Independent normal distributions."""
 
     mean: jax.Array
-    """`[n, out]`."""
+    """Means, `[n, out]`."""
     std: jax.Array
-    """Standard deviations, `[n, out]`; positive."""
+    """Standard deviations, `[n, out]`, positive."""
 
 
 def conditional_neural_process(
@@ -31,13 +30,19 @@ def conditional_neural_process(
 ) -> MetaLearner:
     """Conditional neural process, for regression with uncertainty: `in_context` with a Gaussian likelihood.
 
+    For a support set of pairs `(x_i, y_i)` and an encoder `h` and decoder `g`,
+
+        r = mean_i h(x_i, y_i)
+        mu(x), sigma(x) = g(r, x)
+        loss = -mean_j log N(y_j | mu(x_j), sigma(x_j)^2),    over the query set
+
     Args:
-        encode: `(params, x [n, ...], y [n, ...]) -> representation` of a support set.
-        decode: `(params, representation, x [m, ...]) -> Gaussian` of the targets. `NeuralProcess` has both.
+        encode: `(params, x [n, ...], y [n, ...]) -> representation` of a support set, the `r` above.
+        decode: `(params, representation, x [m, ...]) -> Gaussian` of the targets. A `NeuralProcess` has both functions.
 
     Returns:
-        A `MetaLearner`. `adapt` returns a regressor, a `jax.tree_util.Partial` that is called with inputs and returns a
-        `Gaussian`. The loss is the negative log-likelihood per example in nats; the metric `mse` is the squared error
+        A `MetaLearner`. Its `adapt` returns a regressor: a `jax.tree_util.Partial` that you call with inputs for a
+        `Gaussian`. The loss is the negative log-likelihood per example in nats. The metric `mse` is the squared error
         of the mean.
 
     Example:
@@ -58,16 +63,16 @@ def conditional_neural_process(
 
 
 class NeuralProcess(nn.Module):
-    """The networks of a conditional neural process, for `conditional_neural_process`.
+    """The two networks of a conditional neural process, for `conditional_neural_process`.
 
     Attributes:
-        out: number of targets.
-        encoder: widths of the encoder's layers; the last one is the size of the representation.
+        out: number of targets (default: 1).
+        encoder: widths of the encoder's layers. The last one is the size of the representation.
         decoder: widths of the decoder's hidden layers.
-        min_std: least standard deviation that is predicted.
+        min_std: smallest standard deviation of a prediction, positive (default: 0.1).
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: if a number is out of range.
 
     Example:
         >>> model = NeuralProcess(out=2)
@@ -82,37 +87,38 @@ class NeuralProcess(nn.Module):
     out: int = 1
     encoder: Sequence[int] = (128, 128, 128)
     decoder: Sequence[int] = (128, 128)
-    min_std: float = 0.1
+    min_std: float | jax.Array = 0.1
 
     def __post_init__(self) -> None:
         check_integer(out=self.out)
-        for width in (*self.encoder, *self.decoder):
-            check_integer(width=width)
+        check_integer(**{f"encoder[{i}]": width for i, width in enumerate(self.encoder)})
+        check_integer(**{f"decoder[{i}]": width for i, width in enumerate(self.decoder)})
         check_positive(min_std=self.min_std)
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the two networks."""
+        """Makes the two networks."""
         self.encoder_net = _dense(self.encoder)
         self.decoder_net = _dense((*self.decoder, 2 * self.out))
 
     def __call__(self, x: jax.Array) -> Gaussian:
-        """Prediction at `x: [n, d]` from targets of zero at the same inputs; for `init`."""
+        """Predicts at `x: [n, d]` from targets of zero at the same inputs, for `init`."""
         return self.decode(self.encode(x, jnp.zeros((x.shape[0], self.out), x.dtype)), x)
 
     def encode(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """Representation `[encoder[-1]]` of `x: [n, d]` and `y: [n, out]`."""
-        return jnp.mean(self.encoder_net(jnp.concatenate([x, y], 1)), 0)
+        """Returns the representation `[encoder[-1]]` of `x: [n, d]` and `y: [n, out]`."""
+        return jnp.mean(self.encoder_net(jnp.concatenate([x, y], 1)), 0)  # r = mean_i h(x_i, y_i)
 
     def decode(self, representation: jax.Array, x: jax.Array) -> Gaussian:
-        """Prediction at `x: [m, d]`."""
+        """Predicts at `x: [m, d]`."""
         repeated = jnp.broadcast_to(representation, (x.shape[0], representation.shape[0]))
         mean, spread = jnp.split(self.decoder_net(jnp.concatenate([repeated, x], 1)), 2, axis=1)
+        # sigma = min_std + (1 - min_std) * softplus(spread)
         return Gaussian(mean, self.min_std + (1 - self.min_std) * jax.nn.softplus(spread))
 
 
 def _dense(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
+    """Builds linear layers with ReLU between them."""
     layers: list[Callable[..., Any]] = []
     for width in widths:
         layers += [nn.Dense(width), nn.relu]
@@ -122,6 +128,7 @@ def _dense(widths: Sequence[int]) -> nn.Sequential:
 def _negative_log_likelihood(
     regressor: Callable[[Any], Gaussian], batch: Batch, key: jax.Array
 ) -> tuple[jax.Array, Metrics]:
+    """Returns the negative log-likelihood per example, in nats, and the squared error of the mean."""
     del key
     mean, std = regressor(batch.x)
     if mean.shape != batch.y.shape:

@@ -1,6 +1,6 @@
 """OML: online-aware meta-learning (Javed & White 2019, https://arxiv.org/abs/1905.12588).
 
-Learns a representation on which a head, trained online on one example at a time, learns fast and does not forget.
+It learns a representation on which a head, trained online on one example at a time, learns fast and does not forget.
 """
 
 from collections.abc import Callable
@@ -24,30 +24,34 @@ def oml(
     reset: Callable[[PyTree, jax.Array], PyTree] | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
-    """OML: one inner step for each example of a stream, in the stream's order, on the head alone.
+    """OML, online-aware meta-learning: one inner step of the head for each example of a stream, in order.
 
-    The support set is the stream. The query set is what must be known at its end: a stream of classes one after the
-    other, and held-out examples of all of them, make forgetting cost. As the inner loop leaves the representation
-    alone, the whole stream is represented in one batch, and only the head goes through the loop; a norm that looks at
-    the batch (`norm="batch"`) would therefore let the examples of a stream see each other.
+    With the representation `f(x; theta)`, head parameters `w` and inner rate `alpha`, the example `(x_t, y_t)` of the
+    stream gives the step `w_{t+1} = w_t - alpha * grad_w L(w_t, f(x_t; theta), y_t)`, and the outer loss is that of the
+    last `w` on the query set.
 
-    Meta-train with the labels of a stream drawn at random from the head's outputs: if labels follow the order of the
-    stream, the head's initial value learns that order.
+    The support set is the stream. The query set holds what should be known at its end. If the stream shows one class
+    after the other and the query set has held-out examples of all of them, forgetting has a cost. The inner loop leaves
+    the representation alone, so the whole stream is represented in one batch, and only the head goes through the loop.
+    A norm that looks at the batch (`norm="batch"`) would therefore let the examples of a stream see each other.
+
+    Meta-train with labels that are drawn at random from the outputs of the head. If the labels follow the order of the
+    stream, then the initial head learns that order.
 
     Args:
-        features_fn: `(params, x) -> features [n, ...]`, the representation; it must not use the head.
-        loss_fn: `(params, batch, key) -> (scalar, metrics)` on a batch whose `x` are features; it uses the head only.
-        inner: the head's inner optimizer; the paper's is `optax.sgd(0.03)`.
-        head: see `anil`. All that it names adapts: the paper's head has two layers, its later code one.
-        reset: `(params, key) -> params` with a new head, which each stream then starts from: the paper's algorithm
-            draws it at random. `None` meta-learns the head to start from.
-        meta_gradient: `reverse()` if `None`, with memory for a few copies of the head per example: `reverse(remat=n)`
-            keeps every `n`-th, `truncated(n)` follows the last `n` examples. `implicit` makes no sense here: a stream
-            that is seen once does not converge.
+        features_fn: `(params, x) -> features [n, ...]`, the representation. It must not use the head.
+        loss_fn: `(params, batch, key) -> (scalar, metrics)` on a batch whose `x` are features. It uses only the head.
+        inner: inner optimizer of the head. The paper's is `optax.sgd(0.03)`.
+        head: see `anil`. Everything with this name adapts. The paper's head has two layers, that of its later code one.
+        reset: `(params, key) -> params` with a new head from which each stream starts. The paper's algorithm draws it
+            at random. `None` (default) meta-learns the head to start from.
+        meta_gradient: see `maml`. `reverse()` (default) needs memory for a few copies of the head per example.
+            `reverse(remat=n)` keeps every `n`-th, and `truncated(n)` follows the last `n` examples. `implicit` does not
+            apply, because a stream that is seen once does not converge.
 
     Returns:
-        A `MetaLearner`; `adapt` returns all parameters, with the head that the stream left. Learned values of `inner`
-        are meta-learned.
+        A `MetaLearner`. Its `adapt` returns all parameters, with the head at the end of the stream. The learned values
+        of `inner` are meta-learned.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.

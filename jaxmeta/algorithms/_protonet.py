@@ -1,9 +1,11 @@
 """ProtoNets: prototypical networks (Snell, Swersky & Zemel 2017, https://arxiv.org/abs/1703.05175).
 
-A class is the mean of its support features; a query belongs to the nearest one.
+The mean of its support features represents a class, and a query belongs to the nearest mean.
 """
 
 from typing import Literal
+
+import jax
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import MetaLearner
@@ -17,26 +19,28 @@ def protonet(
     *,
     test_ways: int | None = None,
     distance: Literal["euclidean", "cosine"] = "euclidean",
-    temperature: float | None = None,
+    scale: float | jax.Array | None = None,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """ProtoNets: `with_head` of `euclidean_head` or of `cosine_head`.
+    """ProtoNets, prototypical networks: `with_head` of `euclidean_head` or of `cosine_head`.
 
-    The paper trains with more ways than it tests with (60 for 5- and 20-way Omniglot), and with as many shots.
+    The paper trains with as many shots as it tests with and with more ways: 60 for 5- and 20-way Omniglot.
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training.
-        test_ways: classes of a task at test; `None` for the same.
-        distance: `"euclidean"` (squared) or `"cosine"`.
-        temperature: factor of minus the distances, 1 if `None`; or of the cosines, 10 if `None`. Not learned.
+        ways: number of classes of a task during meta-training.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
+        distance: `"euclidean"` (squared, the default) or `"cosine"`.
+        scale: factor of minus the distances or of the cosines, which is not learned, positive. `None` (default) takes 1
+            for distances and 10 for cosines.
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
-        ValueError: if `ways` or `test_ways` is less than 1, there is no such distance or `temperature` is not positive.
+        ValueError: if `ways` or `test_ways` is not an integer of at least 1, `distance` is unknown or `scale` is not
+            positive.
 
     Example:
         >>> import functools, jax, jaxmeta
@@ -56,7 +60,7 @@ def protonet(
     """
     check_choice("distance", distance, ("euclidean", "cosine"))
     if distance == "euclidean":
-        head = euclidean_head(1.0 if temperature is None else temperature)
+        head = euclidean_head(1.0 if scale is None else scale)
     else:
-        head = cosine_head(10.0 if temperature is None else temperature, learn=False)
+        head = cosine_head(10.0 if scale is None else scale, learn=False)
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)

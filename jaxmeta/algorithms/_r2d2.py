@@ -1,31 +1,37 @@
 """R2-D2: ridge regression as the inner solver (Bertinetto, Henriques, Torr & Vedaldi 2019).
 
 https://arxiv.org/abs/1805.08136. A linear classifier is fitted to one-hot targets in closed form, by a system of the
-size of the support set; how strongly it is regularized is meta-learned with the features.
+size of the support set. The strength of the regularization is meta-learned together with the features.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
+from jaxmeta._checks import check_positive
+from jaxmeta._losses import at_least_float32
 from jaxmeta._types import MetaLearner, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
-from jaxmeta.algorithms._heads import Head, check_positive
+from jaxmeta.algorithms._heads import Head, logarithm
 
 
-def ridge_head(regularization: float = 1.0, scale: float = 10.0, *, learn_regularization: bool = True) -> Head:
-    """Ridge regression on one-hot targets: logits are `scale` times the predictions.
+def ridge_head(
+    regularization: float | jax.Array = 1.0,
+    scale: float | jax.Array = 10.0,
+    *,
+    learn_regularization: bool = True,
+) -> Head:
+    """A head of ridge regression on one-hot targets, fitted in closed form.
 
-    The weights are `X^T (X X^T + regularization I)^-1 Y` for features `X: [n, d]` if `n <= d` (Woodbury's form), else
-    the equal `(X^T X + regularization I)^-1 X^T Y`.
+    With features `X: [n, d]`, one-hot targets `Y: [n, ways]` and regularization `lambda`, the weights are
+    `W = X^T (X X^T + lambda I)^-1 Y` if `n <= d` (Woodbury's form), otherwise the equal
+    `W = (X^T X + lambda I)^-1 X^T Y`. The logits of a query `x` are `scale * x W`.
 
     Args:
-        regularization: where the learned regularization starts; positive.
-        scale: where the learned scale starts; positive. Both are learned as logarithms. The paper also learns a bias:
-            it is the same for all classes, and so without effect on a softmax.
-        learn_regularization: if false, the regularization stays.
+        regularization: initial value of the learned regularization, the paper's `lambda`, positive (default: 1).
+        scale: initial value of the learned scale, the paper's `alpha`, positive (default: 10). Both are learned as
+            logarithms. The paper also learns a bias. It is the same for all classes and so does not change a softmax.
+        learn_regularization: meta-learn the regularization (default). Otherwise it stays.
 
     Returns:
         A `Head`.
@@ -44,9 +50,9 @@ def ridge_head(regularization: float = 1.0, scale: float = 10.0, *, learn_regula
         https://arxiv.org/abs/1805.08136
     """
     check_positive(regularization=regularization, scale=scale)
-    learned = {"log_scale": math.log(scale)}
+    learned = {"log_scale": logarithm(scale)}
     if learn_regularization:
-        learned["log_regularization"] = math.log(regularization)
+        learned["log_regularization"] = logarithm(regularization)
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:
         strength = jnp.exp(learned["log_regularization"]) if learn_regularization else regularization
@@ -60,22 +66,22 @@ def r2d2(
     ways: int,
     *,
     test_ways: int | None = None,
-    regularization: float = 1.0,
-    scale: float = 10.0,
+    regularization: float | jax.Array = 1.0,
+    scale: float | jax.Array = 10.0,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """R2-D2: `with_head` of `ridge_head`.
+    """R2-D2, ridge regression as the inner solver: `with_head` of `ridge_head`.
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training; the paper takes 60 for Omniglot and 20 for CIFAR-FS.
-        test_ways: classes of a task at test; `None` for the same.
+        ways: number of classes of a task during meta-training. The paper takes 60 for Omniglot and 20 for CIFAR-FS.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
         regularization: see `ridge_head`.
         scale: see `ridge_head`.
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -94,18 +100,23 @@ def r2d2(
 
 
 def ridge(features: jax.Array, targets: jax.Array, regularization: jax.Array | float) -> jax.Array:
-    """Weights `[d, k]` that minimize `|features @ weights - targets|^2 + regularization |weights|^2`, in float32."""
-    dtype = features.dtype
-    x, y = (a.astype(jnp.promote_types(dtype, jnp.float32)) for a in (features, targets))
-    wide = x.shape[0] <= x.shape[1]
-    weights = x.T @ _solve(x @ x.T, regularization, y) if wide else _solve(x.T @ x, regularization, x.T @ y)
-    return weights.astype(dtype)
+    """Returns the weights `[d, k]` of ridge regression, computed in float32 or wider.
+
+    They minimize `|features @ weights - targets|^2 + regularization * |weights|^2`.
+    """
+    x, y = at_least_float32((features, targets))
+    if x.shape[0] <= x.shape[1]:
+        weights = x.T @ _solve(x @ x.T, regularization, y)  # X^T (X X^T + lambda I)^-1 Y
+    else:
+        weights = _solve(x.T @ x, regularization, x.T @ y)  # (X^T X + lambda I)^-1 X^T Y
+    return weights.astype(features.dtype)
 
 
 def _solve(gram: jax.Array, regularization: jax.Array | float, y: jax.Array) -> jax.Array:
+    """Returns `(gram + regularization I)^-1 y`."""
     return cho_solve(cho_factor(gram + regularization * jnp.eye(len(gram), dtype=gram.dtype)), y)
 
 
 def linear_logits(weights: jax.Array, features: jax.Array) -> jax.Array:
-    """Logits `[m, ways]` of `features: [m, d]` by `weights: [d, ways]`."""
+    """Returns the logits `[m, ways]` of `features: [m, d]` by `weights: [d, ways]`."""
     return features @ weights

@@ -25,23 +25,29 @@ def relation_network(
     loss: Literal["mse", "cross-entropy"] = "mse",
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """Relation networks. A class is the sum of its support features.
+    """Relation networks: a learned network `g` compares queries with classes.
+
+    With features `f`, the class features are the sum over the support examples of class `k`,
+
+        c_k = sum_i f(x_i),    logits_k(x) = g([c_k, f(x)]),    r_k = sigmoid(logits_k)
+
+    and the paper's loss is the mean of `(r_k - 1)^2` for the right class and `r_k^2` for the others.
 
     Args:
-        features_fn: `(params, x) -> features [n, ..., c]`: vectors, or feature maps as in the paper.
-        relation_fn: `(params, pairs [k, ..., 2c]) -> logits [k, 1]`: how likely the class, the first half of the last
-            axis, is that of the query, the second half. `RelationNet` has both functions.
-        ways: classes of a task in meta-training.
-        test_ways: classes of a task at test; `None` for the same.
-        loss: `"mse"`: squared difference of the sigmoid and 1 for the right class, 0 for the others, the paper's;
-            `"cross-entropy"`: of the softmax over the classes.
+        features_fn: `(params, x) -> features [n, ..., c]`, which are vectors, or feature maps as in the paper.
+        relation_fn: `(params, pairs [k, ..., 2c]) -> logits [k, 1]` that class and query belong together. The first
+            half of the last axis is the class, the second half the query. A `RelationNet` has both functions.
+        ways: number of classes of a task during meta-training.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
+        loss: `"mse"` (default), the paper's squared error of the sigmoid, or `"cross-entropy"` of the softmax over the
+            classes.
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
-        ValueError: if a number is out of range or there is no such loss.
+        ValueError: if a number is out of range or `loss` is unknown.
 
     Example:
         >>> import functools
@@ -61,26 +67,26 @@ def relation_network(
 
     def fit(meta: MetaParams, features: jax.Array, one_hot: jax.Array) -> jax.Array:
         del meta
-        return jnp.tensordot(one_hot.T, features, 1)
+        return jnp.tensordot(one_hot.T, features, 1)  # c_k = sum_i f(x_i)
 
     def logits(params: PyTree, classes: jax.Array, features: jax.Array) -> jax.Array:
         shape = features.shape[0], *classes.shape
         pairs = jnp.concatenate([jnp.broadcast_to(classes, shape), jnp.broadcast_to(features[:, None], shape)], -1)
-        return relation_fn(params, pairs.reshape(-1, *pairs.shape[2:])).reshape(shape[:2])
+        return relation_fn(params, pairs.reshape(-1, *pairs.shape[2:])).reshape(shape[:2])  # g([c_k, f(x)])
 
-    loss_fn = _squared if loss == "mse" else classification(call)
+    loss_fn = _squared_error if loss == "mse" else classification(call)
     return by_features(features_fn, fit, logits, ways, test_ways, train_features, loss_fn)
 
 
 class RelationNet(nn.Module):
-    """A network and a relation module of two layers on pairs of its features, for `relation_network`.
+    """A network with a relation module of two layers on pairs of its features, for `relation_network`.
 
     Attributes:
-        backbone: a network with a `features` method that gives vectors, such as the models of `jaxmeta.models`.
-        hidden: width of the relation module.
+        backbone: network with a `features` method that returns vectors, such as the models of `jaxmeta.models`.
+        hidden: width of the relation module (default: 64).
 
     Raises:
-        ValueError: If `hidden` is below 1.
+        ValueError: if `hidden` is not an integer of at least 1.
 
     Example:
         >>> from jaxmeta import models
@@ -102,25 +108,25 @@ class RelationNet(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the relation module."""
+        """Makes the relation module."""
         self.relation_net = nn.Sequential([nn.Dense(self.hidden), nn.relu, nn.Dense(1)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits `[n, 1]` that each of `x: [n, ...]` is of its own class; for `init`."""
+        """Returns logits `[n, 1]` that each of `x: [n, ...]` is of its own class, for `init`."""
         features = self.features(x)
         return self.relation(jnp.concatenate([features, features], 1))
 
     def features(self, x: jax.Array) -> jax.Array:
-        """Features `[n, d]` of `x: [n, ...]`."""
+        """Returns features `[n, d]` of `x: [n, ...]`."""
         return self.backbone.features(x)
 
     def relation(self, pairs: jax.Array) -> jax.Array:
-        """Logits `[k, 1]` that the two halves of `pairs: [k, 2d]` are of one class."""
+        """Returns logits `[k, 1]` that the two halves of `pairs: [k, 2d]` are of one class."""
         return self.relation_net(pairs)
 
 
-def _squared(classifier: Callable[[Any], jax.Array], batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-    """Mean squared error of the relation scores, and accuracy."""
+def _squared_error(classifier: Callable[[Any], jax.Array], batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+    """Returns the mean of `(r_k - 1)^2` for the right class and `r_k^2` for the others, and the accuracy."""
     logits = classifier(batch.x)
     _, metrics = classification(call)(lambda _: logits, batch, key)
     targets = jax.nn.one_hot(batch.y, logits.shape[1], dtype=logits.dtype)

@@ -1,6 +1,6 @@
 """Reptile (Nichol, Achiam & Schulman 2018, https://arxiv.org/abs/1803.02999).
 
-Moves the initial parameters towards the parameters that plain training on a task ends with.
+It moves the initial parameters towards the parameters at the end of plain training on a task.
 """
 
 from typing import Any
@@ -24,27 +24,31 @@ def reptile(
     batch_size: int | None = None,
     test_batch_size: int | None = None,
 ) -> MetaLearner:
-    """Reptile: the meta-gradient is the initial minus the adapted parameters.
+    """Reptile: MAML without second derivatives, whose meta-gradient is the initial minus the adapted parameters.
 
-    With `optax.sgd(epsilon)` outside this is the paper's update `params + epsilon * mean(adapted - params)`; any other
-    optax optimizer works too. Inner steps use minibatches of the support set, which is passed through in random order,
-    again and again. The query set is used for the reported metrics only.
+    With initial parameters `phi` and parameters `phi_task` after the inner steps on a task, the meta-gradient is
+    `phi - phi_task`. An outer `optax.sgd(epsilon)` makes the paper's update `phi + epsilon * mean(phi_task - phi)` of
+    it. Any other optax optimizer works too.
+
+    Inner steps use minibatches from repeated passes over the support set, each in random order. The query set is used
+    only for the reported metrics.
 
     Args:
         loss_fn: see `maml`.
-        inner: the inner optimizer; the paper's is `optax.adam(1e-3, b1=0.0)`. Its state starts anew for every task.
-        steps: inner steps in meta-training.
-        test_steps: inner steps at test; `None` for the same.
-        batch_size: examples per inner step, `None` for the whole support set (or as many as it has).
-        test_batch_size: the same at test; `None` for `batch_size`.
+        inner: inner optimizer. The paper's is `optax.adam(1e-3, b1=0.0)`. Its state starts anew for every task.
+        steps: number of inner steps during meta-training (default: 5).
+        test_steps: number of inner steps at test. `None` (default) takes `steps`.
+        batch_size: number of examples per inner step, at most those of the support set. `None` (default) takes the
+            whole support set.
+        test_batch_size: number of examples per inner step at test. `None` (default) takes `batch_size`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns the task's parameters.
+        A `MetaLearner`. Its `adapt` returns the parameters of the task.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if a number of steps or a batch size is less than 1, or if `inner` has learned values, for which
-            Reptile has no gradient (raised by `init`).
+        ValueError: if a number of steps or a batch size is not an integer of at least 1. From `init`, if `inner` has
+            learned values, for which Reptile has no gradient.
 
     Example:
         >>> import jaxmeta
@@ -70,7 +74,7 @@ def reptile(
 
     def init(params: PyTree) -> MetaParams:
         if jax.tree.leaves(learned_state(inner, params)):
-            raise ValueError("inner must have no jaxmeta.Learned values: Reptile gives no gradient for them")
+            raise ValueError("inner must have no jaxmeta.Learned values, because Reptile has no gradient for them")
         return MetaParams(params)
 
     def adapt_at_test(meta: MetaParams, support: Any, key: jax.Array) -> PyTree:
@@ -80,14 +84,14 @@ def reptile(
         adapt_key, loss_key = jax.random.split(key)
         adapted = run(meta.params, task.support, adapt_key, steps, batch_size)
         loss, metrics = loss_fn(adapted, task.query, loss_key)
-        direction = jax.tree.map(jnp.subtract, meta.params, adapted)
+        direction = jax.tree.map(jnp.subtract, meta.params, adapted)  # phi - phi_task
         return {"loss": loss, **metrics}, meta._replace(params=direction)
 
     return MetaLearner(init, adapt_at_test, loss_fn, grad)
 
 
 def _minibatches(key: jax.Array, num_examples: int, steps: int, batch_size: int | None) -> jax.Array:
-    """Indices `[steps, batch_size]`: passes over the examples, each in an order of its own."""
+    """Draws indices `[steps, batch_size]` from passes over the examples, each in an order of its own."""
     size = num_examples if batch_size is None else min(batch_size, num_examples)
     passes = -(-steps * size // num_examples)
     orders = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(jax.random.split(key, passes))

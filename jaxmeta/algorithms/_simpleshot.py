@@ -1,7 +1,8 @@
 """SimpleShot and Meta-Baseline: nearest centroids on the features of a network that was trained to classify.
 
 SimpleShot (Wang, Chao, Weinberger & van der Maaten 2019, https://arxiv.org/abs/1911.04623) centers and normalizes the
-features; Meta-Baseline (Chen et al. 2021, https://arxiv.org/abs/2003.04390) trains them on, in tasks, by the cosine.
+features. Meta-Baseline (Chen et al. 2021, https://arxiv.org/abs/2003.04390) continues to train them in tasks, with the
+cosine.
 """
 
 import jax
@@ -20,24 +21,28 @@ def simpleshot(
     normalize: bool = True,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """SimpleShot: the nearest centroid after a simple transformation; `with_head` of `euclidean_head`.
+    """SimpleShot: the nearest centroid of simply transformed features, `with_head` of `euclidean_head`.
 
-    The paper trains the network as a classifier of all base classes (`jaxmeta.pretrain`), and this learner only adapts;
-    its `grad` would train in tasks, as `protonet`. In the paper's names: UN (`normalize=False`), L2N, CL2N (`center`).
+    A feature vector `x` becomes `z = (x - center) / |x - center|`, and a query belongs to the class with the nearest
+    mean of `z`. In the paper's names this is CL2N. Without `center` it is L2N, and with `normalize=False` UN.
+
+    The paper trains the network as a classifier of all base classes (see `jaxmeta.pretrain`), and this learner only
+    adapts it. Its `grad` would train in tasks, as `protonet` does.
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training.
-        test_ways: classes of a task at test; `None` for the same.
-        center: the mean of the features of the base classes, `[d]`; none is subtracted if `None`.
-        normalize: scale features to length 1.
+        ways: number of classes of a task during meta-training.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
+        center: mean of the features of the base classes, `[d]`, which is subtracted. `None` (default) subtracts
+            nothing.
+        normalize: scale the features to length 1 (default).
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
-        ValueError: if `ways` or `test_ways` is less than 1.
+        ValueError: if `ways` or `test_ways` is not an integer of at least 1.
 
     Example:
         >>> import jax.numpy as jnp, jaxmeta
@@ -60,25 +65,26 @@ def meta_baseline(
     ways: int,
     *,
     test_ways: int | None = None,
-    temperature: float = 10.0,
+    scale: float | jax.Array = 10.0,
     train_features: TrainFeatures | None = None,
 ) -> MetaLearner:
-    """Meta-Baseline: nearest centroids by the cosine, with a learned temperature; `with_head` of `cosine_head`.
+    """Meta-Baseline: nearest centroids by the cosine with a learned scale, `with_head` of `cosine_head`.
 
-    The paper starts from a network that was trained as a classifier of all base classes (`jaxmeta.pretrain`).
+    The paper starts from a network that was trained as a classifier of all base classes (see `jaxmeta.pretrain`).
 
     Args:
         features_fn: see `with_head`.
-        ways: classes of a task in meta-training.
-        test_ways: classes of a task at test; `None` for the same.
-        temperature: where it starts; positive.
+        ways: number of classes of a task during meta-training.
+        test_ways: number of classes of a task at test. `None` (default) takes `ways`.
+        scale: initial value of the learned factor of the cosines, the paper's temperature `tau`, positive
+            (default: 10).
         train_features: see `with_head`.
 
     Returns:
-        A `MetaLearner`; `adapt` returns a classifier, see `with_head`.
+        A `MetaLearner`. Its `adapt` returns a classifier, see `with_head`.
 
     Raises:
-        ValueError: if `ways` or `test_ways` is less than 1, or `temperature` is not positive.
+        ValueError: if `ways` or `test_ways` is not an integer of at least 1, or `scale` is not positive.
 
     Example:
         >>> learner = meta_baseline(lambda w, x: x @ w, ways=5)
@@ -87,5 +93,5 @@ def meta_baseline(
         Chen, Liu, Xu, Darrell & Wang, *Meta-Baseline: Exploring Simple Meta-Learning for Few-Shot Learning*, ICCV 2021,
         https://arxiv.org/abs/2003.04390
     """
-    head = cosine_head(temperature)
+    head = cosine_head(scale)
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)

@@ -1,7 +1,7 @@
-"""The multi-class support vector machine of Crammer & Singer (2001), solved on the device, differentiated implicitly.
+"""The multi-class support vector machine of Crammer & Singer (2001), https://jmlr.org/papers/v2/crammer01a.html.
 
-https://jmlr.org/papers/v2/crammer01a.html. An interior-point method on the dual; its linear systems fall apart into one
-per class and one that couples them.
+It is solved on the device by an interior-point method on the dual problem, and differentiated implicitly. Each linear
+system of the method consists of one system per class and one that couples them.
 """
 
 from functools import partial
@@ -13,35 +13,37 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 
 class _Point(NamedTuple):
-    """A point of the interior-point method; all but the last field are `[n, ways]`."""
+    """A point of the interior-point method."""
 
     dual: jax.Array
-    """The dual variables `A`; each row sums to zero."""
+    """Dual variables `A: [n, ways]`. Each row sums to zero."""
     slack: jax.Array
-    """How far below its bound each of them is; positive."""
+    """Distances `S = c * one_hot - A` of the dual variables to their bounds, `[n, ways]`, positive."""
     multiplier: jax.Array
-    """Of the bounds; positive."""
+    """Multipliers `M` of the bounds, `[n, ways]`, positive."""
     equality: jax.Array
-    """Multiplier of each row's sum, `[n, 1]`."""
+    """Multipliers `e` of the sums of the rows, `[n, 1]`."""
 
 
-def crammer_singer(gram: jax.Array, one_hot: jax.Array, c: float, iterations: int) -> jax.Array:
-    """The dual variables `[n, ways]` of a multi-class SVM.
+def crammer_singer(gram: jax.Array, one_hot: jax.Array, c: float | jax.Array, iterations: int) -> jax.Array:
+    """Returns the dual variables `[n, ways]` of a multi-class support vector machine.
 
-    Minimizes `tr(A^T gram A) / 2 - sum(one_hot * A)` over `A <= c * one_hot` whose rows sum to zero. The derivative
-    with respect to `gram` is that of the solution, by the implicit function theorem, not of the iterations.
+    They minimize `tr(A^T gram A) / 2 - sum(one_hot * A)` over all `A <= c * one_hot` whose rows sum to zero. The
+    derivatives with respect to `gram` and `c` are those of the solution, by the implicit function theorem, not those of
+    the iterations.
 
     Args:
-        gram: positive definite, `[n, n]`.
-        one_hot: labels `[n, ways]`; no derivative with respect to them.
-        c: the bound; the weights are `features.T @ A`.
-        iterations: of the interior-point method.
+        gram: positive definite matrix `[n, n]`.
+        one_hot: labels `[n, ways]`, without derivative.
+        c: bound of the dual variables. The weights of the classifier are `features.T @ A`.
+        iterations: number of iterations of the interior-point method.
     """
-    return _solve(gram, jax.lax.stop_gradient(one_hot), c, iterations).dual
+    return _solve(gram, jax.lax.stop_gradient(one_hot), jnp.asarray(c, gram.dtype), iterations).dual
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _solve(gram: jax.Array, one_hot: jax.Array, c: float, iterations: int) -> _Point:
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _solve(gram: jax.Array, one_hot: jax.Array, c: jax.Array, iterations: int) -> _Point:
+    """Runs the interior-point method from the middle of the feasible set."""
     others = one_hot.shape[1] - 1
     slack = 0.5 * c * (one_hot + (1 - one_hot) / others)
     start = _Point(c * one_hot - slack, slack, jnp.ones_like(slack), jnp.zeros_like(slack[:, :1]))
@@ -50,7 +52,7 @@ def _solve(gram: jax.Array, one_hot: jax.Array, c: float, iterations: int) -> _P
     def iterate(point: _Point, _: None) -> tuple[_Point, None]:
         product, gap = gram @ point.dual, jnp.mean(point.slack * point.multiplier)
         residual = one_hot - product - point.multiplier - point.equality
-        # A point that is as good as the number format allows stays: slacks would become zero.
+        # A point that is as good as the number format allows stays, because its slacks would become zero.
         exact = jnp.max(jnp.abs(residual)) <= 100 * eps * (1 + jnp.max(jnp.abs(product)))
         done = exact & (gap <= eps**2 * c)
         new = _predict_and_correct(gram, point, residual, gap)
@@ -60,30 +62,37 @@ def _solve(gram: jax.Array, one_hot: jax.Array, c: float, iterations: int) -> _P
 
 
 @_solve.defjvp
-def _solve_jvp(c: float, iterations: int, primals: Any, tangents: Any) -> tuple[_Point, _Point]:
-    gram, one_hot = primals
+def _solve_jvp(iterations: int, primals: Any, tangents: Any) -> tuple[_Point, _Point]:
+    """Differentiates the optimality conditions `one_hot - gram A - M - e = 0` and `M S = constant`.
+
+    With `S = c * one_hot - A` the second one gives `dM = ratio * (dA - one_hot dc)` for `ratio = M / S`. The first one
+    then is `(gram + ratio) dA + de = ratio * one_hot dc - dgram A`.
+    """
+    gram, one_hot, c = primals
     point = _solve(gram, one_hot, c, iterations)
     system = _Newton.factor(gram, point)
-    # Only the stationarity of the Lagrangian depends on the Gram matrix.
-    dual, equality = system.solve(-tangents[0] @ point.dual)
-    return point, _Point(dual, -dual, system.ratio * dual, equality)
+    bound = tangents[2] * one_hot
+    dual, equality = system.solve(system.ratio * bound - tangents[0] @ point.dual)
+    return point, _Point(dual, bound - dual, system.ratio * (dual - bound), equality)
 
 
 class _Newton(NamedTuple):
     """The linearized optimality conditions, reduced to the dual variables: `(gram + diag(ratio_k)) x_k + e = r_k`.
 
-    `x_k` is a column of `x: [n, ways]`, whose rows sum to zero; `e: [n, 1]` is what makes them.
+    The unknowns are the columns `x_k` of `x: [n, ways]` and `e: [n, 1]`, the multipliers with which the rows of `x` sum
+    to zero.
     """
 
     ratio: jax.Array
-    """Multiplier over slack, `[n, ways]`."""
+    """Ratios of multiplier and slack, `[n, ways]`."""
     inverses: jax.Array
-    """Of each class's matrix, `[ways, n, n]`."""
+    """Inverses of the matrices `gram + diag(ratio_k)` of the classes, `[ways, n, n]`."""
     coupling: jax.Array
-    """Cholesky factor of their sum, `[n, n]`."""
+    """Cholesky factor of the sum of the inverses, `[n, n]`."""
 
     @classmethod
     def factor(cls, gram: jax.Array, point: _Point) -> "_Newton":
+        """Factors the matrices of the system at `point`."""
         identity = jnp.eye(len(gram), dtype=gram.dtype)
         ratio = point.multiplier / point.slack
 
@@ -94,17 +103,25 @@ class _Newton(NamedTuple):
         return cls(ratio, inverses, cho_factor(jnp.sum(inverses, 0), lower=True)[0])
 
     def solve(self, right: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns `x: [n, ways]` and `e: [n, 1]` for the right-hand side `r: [n, ways]`."""
         free = jnp.einsum("kij,jk->ik", self.inverses, right)
         equality = cho_solve((self.coupling, True), jnp.sum(free, 1, keepdims=True))
         return free - jnp.einsum("kij,jl->ik", self.inverses, equality), equality
 
 
 def _predict_and_correct(gram: jax.Array, point: _Point, residual: jax.Array, gap: jax.Array) -> _Point:
-    """One step of Mehrotra's method; `residual` is that of stationarity, `gap` the mean of slack times multiplier."""
+    """Takes one step of Mehrotra's predictor-corrector method.
+
+    Args:
+        gram: positive definite matrix `[n, n]`.
+        point: point before the step.
+        residual: residual of the stationarity, `one_hot - gram A - M - e`.
+        gap: mean of slack times multiplier.
+    """
     system = _Newton.factor(gram, point)
 
     def direction(target: jax.Array) -> _Point:
-        """The Newton step towards `slack * multiplier = target` (to first order)."""
+        """Returns the Newton step towards `slack * multiplier = target`, to first order."""
         change = target / point.slack - point.multiplier
         dual, equality = system.solve(residual - change)
         return _Point(dual, -dual, change + system.ratio * dual, equality)
@@ -119,7 +136,7 @@ def _predict_and_correct(gram: jax.Array, point: _Point, residual: jax.Array, ga
 
 
 def _longest_step(point: _Point, direction: _Point) -> jax.Array:
-    """The longest step, at most 1 / 0.99, that keeps slack and multiplier from becoming negative."""
+    """Returns the longest step, at most 1 / 0.99, at which slack and multiplier are not negative."""
 
     def longest(x: jax.Array, dx: jax.Array) -> jax.Array:
         return jnp.min(jnp.where(dx < 0, -x / jnp.where(dx < 0, dx, -1.0), jnp.inf))

@@ -1,7 +1,8 @@
 """T-Net: learned layerwise metrics (Lee & Choi 2018, https://arxiv.org/abs/1801.05558), and warp layers.
 
-MAML of a network with layers between the adapted ones that the inner loop leaves alone, and that so precondition it.
-Warp-MAML of WarpGrad (Flennerhag et al. 2020, https://arxiv.org/abs/1909.00025) is the same with other such layers.
+MAML of a network with additional layers between the adapted ones. The inner loop leaves these layers alone, so they
+precondition it. Warp-MAML of WarpGrad (Flennerhag et al. 2020, https://arxiv.org/abs/1909.00025) is the same with
+nonlinear layers.
 """
 
 import optax
@@ -21,28 +22,31 @@ def tnet(
     test_steps: int | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
-    """T-Net: MAML with an inner optimizer that leaves the warp layers alone.
+    """T-Net: MAML with a learned metric for each layer, which its warp layers hold.
 
-    A linear layer `W` that is followed by a linear warp layer `T` (inputs are rows: `x W T`) moves by SGD of rate `r`
-    as if their product `A = W T` moved by `-r dL/dA T^T T`: the meta-learned `T` is a metric of the inner loop. Layers
-    before it feel it too, and a warp layer with a nonlinearity (WarpGrad) gives a metric that depends on the task. The
-    binary masks of MT-Net are not here.
+    The inner optimizer leaves the warp layers alone. For a linear layer `W` and a linear warp layer `T` after it, with
+    inputs as rows (`x W T`), an inner step of SGD with rate `alpha` changes the product `A = W T` by
+
+        W <- W - alpha * dL/dW,  so that    A <- A - alpha * dL/dA T^T T
+
+    and the meta-learned `T^T T` is a metric of the inner loop. It also acts on the layers before it. A warp layer with
+    a nonlinearity (WarpGrad) gives a metric that depends on the task. The binary masks of MT-Net are not implemented.
 
     Args:
-        loss_fn: see `maml`; of a network with warp layers, such as those of `jaxmeta.models` with `warp=True`, which
-            start as the identity, so that the learner starts as `maml`.
+        loss_fn: see `maml`, of a network with warp layers. Those of `jaxmeta.models` with `warp=True` start as the
+            identity, so that the learner starts as `maml`.
         inner: see `maml`.
-        steps: inner steps in meta-training.
-        warp: name of the warp layers: a key that appears in the path of each of their parameters.
-        test_steps: inner steps at test; `None` for the same.
+        steps: number of inner steps during meta-training (default: 1).
+        warp: name of the warp layers, a key in the path of each of their parameters (default: `"warp"`).
+        test_steps: number of inner steps at test. `None` (default) takes `steps`.
         meta_gradient: see `maml`.
 
     Returns:
-        A `MetaLearner`; its `init` raises a `ValueError` if no parameter has `warp` in its path, or all have.
+        A `MetaLearner`. Its `init` raises a `ValueError` if no parameter or every parameter has `warp` in its path.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` or `test_steps` is less than 1.
+        ValueError: if `steps` or `test_steps` is not an integer of at least 1.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta

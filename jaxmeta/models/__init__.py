@@ -1,7 +1,7 @@
-"""Flax Linen models whose derivatives of every order are right and fast on the backend at hand.
+"""Flax Linen models whose derivatives of every order are right and fast on CPUs and accelerators.
 
-Every model names its classifier `"head"` and everything before it `"body"`, and has a `features` method:
-`model.apply(params, x, method="features")`.
+Every model names its classifier `"head"` and everything before it `"body"`. The method `features` returns the input of
+the head: `model.apply(params, x, method="features")`.
 """
 
 from jaxmeta.models._cnn import CNN4 as CNN4

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxmeta._checks import check_choice, check_integer
 from jaxmeta.models._conv import Conv, Lowering, Padding
-from jaxmeta.models._norm import Norm, check_norm, make_norm, normalize
+from jaxmeta.models._norm import NORMS, Norm, make_norm, normalize
 from jaxmeta.models._warp import Warp
 
 XAVIER = nn.initializers.xavier_uniform()
@@ -16,23 +17,24 @@ XAVIER = nn.initializers.xavier_uniform()
 class OmniglotCNN(nn.Module):
     """The strided network for Omniglot: (3x3 conv of stride 2, norm, ReLU) x `layers`, mean over space, linear.
 
-    112,261 parameters for 5 ways at the defaults. Parameters are `{"body": ..., "head": ...}`. Kernels start Xavier
-    uniform, biases at zero. With `norm="batch"` predictions are transductive (see `BatchNorm`).
+    The default network has 112,261 parameters for one channel. Parameters are `{"body": ..., "head": ...}`. Kernels
+    start Xavier uniform, biases at zero. With `norm="batch"` predictions are transductive (see `BatchNorm`).
 
     Attributes:
-        ways: Number of outputs.
-        hidden: Channels of each layer, and length of the features.
-        layers: Number of convolutions; each halves height and width.
-        padding: Of the convolutions, see `Conv`. `"SAME"`, as in MAML's code, pads an even height by a row at the end
-            only; PyTorch's `padding=1`, as in learn2learn, puts it at the start: another function, `padding=1`.
-        norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
-        lowering: Of the convolutions, see `Conv`.
-        warp: Put a `Warp` after each convolution, for `jaxmeta.tnet`.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
+        ways: number of outputs (default: 5).
+        hidden: number of channels of each layer, and length of the features (default: 64).
+        layers: number of convolutions, each of which halves height and width (default: 4).
+        padding: padding of the convolutions, see `Conv`. `"SAME"` (default), as in MAML's code, pads an even height by
+            one row at the end. `padding=1`, as in PyTorch and learn2learn, pads it by one row at the start, which is
+            another function.
+        norm: `"batch"` (default), `"group"`, `"layer"` or `"none"`.
+        lowering: method of the convolutions, see `Conv`.
+        warp: put a `Warp` after each convolution, for `jaxmeta.tnet` (default: false).
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
 
     Raises:
-        ValueError: If an attribute is out of range, the input is not `[n, h, w, c]`, or the image is too small.
+        ValueError: if an attribute is out of range, the input is not `[n, h, w, c]`, or the image is too small.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -58,23 +60,23 @@ class OmniglotCNN(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        check_sizes(ways=self.ways, hidden=self.hidden, layers=self.layers)
-        check_norm(self.norm)
+        check_integer(ways=self.ways, hidden=self.hidden, layers=self.layers)
+        check_choice("norm", self.norm, NORMS)
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the body and the head."""
+        """Makes the body and the head."""
         self.body = _ConvBody(
             self.hidden, self.layers, 2, self.padding, self.norm, self.lowering, self.warp, self.dtype, self.param_dtype
         )
         self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=XAVIER)
 
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Logits `[n, ways]` of images `x: [n, h, w, c]`, modulated by `context: [d]` if there is one."""
+        """Returns logits `[n, ways]` of images `x: [n, h, w, c]`, modulated by `context: [d]` if there is one."""
         return self.head(self.features(x, context))
 
     def features(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Features `[n, hidden]` of the same arguments."""
+        """Returns features `[n, hidden]` of the same arguments."""
         check_image("OmniglotCNN", x, 2 ** (self.layers - 1))
         return jnp.mean(self.body(x, context), (1, 2))
 
@@ -82,25 +84,26 @@ class OmniglotCNN(nn.Module):
 class CNN4(nn.Module):
     """The max-pooled four-block network: (3x3 conv, norm, ReLU, 2x2 max-pool) x `blocks`, flatten, linear.
 
-    For 28x28, 32x32 and 84x84 images alike; the head is as wide as what is left of the image. For 84x84x3 and 5 ways
-    121,093 parameters with `hidden=64` (Vinyals) and 32,901 with `hidden=32` (MAML on mini-ImageNet). Parameters are
-    `{"body": ..., "head": ...}`. Kernels start Xavier uniform, biases at zero. With `norm="batch"` predictions are
-    transductive (see `BatchNorm`).
+    It suits 28x28, 32x32 and 84x84 images. The head is as wide as the last feature map, flattened. For 84x84x3 images
+    and 5 ways it has 121,093 parameters with `hidden=64` (Vinyals) and 32,901 with `hidden=32` (MAML on mini-ImageNet).
+    Parameters are `{"body": ..., "head": ...}`. Kernels start Xavier uniform, biases at zero. With `norm="batch"`
+    predictions are transductive (see `BatchNorm`).
 
     Attributes:
-        ways: Number of outputs.
-        hidden: Channels of each block.
-        blocks: Number of blocks; each halves height and width.
-        max_pool: Max-pool after each block (an odd last row or column is dropped); otherwise convolve with stride 2.
-        padding: Of the convolutions, see `OmniglotCNN`; with `max_pool` `"SAME"` and 1 are the same.
-        norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
-        lowering: Of the convolutions, see `Conv`.
-        warp: Put a `Warp` after each convolution, for `jaxmeta.tnet`.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
+        ways: number of outputs (default: 5).
+        hidden: number of channels of each block (default: 64).
+        blocks: number of blocks, each of which halves height and width (default: 4).
+        max_pool: max-pool after each block (default), which drops an odd last row or column. Otherwise the convolutions
+            have stride 2.
+        padding: padding of the convolutions, see `OmniglotCNN`. With `max_pool`, `"SAME"` (default) and 1 are the same.
+        norm: `"batch"` (default), `"group"`, `"layer"` or `"none"`.
+        lowering: method of the convolutions, see `Conv`.
+        warp: put a `Warp` after each convolution, for `jaxmeta.tnet` (default: false).
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
 
     Raises:
-        ValueError: If an attribute is out of range, the input is not `[n, h, w, c]`, or the image is too small.
+        ValueError: if an attribute is out of range, the input is not `[n, h, w, c]`, or the image is too small.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -126,12 +129,12 @@ class CNN4(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        check_sizes(ways=self.ways, hidden=self.hidden, blocks=self.blocks)
-        check_norm(self.norm)
+        check_integer(ways=self.ways, hidden=self.hidden, blocks=self.blocks)
+        check_choice("norm", self.norm, NORMS)
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the body and the head."""
+        """Makes the body and the head."""
         stride = 1 if self.max_pool else 2
         self.body = _ConvBody(
             self.hidden,
@@ -147,19 +150,20 @@ class CNN4(nn.Module):
         self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=XAVIER)
 
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Logits `[n, ways]` of images `x: [n, h, w, c]`, modulated by `context: [d]` if there is one."""
+        """Returns logits `[n, ways]` of images `x: [n, h, w, c]`, modulated by `context: [d]` if there is one."""
         return self.head(self.features(x, context))
 
     def features(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Features `[n, (h / 2**blocks) * (w / 2**blocks) * hidden]` of the same arguments."""
+        """Returns features `[n, (h / 2**blocks) * (w / 2**blocks) * hidden]` of the same arguments."""
         check_image("CNN4", x, 2**self.blocks if self.max_pool else 2 ** (self.blocks - 1))
         return self.body(x, context).reshape(x.shape[0], -1)
 
 
 class _ConvBody(nn.Module):
-    """Blocks that each halve height and width: by the convolution's stride of 2, or by a max-pool after stride 1.
+    """Blocks that halve height and width, by the convolution's stride of 2 or by a max-pool after stride 1.
 
-    A context scales and shifts the channels of the last block but one (FiLM, Perez et al. 2018), as in CAVIA.
+    A context scales and shifts the channels of the second to last block (FiLM, Perez et al. 2018), as in CAVIA:
+    `x * (1 + scale) + shift`.
     """
 
     hidden: int
@@ -202,11 +206,11 @@ class _ConvBody(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 max-pool of `x: [n, h, w, c]` with stride 2; a tie goes to the first.
+    """Computes the 2x2 max-pool of `x: [n, h, w, c]` with stride 2, where a tie goes to the first entry.
 
-    Not by `reduce_window`, whose second derivative is slow, nor by `jnp.max`, whose derivative looks for the entries
-    that equal the maximum: XLA may compute those twice, with other roundings, and finds none (seen on a CPU in float64:
-    a meta-gradient that was 0.5 % off).
+    `reduce_window` has a slow second derivative. The derivative of `jnp.max` looks for the entries that equal the
+    maximum. XLA may compute these twice, with different roundings, and then it finds none. On a CPU in float64 this
+    made a meta-gradient wrong by 0.5 %.
     """
     n, height, width, channels = x.shape
     x = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
@@ -215,14 +219,8 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the larger one of each pair, `a` if they are equal."""
     return jnp.where(a >= b, a, b)
-
-
-def check_sizes(**sizes: int) -> None:
-    """Raises ValueError unless every size is at least 1."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, got {size}")
 
 
 def check_image(model: str, x: jax.Array, smallest: int) -> None:

@@ -1,27 +1,50 @@
-"""DropBlock: dropout for feature maps."""
+"""Dropout for features and for feature maps, with a rate that may be traced."""
+
+import numbers
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxmeta._checks import check_fraction, check_integer
 
-class DropBlock(nn.Module):
-    """Drops square blocks of each channel of a feature map, and scales up what is left.
 
-    It acts when a random key is given and is the identity otherwise:
-    `model.apply(params, x, rngs={"dropout": key})` for training, `model.apply(params, x)` for everything else.
+class Dropout(nn.Module):
+    """Dropout that acts when a random key is given, and is the identity otherwise.
 
-    Blocks start where a coin says so, at every place where a whole block fits, each with the probability for which a
-    share `rate` of the entries would be dropped if blocks did not overlap. What is left is scaled by one number for the
-    whole batch, entries over kept entries. As in MetaOptNet's code, but for the rate, which there rises from 0 over
-    40,000 updates.
+    It gives the same numbers as `flax.linen.Dropout`, whose rate must not be traced.
 
     Attributes:
-        rate: Share of the entries to drop, in [0, 1).
-        size: Height and width of a block; less if the map is smaller.
+        rate: share of the entries to drop, in [0, 1).
+    """
+
+    rate: float | jax.Array
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Drops entries of `x` if there is a key named `"dropout"`."""
+        if _is_zero(self.rate) or not self.has_rng("dropout"):
+            return x
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
+        return jnp.where(kept, x / jnp.asarray(1.0 - self.rate, x.dtype), jnp.zeros((), x.dtype))
+
+
+class DropBlock(nn.Module):
+    """DropBlock: drops square blocks of each channel of a feature map, and scales up the rest.
+
+    It acts when a random key is given and is the identity otherwise. For training call
+    `model.apply(params, x, rngs={"dropout": key})`, and for everything else `model.apply(params, x)`.
+
+    A block may start at every place where a whole block fits. Each starts with the same probability, for which a share
+    `rate` of the entries would be dropped if blocks did not overlap. The rest is scaled by one number for the whole
+    batch, entries over kept entries. This is MetaOptNet's code, except that its rate rises from 0 over 40,000 updates.
+
+    Attributes:
+        rate: share of the entries to drop, in [0, 1).
+        size: height and width of a block (default: 5), or less if the map is smaller.
 
     Raises:
-        ValueError: If an attribute is out of range, or the input is not `[n, h, w, c]`.
+        ValueError: if an attribute is out of range, or the input is not `[n, h, w, c]`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -37,25 +60,25 @@ class DropBlock(nn.Module):
         Lee et al., "Meta-Learning with Differentiable Convex Optimization", 2019. https://arxiv.org/abs/1904.03758
     """
 
-    rate: float
+    rate: float | jax.Array
     size: int = 5
 
     def __post_init__(self) -> None:
-        check_rate(rate=self.rate)
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1, got {self.size}")
+        check_fraction(below_one=True, rate=self.rate)
+        check_integer(size=self.size)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Drop blocks of `x: [n, h, w, c]` if there is a key named `"dropout"`."""
+        """Drops blocks of `x: [n, h, w, c]` if there is a key named `"dropout"`."""
         if x.ndim != 4:
             raise ValueError(f"DropBlock needs an input [n, height, width, channels], got shape {x.shape}")
-        if self.rate == 0 or not self.has_rng("dropout"):
+        if _is_zero(self.rate) or not self.has_rng("dropout"):
             return x
         n, height, width, channels = x.shape
         size = min(self.size, height, width)
         places = (height - size + 1, width - size + 1)
+        # Expected share of dropped entries: probability * size^2 * places / (height * width) = rate
         probability = self.rate * height * width / (size**2 * places[0] * places[1])
         starts = jax.random.bernoulli(self.make_rng("dropout"), probability, (n, *places, channels))
         keep = ~_spread(_spread(starts, size, 1), size, 2)
@@ -63,15 +86,13 @@ class DropBlock(nn.Module):
         return jnp.where(keep, x * scale.astype(x.dtype), jnp.zeros((), x.dtype))
 
 
-def check_rate(**rates: float) -> None:
-    """Raises ValueError unless every rate is in [0, 1)."""
-    for name, rate in rates.items():
-        if not 0.0 <= rate < 1.0:
-            raise ValueError(f"{name} must be in [0, 1), got {rate!r}")
+def _is_zero(rate: float | jax.Array) -> bool:
+    """Returns whether the rate is known to be 0."""
+    return isinstance(rate, numbers.Real) and bool(rate == 0)
 
 
 def _spread(starts: jax.Array, size: int, axis: int) -> jax.Array:
-    """True also at the `size - 1` entries after a True, on an axis that gets so much longer."""
+    """Extends each true entry over the next `size - 1` entries of an axis, which becomes longer by as many."""
     pads = [[(0, 0)] * axis + [(i, size - 1 - i)] + [(0, 0)] * (starts.ndim - axis - 1) for i in range(size)]
     spread = jnp.pad(starts, pads[0])
     for pad in pads[1:]:

@@ -1,4 +1,4 @@
-"""Weights of learn2learn's and MetaOptNet's PyTorch models."""
+"""Conversion of the weights of learn2learn's and MetaOptNet's PyTorch models."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,34 +20,35 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runni
 
 
 def from_torch(model: nn.Module, state_dict: Mapping[str, Any], example: jax.Array) -> dict[str, Any]:
-    """Turns a PyTorch state dict into variables of the same model here, which then gives the same outputs.
+    """Converts a PyTorch state dict to variables of the same model here, which then gives the same outputs.
 
-    | model | whose state dict |
+    | model | state dict |
     | --- | --- |
     | `OmniglotFC(epsilon=1e-3)` | learn2learn's `OmniglotFC` |
     | `OmniglotCNN(padding=1)` | learn2learn's `OmniglotCNN` |
-    | `CNN4()` | learn2learn's `CNN4` (`MiniImagenetCNN`); with `max_pool=False` take `padding=1` |
-    | `ResNet12()` | learn2learn's `ResNet12`; MetaOptNet's embedding, with `mean=False` as it is there by default |
+    | `CNN4()` | learn2learn's `CNN4` (`MiniImagenetCNN`). With `max_pool=False` take `padding=1` |
+    | `ResNet12()` | learn2learn's `ResNet12`. For MetaOptNet's embedding take `mean=False`, which is its default |
     | `WRN28()` | learn2learn's `WRN28` |
 
-    Names may begin with `module.` (of `DataParallel` or learn2learn's wrappers) and `features.`. A state dict without
-    `classifier`, as that of a learn2learn backbone, gives a head of zeros.
+    Names may begin with `module.` (from `DataParallel` or learn2learn's wrappers) and `features.`. A state dict without
+    `classifier`, such as that of a learn2learn backbone, gives a head of zeros.
 
     Args:
-        model: The model, of the same sizes.
-        state_dict: Names to arrays: what `state_dict()` or `torch.load` gives, or NumPy arrays. PyTorch itself is not
-            needed.
-        example: An input for the model: `[n, h, w, c]`; flat features are in another order there and here.
+        model: model with the same sizes.
+        state_dict: map from names to tensors or NumPy arrays, such as the result of `state_dict()` or `torch.load`.
+            PyTorch itself is not needed.
+        example: input for the model, `[n, h, w, c]`. Its shape decides the order of flattened features, which differs
+            between PyTorch and Flax.
 
     Returns:
-        `{"params": ...}`, and `"batch_stats"` if the state dict holds running statistics. With these `model.apply` is
-        the PyTorch model after `eval()`; without, which is what learn2learn's MAML examples do, the one after
+        `{"params": ...}`, and `"batch_stats"` if the state dict holds running statistics. With statistics `model.apply`
+        is the PyTorch model after `eval()`. Without them, as in learn2learn's MAML examples, it is the one after
         `train()`.
 
     Raises:
-        TypeError: If there is no such PyTorch model.
-        ValueError: If the model is another function than the PyTorch model, or names or shapes do not fit; all that do
-            not are listed.
+        TypeError: if there is no such PyTorch model.
+        ValueError: if the model is another function than the PyTorch model, or names or shapes do not fit. The message
+            lists all of them.
 
     Example:
         >>> import jax.numpy as jnp, numpy as np
@@ -96,7 +97,7 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any], example: jax.Arr
 
 
 def _check_model(model: Any) -> Names:
-    """PyTorch's names of our modules; raises if outputs would differ."""
+    """Returns PyTorch's names of our modules, and raises if outputs would differ."""
     kind = type(model).__name__
     if type(model) not in _NAMES:
         known = ", ".join(sorted(known.__name__ for known in _NAMES))
@@ -110,12 +111,12 @@ def _check_model(model: Any) -> Names:
         if getattr(model, name) != value:
             raise ValueError(f"{name} of {kind} must be {value!r}, as in PyTorch, got {getattr(model, name)!r}")
     if isinstance(model, CNN4) and model.blocks < 3:
-        raise ValueError(f"blocks must be 3 or more, as learn2learn pools more with fewer, got {model.blocks}")
+        raise ValueError(f"blocks must be 3 or more, because learn2learn pools more with fewer, got {model.blocks}")
     return _NAMES[type(model)](model) | {"head": "classifier"}
 
 
 def _arrays(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict as NumPy arrays, without prefixes and counters."""
+    """Returns the state dict as NumPy arrays, without prefixes and counters."""
     arrays = {}
     for name, value in state_dict.items():
         name = name.removeprefix("module.").removeprefix("features.")
@@ -127,7 +128,7 @@ def _arrays(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, np.nda
 
 
 def _map_shapes(model: Any, shapes: Any, example: jax.Array) -> dict[str, tuple[int, ...]]:
-    """`(h, w, c)` of the maps that dense layers see flat, by the layer's path."""
+    """Returns `(h, w, c)` of the flattened maps that enter dense layers, by the path of the layer."""
     if isinstance(model, OmniglotFC):
         return {"body/dense_0": example.shape[1:]} if example.ndim == 4 else {}
     if isinstance(model, OmniglotCNN | WRN28) or (isinstance(model, ResNet12) and model.mean):
@@ -137,7 +138,10 @@ def _map_shapes(model: Any, shapes: Any, example: jax.Array) -> dict[str, tuple[
 
 
 def _layout(kernel: np.ndarray, map_shape: tuple[int, ...] | None) -> np.ndarray:
-    """A kernel `[out, in]` to `[in, out]`, its inputs from channels first to last; `[out, in, h, w]` likewise."""
+    """Transposes a kernel `[out, in]` to `[in, out]` or `[out, in, h, w]` to `[h, w, in, out]`.
+
+    The inputs of a dense kernel after a feature map of shape `map_shape` change from channels first to channels last.
+    """
     if kernel.ndim == 4:
         return kernel.transpose(2, 3, 1, 0)
     kernel = kernel.T
@@ -148,16 +152,19 @@ def _layout(kernel: np.ndarray, map_shape: tuple[int, ...] | None) -> np.ndarray
 
 
 def _omniglot_fc(model: OmniglotFC) -> Names:
+    """Returns PyTorch's names of the modules of `OmniglotFC`."""
     layers = range(len(model.sizes))
     return {f"body/dense_{i}": f"1.{i}.linear" for i in layers} | {f"body/norm_{i}": f"1.{i}.normalize" for i in layers}
 
 
 def _conv_blocks(prefix: str, blocks: int) -> Names:
+    """Returns PyTorch's names of the modules of a number of convolutional blocks."""
     convs = {f"body/conv_{i}": f"{prefix}{i}.conv" for i in range(blocks)}
     return convs | {f"body/norm_{i}": f"{prefix}{i}.normalize" for i in range(blocks)}
 
 
 def _resnet12(model: ResNet12) -> Names:
+    """Returns PyTorch's names of the modules of `ResNet12`."""
     names = {}
     for i in range(len(model.sizes)):
         block = f"layer{i + 1}.0"
@@ -168,6 +175,7 @@ def _resnet12(model: ResNet12) -> Names:
 
 
 def _wrn28(model: WRN28) -> Names:
+    """Returns PyTorch's names of the modules of `WRN28`."""
     names = {"body/conv": "conv1", "body/norm": "bn1"}
     for i in range(3 * model.blocks):
         block = f"layer{i // model.blocks + 1}.{i % model.blocks}"

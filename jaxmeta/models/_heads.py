@@ -1,4 +1,4 @@
-"""The cosine head, and a backbone under another head than its own."""
+"""The cosine head, and a backbone with another head than its own."""
 
 from typing import Any
 
@@ -7,21 +7,24 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from jaxmeta._checks import check_integer, check_positive
+
 
 class CosineDense(nn.Module):
-    """A linear layer without bias on vectors of length 1: `scale` times the cosine of the input and each column.
+    """A linear layer without bias on vectors of length 1.
 
-    Parameters are `kernel: [d, features]` and `scale: []`. A vector of zeros has cosine 0 with everything.
+    Its outputs are `scale * cos(x, w_k)` for the input `x` and each column `w_k` of the kernel. Parameters are
+    `kernel: [d, features]` and `scale: []`. A vector of zeros has cosine 0 with everything.
 
     Attributes:
-        features: Number of outputs.
-        scale: Where the learned scale starts: the inverse temperature of the softmax.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
-        kernel_init: Initializer of the kernel.
+        features: number of outputs.
+        scale: initial value of the learned factor of the cosines, positive (default: 10).
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
+        kernel_init: initializer of the kernel.
 
     Raises:
-        ValueError: If `features` is below 1 or `scale` is not positive.
+        ValueError: if `features` is not an integer of at least 1, or `scale` is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -37,21 +40,19 @@ class CosineDense(nn.Module):
     """
 
     features: int
-    scale: float = 10.0
+    scale: float | jax.Array = 10.0
     dtype: Any = None
     param_dtype: Any = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     def __post_init__(self) -> None:
-        if self.features < 1:
-            raise ValueError(f"features must be at least 1, got {self.features}")
-        if not self.scale > 0:
-            raise ValueError(f"scale must be positive, got {self.scale!r}")
+        check_integer(features=self.features)
+        check_positive(scale=self.scale)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Scaled cosines `[..., features]` of `x: [..., d]`."""
+        """Returns scaled cosines `[..., features]` of `x: [..., d]`."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
         scale = self.param("scale", nn.initializers.constant(self.scale), (), self.param_dtype)
         x, kernel, scale = promote_dtype(x, kernel, scale, dtype=self.dtype)
@@ -59,13 +60,13 @@ class CosineDense(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A backbone under another head than its own.
+    """A backbone with another head than its own.
 
-    Parameters are `{"body": the backbone's, without its head, "head": ...}`.
+    Parameters are `{"body": ..., "head": ...}`, where those of the body are the backbone's without its head.
 
     Attributes:
-        body: Any model of this package, or with a method `features` that gives `[n, d]`.
-        head: Any module from features to logits.
+        body: any model of this package, or any module with a method `features` that returns `[n, d]`.
+        head: any module from features to logits.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -80,15 +81,15 @@ class Classifier(nn.Module):
     head: nn.Module
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits `[n, ways]` of inputs `x: [n, ...]`."""
+        """Returns logits `[n, ways]` of inputs `x: [n, ...]`."""
         return self.head(self.features(x))
 
     def features(self, x: jax.Array) -> jax.Array:
-        """The backbone's features `[n, d]` of the same inputs."""
+        """Returns the backbone's features `[n, d]` of the same inputs."""
         return self.body.features(x)
 
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:
-    """Scaled to length 1 along `axis`; differentiable at zero, which stays zero."""
+    """Scales `x` to length 1 along `axis`, differentiably at zero, which stays zero."""
     squares = jnp.sum(jnp.square(x), axis, keepdims=True)
     return x * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))

@@ -7,26 +7,28 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from jaxmeta._checks import check_integer
+
 
 class KroneckerDense(nn.Module):
-    """A square linear layer of `rows * columns` inputs whose matrix is a Kronecker product; starts as the identity.
+    """A square linear layer whose matrix is a Kronecker product, and which starts as the identity.
 
-    The input, as a matrix `X: [rows, columns]`, is mapped to `L X R + B`: the dense kernel would be `kron(L.T, R)`, of
-    `(rows * columns)**2` entries, where the two factors have `rows**2 + columns**2`. To map gradients so, take
+    The input, as a matrix `X: [rows, columns]`, is mapped to `L X R + B`. The dense kernel would be `kron(L.T, R)`, of
+    `(rows * columns)**2` entries. The two factors have `rows**2 + columns**2`. For gradients use
     `jaxmeta.optim.scale_by_kronecker`.
 
     Parameters are `left: [rows, rows]`, `right: [columns, columns]` and `bias: [rows, columns]`.
 
     Attributes:
-        rows: Size of the left factor.
-        columns: Size of the right factor.
-        use_bias: Add a learned bias.
-        psd: Take `L.T L` and `R.T R` for the factors, so that the map is positive semi-definite.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
+        rows: size of the left factor.
+        columns: size of the right factor.
+        use_bias: add a learned bias (default).
+        psd: take `L.T L` and `R.T R` for the factors, so that the map is positive semi-definite (default: false).
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
 
     Raises:
-        ValueError: If a size is below 1, or the input is not `[..., rows * columns]`.
+        ValueError: if a size is not an integer of at least 1, or the input is not `[..., rows * columns]`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -49,14 +51,12 @@ class KroneckerDense(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        for name in ("rows", "columns"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_integer(rows=self.rows, columns=self.columns)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `x: [..., rows * columns]`."""
+        """Maps `x: [..., rows * columns]` to an array of the same shape."""
         shape = (self.rows, self.columns)
         if x.ndim < 1 or x.shape[-1] != self.rows * self.columns:
             raise ValueError(f"KroneckerDense needs an input [..., {self.rows} * {self.columns}], got shape {x.shape}")
@@ -74,16 +74,17 @@ class KroneckerDense(nn.Module):
 
 
 class KroneckerRNNCell(nn.RNNCellBase):
-    """A recurrent cell of Kronecker-factored matrices, for `flax.linen.RNN`: `h = tanh(W x + U h)`, output `V h`.
+    """A recurrent cell of Kronecker-factored matrices, for `flax.linen.RNN`.
 
-    Parameters are those of three `KroneckerDense`: `input`, `hidden` and `output`.
+    The next state is `h = tanh(W x + U h)`, and the output is `V h`. Parameters are those of three `KroneckerDense`:
+    `input`, `hidden` and `output`.
 
     Attributes:
-        rows: See `KroneckerDense`; inputs, states and outputs are `[..., rows * columns]`.
-        columns: See `KroneckerDense`.
-        use_bias: Add learned biases.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
+        rows: see `KroneckerDense`. Inputs, states and outputs are `[..., rows * columns]`.
+        columns: see `KroneckerDense`.
+        use_bias: add learned biases (default).
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -105,33 +106,35 @@ class KroneckerRNNCell(nn.RNNCellBase):
 
     @nn.compact
     def __call__(self, carry: jax.Array, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """One step: `(h, x) -> (h, y)`."""
+        """Takes one step, `(h, x) -> (h, y)`."""
         hidden = jnp.tanh(_dense(self, "input")(inputs) + _dense(self, "hidden")(carry))
         return hidden, _dense(self, "output")(hidden)
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> jax.Array:
-        """Zeros, for inputs of shape `[..., rows * columns]`."""
+        """Returns zeros, for inputs of shape `[..., rows * columns]`."""
         del rng
         return jnp.zeros(input_shape, self.param_dtype)
 
     @property
     def num_feature_axes(self) -> int:
-        """The last axis of the input is the features."""
+        """Number of feature axes, which is the last one alone."""
         return 1
 
 
 class KroneckerLSTMCell(nn.RNNCellBase):
     """A long short-term memory cell of Kronecker-factored matrices, for `flax.linen.RNN`.
 
-    Parameters are those of eight `KroneckerDense`, two for each gate: `input_i`, `hidden_i`, and so on for i, f, g, o.
+    With the gates `i`, `f`, `g` and `o`, each a sum of two `KroneckerDense` of input and state, the next cell is
+    `c = sigmoid(f) c + sigmoid(i) tanh(g)` and the next state is `h = sigmoid(o) tanh(c)`. Parameters are those of the
+    eight layers: `input_i`, `hidden_i`, and so on for the other gates.
 
     Attributes:
-        rows: See `KroneckerDense`; inputs, states and outputs are `[..., rows * columns]`.
-        columns: See `KroneckerDense`.
-        use_bias: Add learned biases, two per gate as in PyTorch.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
+        rows: see `KroneckerDense`. Inputs, states and outputs are `[..., rows * columns]`.
+        columns: see `KroneckerDense`.
+        use_bias: add learned biases, two per gate as in PyTorch (default).
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -155,7 +158,7 @@ class KroneckerLSTMCell(nn.RNNCellBase):
     def __call__(
         self, carry: tuple[jax.Array, jax.Array], inputs: jax.Array
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        """One step: `((h, c), x) -> ((h, c), h)`."""
+        """Takes one step, `((h, c), x) -> ((h, c), h)`."""
         hidden, cell = carry
 
         def gate(name: str) -> jax.Array:
@@ -167,23 +170,25 @@ class KroneckerLSTMCell(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: jax.Array, input_shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        """Zeros, for inputs of shape `[..., rows * columns]`."""
+        """Returns zeros, for inputs of shape `[..., rows * columns]`."""
         del rng
         zeros = jnp.zeros(input_shape, self.param_dtype)
         return zeros, zeros
 
     @property
     def num_feature_axes(self) -> int:
-        """The last axis of the input is the features."""
+        """Number of feature axes, which is the last one alone."""
         return 1
 
 
 def _identity(key: jax.Array, size: int, dtype: Any) -> jax.Array:
+    """Returns the identity matrix, as an initializer."""
     del key
     return jnp.eye(size, dtype=dtype)
 
 
 def _dense(cell: Any, name: str) -> KroneckerDense:
+    """Builds a layer with the attributes of the cell."""
     return KroneckerDense(
         cell.rows, cell.columns, cell.use_bias, dtype=cell.dtype, param_dtype=cell.param_dtype, name=name
     )

@@ -7,27 +7,30 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta.models._norm import Norm, check_norm, make_norm
+from jaxmeta._checks import check_choice, check_integer
+from jaxmeta.models._norm import NORMS, Norm, make_norm
 from jaxmeta.models._warp import Warp
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation between them; at the defaults MAML's sinusoid regressor, 1-40-40-1.
+    """A multi-layer perceptron: linear layers with an activation between them.
 
-    Parameters are `{"body": ..., "head": ...}`. Kernels start Xavier uniform, biases at zero; MAML's own code starts
-    kernels at `flax.linen.initializers.truncated_normal(0.01)`.
+    The default is MAML's regressor for sinusoids, 1-40-40-1. Parameters are `{"body": ..., "head": ...}`. Kernels start
+    Xavier uniform, biases at zero. MAML's own code starts kernels at
+    `flax.linen.initializers.truncated_normal(0.01)`.
 
     Attributes:
-        sizes: Width of each hidden layer; empty for a linear model, which has no `"body"`.
-        out: Number of outputs.
-        activation: Applied after each hidden layer.
-        kernel_init: Initializer of all kernels.
-        warp: Put a `Warp` after each hidden linear layer, for `jaxmeta.tnet`.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
+        sizes: width of each hidden layer (default: two layers of 40). Without a layer this is a linear model, which has
+            no `"body"`.
+        out: number of outputs (default: 1).
+        activation: function after each hidden layer (default: ReLU).
+        kernel_init: initializer of all kernels.
+        warp: put a `Warp` after each hidden linear layer, for `jaxmeta.tnet` (default: false).
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
 
     Raises:
-        ValueError: If a width is below 1, or the input has no axes.
+        ValueError: if a width is not an integer of at least 1, or the input has no axes.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -49,46 +52,46 @@ class MLP(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        _check_widths(sizes=self.sizes, out=(self.out,))
+        check_integer(out=self.out, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the body and the head."""
+        """Makes the body and the head."""
         self.body = _DenseBody(
             self.sizes, "none", 0.0, self.activation, self.kernel_init, self.warp, self.dtype, self.param_dtype
         )
         self.head = nn.Dense(self.out, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
 
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Outputs `[..., out]` for inputs `x: [..., d]`, with `context: [c]` beside each input if there is one."""
+        """Returns outputs `[..., out]` for `x: [..., d]`, with `context: [c]` next to each input if there is one."""
         return self.head(self.features(x, context))
 
     def features(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Features `[..., sizes[-1]]` of the same arguments."""
+        """Returns features `[..., sizes[-1]]` of the same arguments."""
         if x.ndim < 1:
             raise ValueError(f"MLP needs an input [..., d], got shape {x.shape}")
-        return self.body(_beside(x, context))
+        return self.body(_append_context(x, context))
 
 
 class OmniglotFC(nn.Module):
     """The fully connected network for Omniglot: flatten, (linear, norm, ReLU) for each of `sizes`, linear.
 
-    247,621 parameters for 28x28 images and 5 ways. Parameters are `{"body": ..., "head": ...}`. Kernels start from a
-    truncated normal of standard deviation 0.01 as in MAML's code, which the norm makes harmless, biases at zero. With
-    `norm="batch"` predictions are transductive (see `BatchNorm`).
+    It has 247,621 parameters for 28x28 images and 5 ways. Parameters are `{"body": ..., "head": ...}`. Kernels start
+    from a truncated normal of standard deviation 0.01 as in MAML's code, which the norm makes harmless, biases at zero.
+    With `norm="batch"` predictions are transductive (see `BatchNorm`).
 
     Attributes:
-        ways: Number of outputs.
-        sizes: Width of each hidden layer.
-        norm: `"batch"`, `"group"`, `"layer"` or `"none"`.
-        epsilon: Of the norm; MAML's and learn2learn's code have 1e-3 here.
-        kernel_init: Initializer of all kernels.
-        warp: Put a `Warp` after each hidden linear layer, for `jaxmeta.tnet`.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
+        ways: number of outputs (default: 5).
+        sizes: width of each hidden layer (default: 256, 128, 64 and 64).
+        norm: `"batch"` (default), `"group"`, `"layer"` or `"none"`.
+        epsilon: number that the norm adds to the variance (default: 1e-5). MAML's and learn2learn's code take 1e-3.
+        kernel_init: initializer of all kernels.
+        warp: put a `Warp` after each hidden linear layer, for `jaxmeta.tnet` (default: false).
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
 
     Raises:
-        ValueError: If a width is below 1, `norm` is unknown, or the input has fewer than two axes.
+        ValueError: if a width is not an integer of at least 1, `norm` is unknown, or the input has fewer than two axes.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -113,30 +116,30 @@ class OmniglotFC(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        _check_widths(sizes=self.sizes, ways=(self.ways,))
-        check_norm(self.norm)
+        check_integer(ways=self.ways, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_choice("norm", self.norm, NORMS)
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the body and the head."""
+        """Makes the body and the head."""
         self.body = _DenseBody(
             self.sizes, self.norm, self.epsilon, nn.relu, self.kernel_init, self.warp, self.dtype, self.param_dtype
         )
         self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
 
     def __call__(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Logits `[n, ways]` of images `x: [n, ...]`, with `context: [c]` beside each image if there is one."""
+        """Returns logits `[n, ways]` of images `x: [n, ...]`, with `context: [c]` next to each if there is one."""
         return self.head(self.features(x, context))
 
     def features(self, x: jax.Array, context: jax.Array | None = None) -> jax.Array:
-        """Features `[n, sizes[-1]]` of the same arguments."""
+        """Returns features `[n, sizes[-1]]` of the same arguments."""
         if x.ndim < 2:
             raise ValueError(f"OmniglotFC needs a batch of images [n, ...], got shape {x.shape}")
-        return self.body(_beside(x.reshape(x.shape[0], -1), context))
+        return self.body(_append_context(x.reshape(x.shape[0], -1), context))
 
 
 class _DenseBody(nn.Module):
-    """(linear, norm, activation) for each width."""
+    """A linear layer, a norm and an activation for each width."""
 
     widths: Sequence[int]
     norm: Norm
@@ -164,14 +167,8 @@ class _DenseBody(nn.Module):
         return x
 
 
-def _check_widths(**widths: Sequence[int]) -> None:
-    for name, values in widths.items():
-        if any(width < 1 for width in values):
-            raise ValueError(f"{name} must be at least 1, got {tuple(values)}")
-
-
-def _beside(x: jax.Array, context: jax.Array | None) -> jax.Array:
-    """Each input of `x: [..., d]` with the same `context: [c]` after it, `[..., d + c]`."""
+def _append_context(x: jax.Array, context: jax.Array | None) -> jax.Array:
+    """Appends the same `context: [c]` to each input of `x: [..., d]`, for `[..., d + c]`."""
     if context is None:
         return x
     return jnp.concatenate([x, jnp.broadcast_to(context, (*x.shape[:-1], context.shape[-1]))], axis=-1)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxmeta._checks import check_choice, check_integer, check_not_negative
+from jaxmeta._losses import at_least_float32
 from jaxmeta.models._conv import Conv
 
 Norm: TypeAlias = Literal["batch", "group", "layer", "none"]
@@ -17,25 +19,26 @@ NORMS = ("batch", "group", "layer", "none")
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization: **transductive**, unless statistics are given.
+    """Batch normalization, which is transductive unless statistics are given.
 
-    | call | the mean and variance of each channel |
+    | call | mean and variance of each channel |
     | --- | --- |
-    | `apply({"params": ...}, x)` | of the batch at hand, at training and at test time |
-    | `apply({"params": ..., "batch_stats": ...}, x)` | the given ones; one example does not see the others |
-    | `apply(..., x, mutable=["batch_stats"])` | of the batch at hand, and they are returned (unbiased) |
+    | `apply({"params": ...}, x)` | those of the current batch, at training and at test time |
+    | `apply({"params": ..., "batch_stats": ...}, x)` | the given ones, so one example does not see the others |
+    | `apply(..., x, mutable=["batch_stats"])` | those of the current batch, which are also returned (unbiased) |
 
-    The first is what MAML's published few-shot numbers use: predictions for one query example depend on the other query
-    examples of its task; say "transductive" beside results. The second is for a backbone that was trained on many
-    classes; `with_batch_stats` makes its statistics. They get no gradient. There is no train/test switch, and `init`
-    makes no statistics. `GroupNorm` needs none.
+    MAML's published few-shot numbers use the first call. Predictions for one query example then depend on the other
+    query examples of its task, so report such results as transductive. The second call is for a backbone that was
+    trained on many classes, and `with_batch_stats` computes its statistics. They get no gradient. There is no
+    train/test switch, and `init` makes no statistics. `GroupNorm` needs none.
 
     Parameters are `scale: [c]` and `bias: [c]`, statistics `mean: [c]` and `var: [c]`. A batch with one value per
     channel is normalized to `bias`.
 
     Attributes:
-        epsilon: Added to the variance.
-        param_dtype: Of the parameters. Statistics are computed in float32 or better; the result has the input's type.
+        epsilon: number that is added to the variance (default: 1e-5).
+        param_dtype: type of the parameters (default: float32). Statistics are computed in float32 or wider, and the
+            result has the type of the input.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -54,30 +57,34 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     param_dtype: Any = jnp.float32
 
+    def __post_init__(self) -> None:
+        check_not_negative(epsilon=self.epsilon)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: jax.Array, shift: jax.Array | None = None) -> jax.Array:
-        """Normalize `x + shift` over all axes but the last.
+        """Normalizes `x + shift` over all axes except the last one.
 
         Args:
-            x: `[..., c]`.
-            shift: `[c]`, such as the bias of the layer before. The statistics of the batch at hand cancel it: it costs
-                nothing, and its derivative is zero.
+            x: input `[..., c]`.
+            shift: vector `[c]`, such as the bias of the layer before. `None` (default) adds nothing. The statistics of
+                the current batch cancel it, so it costs nothing and its derivative is zero.
 
         Returns:
-            `[..., c]`.
+            Output `[..., c]`.
         """
         if x.ndim < 2:
             raise ValueError(f"BatchNorm needs an input [..., channels] with at least two axes, got shape {x.shape}")
         scale, bias = _affine(self, x.shape[-1], self.param_dtype)
-        rows = _at_least_float32(x).reshape(-1, x.shape[-1])
-        added = 0.0 if shift is None else _at_least_float32(shift)
+        rows = at_least_float32(x).reshape(-1, x.shape[-1])
+        added = 0.0 if shift is None else at_least_float32(shift)
         collect = self.is_mutable_collection("batch_stats") and not self.is_initializing()
         if collect:
             self.put_variable("batch_stats", "mean", jnp.mean(rows, 0) + added)
             self.put_variable("batch_stats", "var", jnp.var(rows, 0) * (len(rows) / max(len(rows) - 1, 1)))
         if self.has_variable("batch_stats", "mean") and not collect:
             given = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
-            mean, variance = (jax.lax.stop_gradient(_at_least_float32(value)) for value in given)
+            mean, variance = (jax.lax.stop_gradient(at_least_float32(value)) for value in given)
             y = (rows + (added - mean)[None]) * (scale * jax.lax.rsqrt(variance + self.epsilon))[None]
         else:
             y = _standardize(rows, (0,), scale[None], self.epsilon)
@@ -85,14 +92,16 @@ class BatchNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalization: each example by the statistics of its own channel groups over space. Not transductive.
+    """Group normalization, by the statistics of the channel groups of each example over space.
 
-    Parameters are `scale: [c]` and `bias: [c]`. With `groups=1` it is layer normalization over space and channels.
+    It is not transductive. Parameters are `scale: [c]` and `bias: [c]`. With `groups=1` it is layer normalization over
+    space and channels.
 
     Attributes:
-        groups: Number of channel groups; divides the number of channels.
-        epsilon: Added to the variance.
-        param_dtype: Of the parameters. Statistics are computed in float32 or better; the result has the input's type.
+        groups: number of channel groups, a divisor of the number of channels (default: 8).
+        epsilon: number that is added to the variance (default: 1e-5).
+        param_dtype: type of the parameters (default: float32). Statistics are computed in float32 or wider, and the
+            result has the type of the input.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -109,39 +118,44 @@ class GroupNorm(nn.Module):
     epsilon: float = 1e-5
     param_dtype: Any = jnp.float32
 
+    def __post_init__(self) -> None:
+        check_integer(groups=self.groups)
+        check_not_negative(epsilon=self.epsilon)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalize `x: [n, ..., c]` within each example and channel group."""
+        """Normalizes `x: [n, ..., c]` within each example and channel group."""
         if x.ndim < 2:
             raise ValueError(f"GroupNorm needs an input [n, ..., channels], got shape {x.shape}")
         channels = x.shape[-1]
-        if self.groups < 1 or channels % self.groups:
+        if channels % self.groups:
             raise ValueError(f"groups must divide the {channels} channels of the input {x.shape}, got {self.groups}")
         scale, bias = _affine(self, channels, self.param_dtype)
         grouped = (x.shape[0], math.prod(x.shape[1:-1]), self.groups, channels // self.groups)
         affine = (1, 1, *grouped[2:])
-        y = _standardize(_at_least_float32(x).reshape(grouped), (1, 3), scale.reshape(affine), self.epsilon)
+        y = _standardize(at_least_float32(x).reshape(grouped), (1, 3), scale.reshape(affine), self.epsilon)
         return (y + bias.reshape(affine)).astype(x.dtype).reshape(x.shape)
 
 
 def make_norm(
     norm: Norm, param_dtype: Any = jnp.float32, epsilon: float = 1e-5, *, name: str | None = None
 ) -> Callable[[jax.Array], jax.Array]:
-    """The normalization layer called `norm`; call it inside a compact module.
+    """Builds a normalization layer, inside a compact module.
 
     Args:
         norm: `"batch"`, `"group"` (8 groups), `"layer"` (one group) or `"none"`.
-        param_dtype: Of the parameters.
-        epsilon: Added to the variance.
-        name: Of the submodule.
+        param_dtype: type of the parameters (default: float32).
+        epsilon: number that is added to the variance (default: 1e-5).
+        name: name of the submodule.
 
     Returns:
         A module, or the identity for `"none"`.
 
     Raises:
-        ValueError: If there is no such normalization.
+        ValueError: if `norm` is unknown.
     """
-    check_norm(norm)
+    check_choice("norm", norm, NORMS)
     if norm == "batch":
         return BatchNorm(epsilon, param_dtype, name=name)
     if norm == "none":
@@ -150,35 +164,25 @@ def make_norm(
 
 
 def normalize(norm: Callable[..., jax.Array], conv: Conv, x: jax.Array) -> jax.Array:
-    """`norm(conv(x))`; batch norm, which may cancel the convolution's bias, is given it apart."""
+    """Computes `norm(conv(x))`, where batch norm, which may cancel the convolution's bias, gets it separately."""
     if conv.use_bias and isinstance(norm, BatchNorm):
         return norm(conv(x, add_bias=False), conv.get_variable("params", "bias"))
     return norm(conv(x))
 
 
-def check_norm(norm: str) -> None:
-    """Raise ValueError unless `norm` is a known name."""
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
-
-
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _affine(module: nn.Module, channels: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    """`scale` and `bias`, in at least float32."""
+    """Returns `scale` and `bias` of a module, in float32 or wider."""
     scale = module.param("scale", nn.initializers.ones_init(), (channels,), dtype)
     bias = module.param("bias", nn.initializers.zeros_init(), (channels,), dtype)
-    return _at_least_float32(scale), _at_least_float32(bias)
+    return at_least_float32(scale), at_least_float32(bias)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 3))
 def _standardize(x: jax.Array, axes: tuple[int, ...], scale: jax.Array, epsilon: float) -> jax.Array:
-    """`x` to mean zero and standard deviation `scale` over `axes`.
+    """Scales `x` to mean zero and standard deviation `scale` over `axes`.
 
-    The derivative is JAX's own, written so that its transpose passes over a large `x` three times: for the sum of the
-    gradient, for the sum of its product with the centered `x`, and for the result.
+    The derivative is equal to JAX's own. It is written so that its transpose passes over a large `x` three times: for
+    the sum of the gradient, for the sum of its product with the centered `x`, and for the result.
     """
     centered, inverse = _center(x, axes, epsilon)
     return centered * (scale * inverse)
@@ -195,7 +199,7 @@ def _(axes: Any, epsilon: float, primals: Any, tangents: Any) -> tuple[jax.Array
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _center(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> tuple[jax.Array, jax.Array]:
-    """`x` without its mean over `axes`, and the inverse of its standard deviation."""
+    """Returns `x` minus its mean over `axes`, and the inverse of its standard deviation."""
     centered = x - jnp.mean(x, axes, keepdims=True)
     return centered, jax.lax.rsqrt(jnp.mean(jnp.square(centered), axes, keepdims=True) + epsilon)
 

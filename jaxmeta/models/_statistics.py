@@ -1,4 +1,4 @@
-"""Statistics for batch norm, measured after training."""
+"""Statistics for batch norm, which are measured after training."""
 
 from typing import Any
 
@@ -8,19 +8,21 @@ from flax import linen as nn
 
 
 def with_batch_stats(model: nn.Module, params: Any, batches: jax.Array) -> dict[str, Any]:
-    """Adds to a trained model's parameters the statistics that make its batch norm look at one example at a time.
+    """Adds batch statistics to the parameters of a trained model, so that it is no longer transductive.
 
-    The mean of each statistic over many minibatches, each normalized by its own as in training. No running average is
-    needed in training, and the result does not lag behind the parameters.
+    With these statistics batch norm looks at one example at a time. They are the means of the statistics of many
+    minibatches, each of which is normalized by its own as in training. Training needs no running average, and the
+    result does not lag behind the parameters.
 
     Args:
-        model: The model.
-        params: Its variables, `{"params": ...}`; statistics among them are replaced.
-        batches: Inputs: `[k, n, ...]`, k minibatches of n; n as in training, k = 20 or more.
+        model: model with batch norm.
+        params: variables of the model, `{"params": ...}`. Statistics among them are replaced.
+        batches: inputs `[k, n, ...]`, which are `k` minibatches of `n` examples. Take `n` as in training, and `k` of 20
+            or more.
 
     Returns:
-        Variables for `model.apply`: `{"params": ..., "batch_stats": ...}`; without the second if the model has no batch
-        norm.
+        Variables for `model.apply`, `{"params": ..., "batch_stats": ...}`. The second entry is missing if the model has
+        no batch norm.
 
     Example:
         >>> import jax, jax.numpy as jnp

@@ -6,34 +6,37 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta.models._cnn import XAVIER, check_image, check_sizes
+from jaxmeta._checks import check_fraction, check_integer
+from jaxmeta.models._cnn import XAVIER, check_image
 from jaxmeta.models._conv import Conv, Lowering
-from jaxmeta.models._drop_block import check_rate
+from jaxmeta.models._drop_block import Dropout
 
 _SMALL = nn.initializers.truncated_normal(0.02)
 
 
 class ViT(nn.Module):
-    """A vision transformer; at the defaults ViT-Tiny: patches as tokens, pre-norm blocks, the class token, linear.
+    """A vision transformer: patches as tokens, pre-norm blocks, the class token, linear.
 
-    With patches of 16 for 224x224x3 images and 1000 ways, 5,717,416 parameters, and with `hidden=384, heads=6`
-    (ViT-Small) 22,050,664: DeiT's 5 and 22 million. For small images take small patches: 4 make 49 tokens of 28x28.
-    Parameters are `{"body": ..., "head": ...}`; those of the positions fit one image size only. There is no batch norm,
-    so nothing is transductive. Dropout acts when a key is given, as `model.apply(params, x, rngs={"dropout": key})`.
+    The default is ViT-Tiny. With patches of 16 for 224x224x3 images and 1000 ways it has 5,717,416 parameters, and with
+    `hidden=384, heads=6` (ViT-Small) 22,050,664, DeiT's 5 and 22 million. Take small patches for small images: patches
+    of 4 make 49 tokens of a 28x28 image. Parameters are `{"body": ..., "head": ...}`. Those of the positions fit only
+    one image size. There is no batch norm, so nothing is transductive. Dropout acts when a key is given, as
+    `model.apply(params, x, rngs={"dropout": key})`.
 
     Attributes:
-        ways: Number of outputs.
-        patch: Height and width of a patch; divides those of the image.
-        hidden: Width of a token, and length of the features.
-        depth: Number of blocks.
-        heads: Attention heads; divides `hidden`.
-        drop_rate: Share of the entries dropped from the result of each attention and each perceptron.
-        lowering: Of the convolution that embeds the patches, see `Conv`.
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameters.
+        ways: number of outputs (default: 5).
+        patch: height and width of a patch, a divisor of those of the image (default: 16).
+        hidden: width of a token, and length of the features (default: 192).
+        depth: number of blocks (default: 12).
+        heads: number of attention heads, a divisor of `hidden` (default: 3).
+        drop_rate: share of the entries dropped from the result of each attention and each perceptron, in [0, 1)
+            (default: 0).
+        lowering: method of the convolution that embeds the patches, see `Conv`.
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameters (default: float32).
 
     Raises:
-        ValueError: If an attribute is out of range, the input is not `[n, h, w, c]`, or patches do not tile it.
+        ValueError: if an attribute is out of range, the input is not `[n, h, w, c]`, or patches do not tile it.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -51,20 +54,20 @@ class ViT(nn.Module):
     hidden: int = 192
     depth: int = 12
     heads: int = 3
-    drop_rate: float = 0.0
+    drop_rate: float | jax.Array = 0.0
     lowering: Lowering = "auto"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        check_sizes(ways=self.ways, patch=self.patch, hidden=self.hidden, depth=self.depth, heads=self.heads)
+        check_integer(ways=self.ways, patch=self.patch, hidden=self.hidden, depth=self.depth, heads=self.heads)
         if self.hidden % self.heads:
-            raise ValueError(f"heads must divide hidden, {self.hidden}, got {self.heads}")
-        check_rate(drop_rate=self.drop_rate)
+            raise ValueError(f"heads must divide hidden {self.hidden}, got {self.heads}")
+        check_fraction(below_one=True, drop_rate=self.drop_rate)
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the body and the head."""
+        """Makes the body and the head."""
         self.body = _Tokens(
             self.patch,
             self.hidden,
@@ -78,11 +81,11 @@ class ViT(nn.Module):
         self.head = nn.Dense(self.ways, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=_SMALL)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits `[n, ways]` of images `x: [n, h, w, c]`."""
+        """Returns logits `[n, ways]` of images `x: [n, h, w, c]`."""
         return self.head(self.features(x))
 
     def features(self, x: jax.Array) -> jax.Array:
-        """Features `[n, hidden]` of the same images: the class token."""
+        """Returns features `[n, hidden]` of the same images, which are the class token."""
         check_image("ViT", x, self.patch)
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
             raise ValueError(f"ViT needs images that patches of {self.patch} tile, got shape {x.shape}")
@@ -90,13 +93,13 @@ class ViT(nn.Module):
 
 
 class _Tokens(nn.Module):
-    """The class token after all blocks."""
+    """The blocks, which return the class token."""
 
     patch: int
     hidden: int
     depth: int
     heads: int
-    drop_rate: float
+    drop_rate: float | jax.Array
     lowering: Lowering
     dtype: Any
     param_dtype: Any
@@ -120,23 +123,23 @@ class _Tokens(nn.Module):
         x = jnp.concatenate([jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.hidden)), x], 1)
         x = x + position.astype(x.dtype)
         for i in range(self.depth):
-            x = x + self._drop(self._attend(self._norm(x, f"norm_{i}_0"), f"attention_{i}"))
+            x = x + Dropout(self.drop_rate)(self._attend(self._norm(x, f"norm_{i}_0"), f"attention_{i}"))
             y = nn.gelu(self._dense(self._norm(x, f"norm_{i}_1"), 4 * self.hidden, f"dense_{i}_0"), approximate=False)
-            x = x + self._drop(self._dense(y, self.hidden, f"dense_{i}_1"))
+            x = x + Dropout(self.drop_rate)(self._dense(y, self.hidden, f"dense_{i}_1"))
         return self._norm(x[:, 0], "norm")
 
     def _attend(self, x: jax.Array, name: str) -> jax.Array:
+        """Applies self-attention."""
         attention = nn.MultiHeadDotProductAttention(
             self.heads, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=XAVIER, name=name
         )
         return attention(x)
 
     def _dense(self, x: jax.Array, size: int, name: str) -> jax.Array:
+        """Applies a linear layer."""
         return nn.Dense(size, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=XAVIER, name=name)(x)
 
     def _norm(self, x: jax.Array, name: str) -> jax.Array:
+        """Applies layer normalization."""
         norm = nn.LayerNorm(1e-6, self.dtype, self.param_dtype, use_fast_variance=False, name=name)
         return norm(x)
-
-    def _drop(self, x: jax.Array) -> jax.Array:
-        return nn.Dropout(self.drop_rate, deterministic=not self.has_rng("dropout"))(x)

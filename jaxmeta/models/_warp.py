@@ -1,4 +1,4 @@
-"""Warp layers: linear layers between the adapted ones, which shape how those adapt."""
+"""Warp layers: linear layers between the adapted ones, which precondition the adaptation."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from flax.linen.dtypes import promote_dtype
 
 
 class Warp(nn.Module):
-    """A square linear map of the last axis that starts as the identity; of an image, a 1x1 convolution.
+    """A square linear map of the last axis, which starts as the identity.
 
-    Its one parameter is called `"warp"`, `[c, c]`, which is what `jaxmeta.tnet` looks for: it is meta-learned, and left
-    alone by the inner loop.
+    On an image it is a 1x1 convolution. Its only parameter is called `"warp"`, `[c, c]`. This is the name for which
+    `jaxmeta.tnet` looks. The parameter is meta-learned, and the inner loop leaves it alone.
 
     Attributes:
-        dtype: Of the computation; None takes the common type of input and parameters.
-        param_dtype: Of the parameter.
+        dtype: type of the computation. `None` (default) takes the common type of input and parameters.
+        param_dtype: type of the parameter (default: float32).
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -35,7 +35,7 @@ class Warp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map `x: [..., c]`."""
+        """Maps `x: [..., c]` to an array of the same shape."""
         matrix = self.param("warp", lambda _, size, dtype: jnp.eye(size, dtype=dtype), x.shape[-1], self.param_dtype)
         x, matrix = promote_dtype(x, matrix, dtype=self.dtype)
         return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(x.shape)

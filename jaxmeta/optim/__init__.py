@@ -1,4 +1,4 @@
-"""Learned inner optimizers: optax transformations whose state holds `jaxmeta.Learned` values."""
+"""Learned inner optimizers, which are optax transformations whose state holds `jaxmeta.Learned` values."""
 
 from jaxmeta.optim._adaptive import AdaptiveState as AdaptiveState
 from jaxmeta.optim._adaptive import adaptive as adaptive

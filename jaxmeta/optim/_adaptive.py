@@ -1,4 +1,4 @@
-"""Learned transformations that go on learning while they are used: `adapt_transform` of learn2learn's `GBML`."""
+"""Learned transformations that continue to learn while they are used: `adapt_transform` of learn2learn's `GBML`."""
 
 from typing import Any, NamedTuple
 
@@ -15,47 +15,49 @@ class AdaptiveState(NamedTuple):
     """State of `adaptive`."""
 
     transform: optax.OptState
-    """State of `transform`, with its current `Learned` values."""
+    """State of `transform`, with the current `Learned` values."""
     hyper: optax.OptState
     """State of `hyper_optimizer`, over the list of learned arrays."""
     started: jax.Array
-    """Whether there was an update before."""
+    """Flag that is true after the first update."""
     grads: PyTree
     """Gradients given to the previous update."""
     params: PyTree
     """Parameters given to the previous update."""
     rest: PyTree
-    """What was not learned in the state of `transform` before the previous update."""
+    """State of `transform` before the previous update, without the learned values."""
 
 
 def adaptive(
     transform: optax.GradientTransformation, hyper_optimizer: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """Trains the learned values of a transformation online, on the loss that its own updates lead to.
+    """Trains the learned values of a transformation online, on the loss after its own updates.
 
     Each update `u(g_t; phi)` of `transform` moves the parameters to `theta_{t+1} = theta_t + u(g_t; phi)`, where the
-    next gradient `g_{t+1}` is taken. With it, `phi` itself gets a gradient before it is used again,
+    next gradient `g_{t+1}` is taken. This also gives a gradient for `phi` before its next use,
 
         grad_phi L(theta_{t+1}) = (d u(g_t; phi) / d phi)ᵀ g_{t+1}
 
-    which `hyper_optimizer` turns into a step. Momentum and other memory of `transform` count as constants. This is
-    hypergradient descent for any transformation: in plain training (learn2learn's `LearnableOptimizer`) and inside an
-    inner loop (`GBML(..., adapt_transform=True)`, Meta-KFO), where the initial `phi` is meta-learned. It must be what
-    makes the whole step, so it ends a chain, and everything that scales the update belongs inside `transform`.
-    The state holds one more copy of gradients, parameters and the state of `transform`.
+    and `hyper_optimizer` turns it into a step. Momentum and other memory of `transform` count as constants. This is
+    hypergradient descent for any transformation. It works in plain training (learn2learn's `LearnableOptimizer`) and in
+    an inner loop (`GBML(..., adapt_transform=True)`, Meta-KFO), where the initial `phi` is meta-learned.
+
+    The transformation must make the whole step. So it ends a chain, and everything that scales the update belongs
+    inside `transform`. The state holds one more copy of the gradients, the parameters and the state of `transform`.
 
     Args:
-        transform: a transformation with `Learned` values in its state (`phi`), which its own update leaves alone. Extra
-            arguments of `update`, such as the loss, are not handed to it.
-        hyper_optimizer: an optimizer for a list of arrays, e.g. `optax.sgd(1e-3)`; with `Learned` values of its own
-            (`learn(optax.sgd, learning_rate=1e-3)`) those are meta-learned too. It first runs in the second update.
+        transform: transformation with `Learned` values in its state (`phi`), which its own update leaves alone. It does
+            not receive extra arguments of `update`, such as the loss.
+        hyper_optimizer: optimizer for a list of arrays, such as `optax.sgd(1e-3)`. If it has `Learned` values of its
+            own (`learn(optax.sgd, learning_rate=1e-3)`), then these are meta-learned too. It first runs in the second
+            update.
 
     Returns:
-        A transformation whose state holds the `Learned` values; `update` needs the parameters.
+        A transformation whose state holds the `Learned` values. Its `update` needs the parameters.
 
     Raises:
         TypeError: if an argument is not an optax transformation.
-        ValueError: from `init`, if `transform` has no `Learned` value; from `update`, without parameters.
+        ValueError: from `init`, if `transform` has no `Learned` value. From `update`, without parameters.
 
     Example:
         >>> from jaxmeta import optim
@@ -82,9 +84,9 @@ def adaptive(
         learned, rest = partition(state)
         leaves = jax.tree.leaves(learned)
         if not leaves:
-            raise ValueError("transform must have jaxmeta.Learned values in its state, got none: nothing would adapt")
-        # Ones, not zeros: the first update differentiates this gradient's update before it drops the result, and at
-        # zero a norm has no derivative.
+            raise ValueError("transform must have jaxmeta.Learned values in its state, got none, so it could not adapt")
+        # Ones instead of zeros, because the first update differentiates the update of this gradient before it drops the
+        # result, and at zero a norm has no derivative.
         grads = jax.tree.map(jnp.ones_like, params)
         before = jax.tree.map(jnp.copy, (params, rest))  # a buffer twice in a state could not be donated
         return AdaptiveState(state, hyper_optimizer.init(leaves), jnp.asarray(False), grads, *before)

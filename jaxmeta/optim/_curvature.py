@@ -1,6 +1,6 @@
 """Meta-Curvature (Park & Oliva 2019, https://arxiv.org/abs/1902.03356).
 
-Multiplies the gradient of each tensor along its output, input and spatial axes with a learned matrix each.
+It multiplies the gradient of each tensor along its output, input and spatial axes with a learned matrix each.
 """
 
 import math
@@ -20,18 +20,18 @@ class CurvatureState(NamedTuple):
     """State of `scale_by_curvature`."""
 
     matrices: Learned
-    """A tree like the parameters with a `Curvature` in place of each."""
+    """A tree like the parameters, with a `Curvature` in place of each of them."""
 
 
 class Curvature(NamedTuple):
     """The learned matrices of one tensor."""
 
     m_o: jax.Array
-    """Along the outputs: `[cout, cout]`, or a diagonal `[cout]`; for a scalar or vector one weight per entry."""
+    """Matrix along the outputs, `[cout, cout]` or its diagonal `[cout]`. A vector has one weight per entry here."""
     m_i: jax.Array | None = None
-    """Along the inputs: `[cin, cin]`, or a diagonal `[cin]`."""
+    """Matrix along the inputs, `[cin, cin]` or its diagonal `[cin]`."""
     m_f: jax.Array | None = None
-    """Along the spatial axes, flattened: `[kh*kw, kh*kw]`, or a diagonal `[kh*kw]`."""
+    """Matrix along the flattened spatial axes, `[kh*kw, kh*kw]` or its diagonal `[kh*kw]`."""
 
 
 def scale_by_curvature(*, max_size: int | None = 512) -> optax.GradientTransformation:
@@ -45,17 +45,18 @@ def scale_by_curvature(*, max_size: int | None = 512) -> optax.GradientTransform
     | convolution kernel `[kh, kw, cin, cout]` | mode products of `G [kh*kw, cin, cout]` with `M_f`, `M_i`, `M_o` |
     | vector (bias, scale) or scalar | elementwise product with `m_o`, as in learn2learn |
 
-    It has no learning rate: chain it with `optax.sgd(0.4)` or `scale_by_learned_rate(0.4)`.
+    The transformation has no learning rate. Chain it with `optax.sgd(0.4)` or `scale_by_learned_rate(0.4)`.
 
     Args:
-        max_size: a matrix with more rows than this is held as its diagonal: a dense 784 x 784 matrix for a layer on
-            flat images costs many times more than the layer. `None` for no limit, as in the paper.
+        max_size: largest number of rows of a full matrix (default: 512). Larger ones are held as their diagonals,
+            because a dense 784 x 784 matrix for a layer on flat images costs many times more than the layer. `None`
+            sets no limit, as in the paper.
 
     Returns:
         A transformation whose state holds the matrices as `Learned`.
 
     Raises:
-        ValueError: if `max_size` is less than 1.
+        ValueError: if `max_size` is not an integer of at least 1.
 
     Example:
         >>> inner = optax.chain(scale_by_curvature(), optax.sgd(0.5))
@@ -82,7 +83,7 @@ def scale_by_curvature(*, max_size: int | None = 512) -> optax.GradientTransform
     def product(grad: jax.Array, m: Curvature) -> jax.Array:
         if m.m_i is None:
             return m.m_o * grad
-        g = multiply(m.m_i, multiply(m.m_o, grad, -1), -2)
+        g = multiply(m.m_i, multiply(m.m_o, grad, -1), -2)  # M_i G M_oᵀ
         if m.m_f is None:
             return g
         return multiply(m.m_f, g.reshape(-1, *grad.shape[-2:]), 0).reshape(grad.shape)

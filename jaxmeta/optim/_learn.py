@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_function, check_number, check_positive
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 
@@ -18,7 +19,7 @@ class LearnState(NamedTuple):
     """State of `learn`."""
 
     hyperparams: Learned
-    """The hyper-parameters by name, scalars; the logarithm of the positive ones."""
+    """Hyper-parameters by name, scalars. Those that must stay positive are held as logarithms."""
     inner: optax.OptState
     """State of the optimizer."""
 
@@ -27,27 +28,27 @@ def learn(
     factory: Callable[..., optax.GradientTransformation],
     *,
     positive: str | Sequence[str] = (),
-    **hyperparams: float,
+    **hyperparams: float | jax.Array,
 ) -> optax.GradientTransformationExtraArgs:
-    """Makes hyper-parameters of any optax factory meta-parameters.
+    """Turns hyper-parameters of any optax factory into meta-parameters.
 
-    The factory is called in each update with the current values, so it must accept arrays for them, as
-    `optax.inject_hyperparams` demands too.
+    The factory is called in each update with the current values, so it must accept arrays for them, as it must for
+    `optax.inject_hyperparams`.
 
     Args:
-        factory: makes an optax transformation, e.g. `optax.sgd`. Give it arguments that are not learned by
-            `functools.partial`, e.g. `partial(optax.adam, eps_root=1e-8)`.
-        positive: names of hyper-parameters that must stay positive: their logarithm is learned.
-        **hyperparams: where the learned ones start, by the names of the factory's own arguments. They are held in
-            float32 or wider: 0.999 is 1 in bfloat16.
+        factory: function that makes an optax transformation, such as `optax.sgd`. Give it the arguments that are not
+            learned by `functools.partial`, such as `partial(optax.adam, eps_root=1e-8)`.
+        positive: names of hyper-parameters that must stay positive. Their logarithms are learned.
+        **hyperparams: initial values of the learned hyper-parameters, by the names of the factory's own arguments. They
+            are held in float32 or wider, because 0.999 is 1 in bfloat16.
 
     Returns:
         A transformation whose state holds the hyper-parameters as `Learned`.
 
     Raises:
-        TypeError: if `factory` is not callable or misses an argument, or a hyper-parameter is not a number.
-        ValueError: if none is given, one is not an argument of `factory` or not finite, or `positive` names one that is
-            not given or not positive.
+        TypeError: if `factory` is not callable or misses an argument.
+        ValueError: if there is no hyper-parameter, one is not an argument of `factory` or not a finite number, or
+            `positive` names one that is missing or not positive.
 
     Example:
         >>> inner = learn(optax.sgd, positive="learning_rate", learning_rate=0.5, momentum=0.9)
@@ -68,7 +69,7 @@ def learn(
     def init(params: PyTree) -> Any:
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         values = {
-            name: jnp.asarray(math.log(value) if name in positive else value, dtype)
+            name: jnp.asarray(_logarithm(value) if name in positive else value, dtype)
             for name, value in hyperparams.items()
         }
         return LearnState(Learned(values), make(values).init(params))
@@ -80,33 +81,33 @@ def learn(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _logarithm(value: Any) -> Any:
+    """Returns the logarithm of a number, an array or a tracer, that of a number in double precision."""
+    return math.log(value) if isinstance(value, numbers.Real) else jnp.log(value)
+
+
 def _cast_like(tree: PyTree, like: PyTree) -> PyTree:
+    """Casts each leaf of `tree` to the type of its counterpart in `like`."""
     return jax.tree.map(lambda x, old: jnp.asarray(x, jnp.result_type(old)), tree, like)
 
 
 def _check_hyperparams(factory: Any, positive: tuple[str, ...], hyperparams: dict[str, Any]) -> None:
-    if not callable(factory):
-        raise TypeError(f"factory must be a function that makes an optax transformation, got {factory!r}")
+    """Raises unless the factory can be called with these hyper-parameters, which are numbers."""
+    check_function(factory=factory)
     signature = inspect.signature(factory)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     allowed = ", ".join(name for name, parameter in signature.parameters.items() if parameter.kind in named)
     if not hyperparams:
-        raise ValueError(f"learn needs at least one hyper-parameter; factory has {allowed}")
+        raise ValueError(f"learn needs at least one hyper-parameter, factory has {allowed}")
     for name, value in hyperparams.items():
         if name not in signature.parameters or signature.parameters[name].kind not in named:
-            raise ValueError(f"hyperparams must be arguments of factory: {allowed}; got {name!r}")
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise TypeError(f"{name} must be a number to be learned, got {value!r}")
-        if not math.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value!r}")
+            raise ValueError(f"hyperparams must be arguments of factory ({allowed}), got {name!r}")
+        check_number(**{name: value})
     for name in positive:
         if name not in hyperparams:
-            raise ValueError(
-                f"positive must name hyper-parameters that are given: {', '.join(hyperparams)}; got {name!r}"
-            )
-        if hyperparams[name] <= 0:
-            raise ValueError(f"{name} must be positive, got {hyperparams[name]!r}")
+            raise ValueError(f"positive must name given hyper-parameters ({', '.join(hyperparams)}), got {name!r}")
+        check_positive(**{name: hyperparams[name]})
     try:
         signature.bind(**hyperparams)
     except TypeError as error:
-        raise TypeError(f"factory has a {error}: give it by functools.partial") from error
+        raise TypeError(f"factory has a {error}, give it by functools.partial") from error

@@ -1,6 +1,6 @@
 """A learned optimizer: the coordinate-wise LSTM (Andrychowicz et al. 2016, https://arxiv.org/abs/1606.04474).
 
-One small LSTM, shared by all coordinates, reads each coordinate's gradient and writes its step.
+One small LSTM, shared by all coordinates, reads the gradient of each coordinate and writes its step.
 """
 
 import math
@@ -15,16 +15,16 @@ from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 from jaxmeta.optim._networks import Weights, check_weights, dense, initial_dense, zero_dense
 
-_RANGE = 10.0  # the paper's p: gradients below e^-p are not told apart by their logarithm
+_RANGE = 10.0  # the paper's p: gradients below e^-p have no logarithm as their feature
 
 
 class LearnedLSTMState(NamedTuple):
     """State of `learned_lstm`."""
 
     weights: Learned
-    """The network: a nested dict of arrays."""
+    """Weights of the network, a nested dict of arrays."""
     memory: PyTree
-    """A tree like the parameters, `[layers, 2, hidden, ...]` for each: output and cell of the LSTM's layers."""
+    """Outputs and cells of the LSTM's layers, a tree like the parameters of arrays `[layers, 2, hidden, ...]`."""
     nominal: optax.OptState
     """State of `nominal`."""
 
@@ -36,35 +36,35 @@ def learned_lstm(
     weights: PyTree | None = None,
     hidden: int = 20,
     layers: int = 2,
-    step_scale: float = 0.1,
+    step_scale: float | jax.Array = 0.1,
 ) -> optax.GradientTransformationExtraArgs:
-    """A known optimizer's step plus that of a small LSTM, whose weights are meta-learned.
+    """A learned optimizer: the step of a known optimizer plus that of a small, meta-learned LSTM.
 
-    For each coordinate, with gradient `g` and the LSTM's own memory `h` of that coordinate,
+    For each coordinate, with gradient `g` and the memory `h` of the LSTM for that coordinate,
 
         out, h = LSTM(log |g| and sign of g, h)
         step = nominal step - step_scale * out
 
-    The last layer starts at zero, so the whole starts as `nominal`: with `optax.sgd(rate)`, as that rate. The paper has
-    the LSTM alone, which is `nominal=optax.set_to_zero()`. It must be what makes the whole step, so it ends a chain.
-    The state holds `2 * layers * hidden` numbers per parameter.
+    The last layer starts at zero, so the optimizer starts as `nominal`. The paper has only the LSTM, which is
+    `nominal=optax.set_to_zero()`. The optimizer must make the whole step, so it ends a chain. The state holds
+    `2 * layers * hidden` numbers per parameter.
 
     Args:
-        nominal: an optax optimizer, such as `optax.sgd(0.1)`. Give the same one when trained weights are used. To
+        nominal: optax optimizer, such as `optax.sgd(0.1)`. Trained weights need the one they were trained with. To
             differentiate through `optax.adam` it needs `eps_root > 0`.
-        key: for initial weights.
-        weights: trained weights, what another state's `weights.value` holds. Give these or `key`.
-        hidden: units of a layer.
-        layers: how many.
-        step_scale: what the network's output is multiplied by.
+        key: random key of the initial weights. Give either this or `weights`.
+        weights: trained weights, which are the `weights.value` of another state.
+        hidden: number of units of a layer (default: 20).
+        layers: number of layers (default: 2).
+        step_scale: factor of the network's output (default: 0.1).
 
     Returns:
         An optax optimizer whose state holds the network as `Learned`, in float32 or wider.
 
     Raises:
         TypeError: if `nominal` is not an optax transformation.
-        ValueError: if a size is less than 1, `step_scale` is not a finite number, not exactly one of `key` and
-            `weights` is given, or `weights` are of other sizes.
+        ValueError: if a size is not an integer of at least 1, `step_scale` is not a finite number, both or none of
+            `key` and `weights` are given, or `weights` have other sizes.
 
     Example:
         >>> optimizer = learned_lstm(optax.sgd(0.5), key=jax.random.key(0))
@@ -81,7 +81,7 @@ def learned_lstm(
     check_transformation(nominal=nominal)
     check_integer(hidden=hidden, layers=layers)
     check_number(step_scale=step_scale)
-    turn = optax.with_extra_args_support(nominal)
+    nominal_transform = optax.with_extra_args_support(nominal)
 
     def initial(key: jax.Array) -> Weights:
         cells = {
@@ -95,10 +95,10 @@ def learned_lstm(
     def init(params: PyTree) -> Any:
         dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(params))
         memory = jax.tree.map(lambda p: jnp.zeros((layers, 2, hidden, *jnp.shape(p)), dtype), params)
-        return LearnedLSTMState(Learned(make_weights(dtype)), memory, turn.init(params))
+        return LearnedLSTMState(Learned(make_weights(dtype)), memory, nominal_transform.init(params))
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any) -> tuple[PyTree, Any]:
-        known, nominal_state = turn.update(updates, state.nominal, params, **extra_args)
+        known, nominal_state = nominal_transform.update(updates, state.nominal, params, **extra_args)
         network = state.weights.value
 
         def run(grad: jax.Array, memory: jax.Array) -> jax.Array:
@@ -118,7 +118,10 @@ def learned_lstm(
 
 
 def _log_and_sign(grad: jax.Array) -> jax.Array:
-    """The paper's two features of a gradient, `[2, ...]`, both of order 1 for any size of it; zero is no problem."""
+    """Returns the paper's two features of a gradient, `[2, ...]`, both of order 1 for any size of it and for zero.
+
+    They are `log |g| / p` and `sign g` if `|g| >= e^-p`, otherwise `-1` and `e^p g`.
+    """
     size = jnp.abs(grad)
     large = size >= math.exp(-_RANGE)
     log = jnp.log(jnp.where(large, size, 1.0)) / _RANGE
@@ -126,7 +129,7 @@ def _log_and_sign(grad: jax.Array) -> jax.Array:
 
 
 def _cell(layer: dict[str, jax.Array], x: jax.Array, hidden: jax.Array, cell: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One layer of the LSTM: new output and cell, `[hidden, ...]`. Its forget gate starts with a bias of 1."""
+    """Returns output and cell of one layer of the LSTM, `[hidden, ...]`. Its forget gate starts with a bias of 1."""
     into, forget, new, out = jnp.split(dense(layer, jnp.concatenate([x, hidden])), 4)
     cell = jax.nn.sigmoid(forget + 1.0) * cell + jax.nn.sigmoid(into) * jnp.tanh(new)
     return jax.nn.sigmoid(out) * jnp.tanh(cell), cell

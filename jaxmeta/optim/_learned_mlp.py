@@ -1,6 +1,6 @@
 """A learned optimizer: a small MLP per parameter (Metz et al. 2019, https://arxiv.org/abs/1810.10180).
 
-One small network, shared by all parameters, maps features of each one's past gradients to its step.
+One small network, shared by all parameters, maps features of the past gradients of each one to its step.
 """
 
 from collections.abc import Sequence
@@ -10,26 +10,26 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_integer, check_number, check_transformation
+from jaxmeta._checks import check_fraction, check_integer, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 from jaxmeta.optim._networks import Weights, check_weights, column, dense, initial_dense, zero_dense
 
 _TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
-_SMALL = 1e-10  # added to mean squares: a gradient below 1e-5 counts as small
+_SMALL = 1e-10  # added to mean squares, so that a gradient below 1e-5 counts as small
 
 
 class LearnedMLPState(NamedTuple):
     """State of `learned_mlp`."""
 
     weights: Learned
-    """The network: a nested dict of arrays."""
+    """Weights of the network, a nested dict of arrays."""
     step: jax.Array
-    """The number of updates so far."""
+    """Number of updates so far."""
     momenta: PyTree
-    """A tree like the parameters, `[momenta, ...]` for each: averages of the gradient."""
+    """Averages of the gradient, a tree like the parameters of arrays `[momenta, ...]`."""
     second_moment: PyTree
-    """A tree like the parameters: average of the squared gradient."""
+    """Average of the squared gradient, a tree like the parameters."""
     nominal: optax.OptState
     """State of `nominal`."""
 
@@ -40,44 +40,48 @@ def learned_mlp(
     key: jax.Array | None = None,
     weights: PyTree | None = None,
     sizes: Sequence[int] = (16, 16),
-    momenta: Sequence[float] = (0.5, 0.9, 0.99),
-    second_moment: float = 0.99,
-    step_scale: float = 0.01,
+    momenta: Sequence[float | jax.Array] = (0.5, 0.9, 0.99),
+    second_moment: float | jax.Array = 0.99,
+    step_scale: float | jax.Array = 0.01,
 ) -> optax.GradientTransformationExtraArgs:
-    """A known optimizer's step plus that of a small network of each parameter's features.
+    """A learned optimizer: the step of a known optimizer plus that of a small network on features of each parameter.
 
     For each coordinate,
 
         direction, magnitude = MLP(features)
         step = nominal step - step_scale * direction * exp(magnitude)
 
-    Features are the gradient, the parameter and momenta of several decays, each divided by its root mean square over
-    the tensor; gradient and momenta divided by the root of the coordinate's second moment, as in Adam; the logarithm of
-    that second moment relative to its mean over the tensor; and the number of updates so far on several time scales.
+    The features are:
+
+    * the gradient, the parameter and momenta of several decays, each divided by its root mean square over the tensor
+    * gradient and momenta divided by the root of the coordinate's second moment, as in Adam
+    * the logarithm of that second moment relative to its mean over the tensor
+    * the number of updates so far on several time scales
+
     None of them changes when the loss is multiplied by a number, down to gradients of about 1e-5. The last layer starts
-    at zero, so the whole starts as `nominal`, as in Harrison et al. (2022); Metz et al. have the network alone,
-    `nominal=optax.set_to_zero()`. It must be what makes the whole step, so it ends a chain. The state holds
+    at zero, so the optimizer starts as `nominal`, as in Harrison et al. (2022). Metz et al. have only the network,
+    `nominal=optax.set_to_zero()`. The optimizer must make the whole step, so it ends a chain. The state holds
     `len(momenta) + 1` numbers per parameter.
 
     Args:
-        nominal: an optax optimizer, such as `optax.sgd(0.1)`. Give the same one when trained weights are used. To
+        nominal: optax optimizer, such as `optax.sgd(0.1)`. Trained weights need the one they were trained with. To
             differentiate through `optax.adam` it needs `eps_root > 0`.
-        key: for initial weights.
-        weights: trained weights, what another state's `weights.value` holds. Give these or `key`.
-        sizes: widths of the hidden layers.
-        momenta: decays of the averages of the gradient.
-        second_moment: decay of the average of the squared gradient.
-        step_scale: what the network's output is multiplied by.
+        key: random key of the initial weights. Give either this or `weights`.
+        weights: trained weights, which are the `weights.value` of another state.
+        sizes: widths of the hidden layers, at least one (default: two layers of 16).
+        momenta: decays of the averages of the gradient, in [0, 1) (default: 0.5, 0.9 and 0.99).
+        second_moment: decay of the average of the squared gradient, in [0, 1) (default: 0.99).
+        step_scale: factor of the network's output (default: 0.01).
 
     Returns:
-        An optax optimizer whose state holds the network as `Learned`, in float32 or wider; `update` needs the
+        An optax optimizer whose state holds the network as `Learned`, in float32 or wider. Its `update` needs the
         parameters.
 
     Raises:
         TypeError: if `nominal` is not an optax transformation.
-        ValueError: if there is no hidden layer, a size is less than 1, a decay is not in [0, 1), `step_scale` is not a
-            finite number, not exactly one of `key` and `weights` is given, or `weights` are of other sizes; from
-            `update`, without parameters.
+        ValueError: if there is no hidden layer, a size is not an integer of at least 1, a decay is not in [0, 1),
+            `step_scale` is not a finite number, both or none of `key` and `weights` are given, or `weights` have other
+            sizes. From `update`, without parameters.
 
     Example:
         >>> optimizer = learned_mlp(optax.sgd(0.5), key=jax.random.key(0))
@@ -100,7 +104,7 @@ def learned_mlp(
     check_transformation(nominal=nominal)
     check_number(step_scale=step_scale)
     _check_network(sizes, momenta, second_moment)
-    turn = optax.with_extra_args_support(nominal)
+    nominal_transform = optax.with_extra_args_support(nominal)
     decays = (*momenta, second_moment)
 
     def initial(key: jax.Array) -> Weights:
@@ -118,13 +122,13 @@ def learned_mlp(
             jnp.zeros([], jnp.int32),
             jax.tree.map(lambda p: jnp.zeros((len(momenta), *jnp.shape(p)), dtype), params),
             jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), dtype), params),
-            turn.init(params),
+            nominal_transform.init(params),
         )
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any) -> tuple[PyTree, Any]:
         if params is None:
             raise ValueError("learned_mlp needs the parameters: call update(updates, state, params)")
-        known, nominal_state = turn.update(updates, state.nominal, params, **extra_args)
+        known, nominal_state = nominal_transform.update(updates, state.nominal, params, **extra_args)
         network = state.weights.value
         dtype = network["out"]["bias"].dtype
         grads = jax.tree.map(lambda g: g.astype(dtype), updates)
@@ -140,6 +144,7 @@ def learned_mlp(
         def step(known: jax.Array, g: jax.Array, p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
             x = _features(g, p.astype(dtype), m / column(weight[:-1], m.ndim), v / weight[-1])
             direction, magnitude = _network(network, x, time)
+            # step = nominal step - step_scale * direction * exp(magnitude)
             return (known - step_scale * direction * jnp.exp(magnitude)).astype(known.dtype)
 
         steps = jax.tree.map(step, known, grads, params, first, second)
@@ -149,11 +154,12 @@ def learned_mlp(
 
 
 def _average(new: jax.Array, old: jax.Array, decay: jax.Array) -> jax.Array:
+    """Returns the next exponential moving average."""
     return decay * old + (1 - decay) * new
 
 
 def _features(grad: jax.Array, param: jax.Array, momenta: jax.Array, second_moment: jax.Array) -> jax.Array:
-    """Of one tensor: `[2 * momenta + 4, ...]`, finite with finite derivatives also where everything is zero."""
+    """Returns the features of one tensor, `[2 * momenta + 4, ...]`, finite with finite derivatives also at zero."""
     axes = tuple(range(1, momenta.ndim))
     slopes = jnp.concatenate([grad[None], momenta])
     plain = jnp.concatenate([slopes, param[None]])
@@ -164,7 +170,7 @@ def _features(grad: jax.Array, param: jax.Array, momenta: jax.Array, second_mome
 
 
 def _network(weights: Weights, x: jax.Array, time: jax.Array) -> jax.Array:
-    """`x: [features, ...]` and `time: [scales]`, the same for all coordinates, to `[2, ...]`."""
+    """Maps `x: [features, ...]` and `time: [scales]`, the same for all coordinates, to `[2, ...]`."""
     kernel, bias = weights["layer_0"]["kernel"], weights["layer_0"]["bias"]
     own, shared = kernel[: x.shape[0]], kernel[x.shape[0] :]
     x = jax.nn.relu(dense({"kernel": own, "bias": bias + time @ shared}, x))
@@ -173,11 +179,10 @@ def _network(weights: Weights, x: jax.Array, time: jax.Array) -> jax.Array:
     return dense(weights["out"], x)
 
 
-def _check_network(sizes: Sequence[int], momenta: Sequence[float], second_moment: float) -> None:
-    if not sizes:
+def _check_network(sizes: Sequence[int], momenta: Sequence[Any], second_moment: Any) -> None:
+    """Raises ValueError unless there is a hidden layer, all sizes are integers and all decays are in [0, 1)."""
+    if len(sizes) == 0:
         raise ValueError("sizes must have at least one hidden layer, got none")
     check_integer(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
-    for name, decay in [(f"momenta[{i}]", d) for i, d in enumerate(momenta)] + [("second_moment", second_moment)]:
-        check_number(**{name: decay})
-        if not 0 <= decay < 1:
-            raise ValueError(f"{name} must be in [0, 1), got {decay!r}")
+    check_fraction(below_one=True, **{f"momenta[{i}]": decay for i, decay in enumerate(momenta)})
+    check_fraction(below_one=True, second_moment=second_moment)

@@ -1,4 +1,4 @@
-"""Gradients transformed by neural networks: any Flax module, one per tensor (`ModuleTransform` of learn2learn)."""
+"""Gradients transformed by neural networks, one Flax module per tensor (`ModuleTransform` of learn2learn)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from jaxmeta._checks import check_function
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 
@@ -16,7 +17,7 @@ class ModuleState(NamedTuple):
     """State of `scale_by_module`."""
 
     variables: Learned
-    """A tree like the parameters with the variables of a module in place of each."""
+    """A tree like the parameters, with the variables of a module in place of each of them."""
 
 
 def scale_by_module(
@@ -24,21 +25,21 @@ def scale_by_module(
 ) -> optax.GradientTransformation:
     """Maps the gradient of each parameter tensor to its update by a Flax Linen module of its own.
 
-    The transformation starts as whatever the modules start as: give them an initializer that makes them the identity,
-    or have them return `gradient + network(gradient)` with the last kernel at zero. Another choice for some tensors
-    is `optax.partition` with labels by path (second example).
+    The initial modules are the initial transformation. To start as the identity, give them a suitable initializer, or
+    let them return `gradient + network(gradient)` with the last kernel at zero. To treat some tensors in another way,
+    use `optax.partition` with labels by path (second example).
 
     Args:
-        make_module: makes the module for a tensor, given its shape. Called with the gradient, the module returns an
-            array of the same shape. It may flatten the gradient, or treat its entries as a batch.
-        key: for the modules' initial parameters, folded with the index of each tensor. They get the dtype of the
-            tensor.
+        make_module: function from the shape of a tensor to its module. The module maps the gradient to an array of the
+            same shape. It may flatten the gradient, or treat its entries as a batch.
+        key: random key of the initial parameters of the modules, folded with the index of each tensor. They get the
+            dtype of the tensor.
 
     Returns:
-        A transformation whose state holds the modules' parameters as `Learned`.
+        A transformation whose state holds the parameters of the modules as `Learned`.
 
     Raises:
-        TypeError: if `make_module` is not callable, or (from `init`) does not return a Linen module.
+        TypeError: if `make_module` is not a function. From `init`, if it does not return a Linen module.
         ValueError: from `init`, if a module changes the shape of the gradient or has variables other than parameters.
 
     Example:
@@ -61,8 +62,9 @@ def scale_by_module(
         >>> inner.update(params, inner.init(params))[0]["kernel"].tolist()
         [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
     """
-    if isinstance(make_module, nn.Module) or not callable(make_module):
-        raise TypeError(f"make_module must be a function of a shape, got {make_module!r}")
+    check_function(make_module=make_module)
+    if isinstance(make_module, nn.Module):
+        raise TypeError(f"make_module must return a module for a shape, got the module {make_module!r}")
 
     def init(params: PyTree) -> Any:
         leaves, structure = jax.tree.flatten(params)
@@ -82,6 +84,7 @@ def scale_by_module(
 
 
 def _init(make_module: Callable[[tuple[int, ...]], nn.Module], key: jax.Array, param: jax.Array) -> PyTree:
+    """Draws the variables of one tensor's module, and raises unless it is a module that keeps the shape."""
     shape, dtype = jnp.shape(param), jnp.result_type(param)
     module = make_module(shape)
     if not isinstance(module, nn.Module):
@@ -89,12 +92,12 @@ def _init(make_module: Callable[[tuple[int, ...]], nn.Module], key: jax.Array, p
     out, variables = module.init_with_output(key, jnp.zeros(shape, dtype))
     if jnp.shape(out) != shape:
         raise ValueError(
-            f"make_module must return a module that keeps the shape of the gradient: {type(module).__name__} maps "
-            f"{shape} to {jnp.shape(out)}"
+            f"make_module must return a module that keeps the shape of the gradient, got {type(module).__name__}, "
+            f"which maps {shape} to {jnp.shape(out)}"
         )
     if set(variables) - {"params"}:
         raise ValueError(
-            f"make_module must return a module with parameters only: {type(module).__name__} has the collections "
+            f"make_module must return a module with parameters only, got {type(module).__name__} with the collections "
             f"{', '.join(map(repr, sorted(variables)))}"
         )
     return jax.tree.map(lambda leaf: leaf.astype(dtype), variables)

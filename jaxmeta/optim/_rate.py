@@ -1,6 +1,6 @@
 """Learned learning rates: per weight (Meta-SGD, Li et al. 2017), per tensor, per inner step (MAML++, Antoniou 2019).
 
-https://arxiv.org/abs/1707.09835, https://arxiv.org/abs/1810.09502. The rates are multiplied with the gradient.
+https://arxiv.org/abs/1707.09835, https://arxiv.org/abs/1810.09502. The gradient is multiplied by minus the rates.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -18,32 +18,35 @@ class LearnedRateState(NamedTuple):
     """State of `scale_by_learned_rate`."""
 
     rate: Learned
-    """A tree like the parameters; per weight each leaf has the parameter's shape, per tensor it is a scalar, and with
-    `steps=K` there is a leading axis `[K]`."""
+    """Rates, a tree like the parameters.
+
+    Per weight each leaf has the shape of the parameter, and per tensor it is a scalar. With `steps=K` there is a
+    leading axis `[K]`.
+    """
     step: jax.Array | None = None
-    """With `steps`, the number of updates so far."""
+    """Number of updates so far. It is `None` without `steps`."""
 
 
 def scale_by_learned_rate(
-    learning_rate: float = 0.1, *, per: Literal["weight", "tensor"] = "weight", steps: int | None = None
+    learning_rate: float | jax.Array = 0.1, *, per: Literal["weight", "tensor"] = "weight", steps: int | None = None
 ) -> optax.GradientTransformation:
     """Multiplies the gradient by minus a learned rate.
 
-    It ends a chain, as `optax.scale_by_learning_rate` does: it turns a gradient into a descent step. Rates per weight
-    are Meta-SGD; rates per tensor and inner step are the per-layer per-step rates (LSLR) of MAML++.
+    It turns a gradient into a descent step, so it ends a chain, as `optax.scale_by_learning_rate` does. Rates per
+    weight are Meta-SGD. Rates per tensor and inner step are the per-layer per-step rates (LSLR) of MAML++.
 
     Args:
-        learning_rate: where every rate starts, in units of step per gradient.
-        per: `"weight"` for a rate of every weight, `"tensor"` for one rate of every parameter tensor.
-        steps: with `K`, every one of the first `K` inner steps has its own rates, and later ones use the last; `None`
-            for rates that all steps share.
+        learning_rate: initial value of every rate, in units of step per gradient (default: 0.1).
+        per: `"weight"` (default) for one rate per weight, or `"tensor"` for one rate per parameter tensor.
+        steps: number of inner steps with rates of their own. Later steps use the last rates. With `None` (default) all
+            steps share their rates.
 
     Returns:
         A transformation whose state holds the rates as `Learned`.
 
     Raises:
-        ValueError: if `learning_rate` is not a finite number, `per` is neither of its choices, or `steps` is less
-            than 1.
+        ValueError: if `learning_rate` is not a finite number, `per` is unknown, or `steps` is not an integer of at
+            least 1.
 
     Example:
         >>> transform = scale_by_learned_rate(0.5)

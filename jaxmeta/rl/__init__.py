@@ -1,4 +1,4 @@
-"""Meta-reinforcement learning: rollouts, adaptation and the outer update in one XLA program."""
+"""Meta-reinforcement learning, with rollouts, adaptation and the outer update in one XLA program."""
 
 from jaxmeta.rl._agent import AdaptingAgent as AdaptingAgent
 from jaxmeta.rl._algorithms import e_maml as e_maml
@@ -9,6 +9,7 @@ from jaxmeta.rl._algorithms import promp as promp
 from jaxmeta.rl._collector import Collector as Collector
 from jaxmeta.rl._collector import EnvTasks as EnvTasks
 from jaxmeta.rl._collector import Samples as Samples
+from jaxmeta.rl._collector import estimate_advantages as estimate_advantages
 from jaxmeta.rl._distributions import Categorical as Categorical
 from jaxmeta.rl._distributions import DiagonalGaussian as DiagonalGaussian
 from jaxmeta.rl._distributions import Distribution as Distribution

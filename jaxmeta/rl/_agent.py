@@ -1,4 +1,4 @@
-"""A meta-trained policy that adapts in environments outside of JAX."""
+"""Agent for environments outside of JAX: a meta-trained policy that adapts to each of them."""
 
 from functools import partial
 from typing import Any
@@ -8,34 +8,34 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmeta._checks import check_transformation
+from jaxmeta._checks import check_fraction, check_transformation
 from jaxmeta._types import MetaParams, PyTree
-from jaxmeta.rl._collector import Collector
-from jaxmeta.rl._meta_policy import Inner, InnerState, adapt_once, begin
+from jaxmeta.rl._collector import estimate_advantages
+from jaxmeta.rl._meta_policy import InnerState, adapt_once, initial_state, inner_loss
 from jaxmeta.rl._returns import next_step
 from jaxmeta.rl._rollout import Policy, Trajectory
 from jaxmeta.rl._surrogates import Surrogate, ratio
 
 
 class AdaptingAgent:
-    """A meta-trained policy in a vector environment outside of JAX, in every lane in a task of its own.
+    """Meta-trained policy that adapts in each lane of a vector environment outside of JAX.
 
-    It has the methods of an agent in Meta-World's evaluation, `metaworld.evaluation.metalearning_evaluation`: actions
-    are drawn at random until `adapt` takes an inner step in every lane on the episodes so far, as `adaptation_curve`
-    does; those of the evaluation are the most probable ones.
+    Every lane is in a task of its own. The methods are those of an agent in Meta-World's evaluation,
+    `metaworld.evaluation.metalearning_evaluation`. Actions are sampled until `adapt` takes an inner step in every lane
+    on its episodes so far, as in `adaptation_curve`. Actions of the evaluation are the most probable ones.
 
     Args:
         policy: `(params, obs) -> Distribution`, such as the `apply` of a Flax module.
-        meta: where every lane starts.
+        meta: the meta-parameters from which every lane starts.
         inner: the inner optimizer.
-        surrogate: of the inner loss.
+        surrogate: surrogate of the inner loss.
         discount: see `Collector`.
         trace_decay: see `Collector`.
-        seed: of the actions.
+        seed: seed of the sampled actions.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `discount` or `trace_decay` is not in [0, 1].
+        ValueError: if `discount` or `trace_decay` is not between 0 and 1.
 
     Example:
         >>> from jaxmeta import rl
@@ -56,50 +56,55 @@ class AdaptingAgent:
         inner: optax.GradientTransformation,
         *,
         surrogate: Surrogate = ratio,
-        discount: float = 0.99,
-        trace_decay: float = 1.0,
+        discount: float | jax.Array = 0.99,
+        trace_decay: float | jax.Array = 1.0,
         seed: int = 0,
     ) -> None:
         check_transformation(inner=inner)
-        nowhere: Any = None  # the collector judges episodes, and plays none
-        collect = Collector(env=nowhere, policy=policy, discount=discount, trace_decay=trace_decay)
-        adaptation = Inner(collect, inner, surrogate, 1)
-        self._start = begin(adaptation, meta)
+        check_fraction(discount=discount, trace_decay=trace_decay)
+        loss_fn = inner_loss(policy, surrogate)
+
+        def adapt(lane: InnerState, *episodes: jax.Array) -> InnerState:
+            data = jax.lax.stop_gradient(_trajectory(policy, lane[0], *episodes))
+            samples = estimate_advantages(data, discount=discount, trace_decay=trace_decay)
+            return adapt_once(loss_fn, inner, lane, samples)
+
+        self._start = initial_state(inner, meta)
         self._act = jax.jit(partial(_act, policy), static_argnames="mode")
-        self._adapt = jax.jit(jax.vmap(partial(_adapt, adaptation)))
+        self._adapt = jax.jit(jax.vmap(adapt))
         self._key = jax.random.key(seed)
         self.init()
 
     def init(self) -> None:
-        """Forget all episodes, and begin with the meta-parameters in every lane."""
+        """Forgets all episodes and restarts every lane from the meta-parameters."""
         self._lanes: InnerState | None = None  # leading axis [num_envs], once that is known
         self._steps: list[Any] = []
 
     def adapt_action(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Draw actions.
+        """Samples actions.
 
         Args:
-            observations: of all lanes, `[num_envs, observation_size]`.
+            observations: observations of all lanes, `[num_envs, observation_size]`.
 
         Returns:
-            The actions, and nothing more.
+            The actions, and an empty dictionary.
         """
         return self._actions(observations, mode=False), {}
 
     def step(self, timestep: Any) -> None:
-        """Keep a step for `adapt`.
+        """Records a step for `adapt`.
 
         Args:
-            timestep: of all lanes, with the fields of `metaworld.evaluation.Timestep`: `observation`, the drawn
-                `action`, `reward`, `terminated` and `truncated`.
+            timestep: a step of all lanes, with the fields of `metaworld.evaluation.Timestep`: `observation`, the
+                sampled `action`, `reward`, `terminated` and `truncated`.
         """
         self._steps.append(timestep)
 
     def adapt(self) -> None:
-        """Take an inner step in every lane, on the steps since `init` or the last `adapt`.
+        """Takes an inner step in every lane on the steps since `init` or the last `adapt`.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if there are no such steps.
         """
         if self._lanes is None or not self._steps:
             raise ValueError("adapt must come after adapt_action and step, got no steps")
@@ -107,20 +112,23 @@ class AdaptingAgent:
         self._steps = []
 
     def eval_action(self, observations: np.ndarray) -> np.ndarray:
-        """Return the most probable actions."""
+        """Returns the most probable actions."""
         return self._actions(observations, mode=True)
 
     def reset(self, env_mask: np.ndarray) -> None:
-        """Begin new episodes in these lanes; there is no memory to empty."""
+        """Accepts the start of new episodes in some lanes. The policy has no memory, so nothing changes."""
 
     def _actions(self, observations: np.ndarray, mode: bool) -> np.ndarray:
-        same = jax.tree.map(lambda x: jnp.stack([x] * len(observations)), self._start)
-        self._lanes = lanes = same if self._lanes is None else self._lanes
+        """Returns sampled or most probable actions."""
+        start = jax.tree.map(lambda x: jnp.stack([x] * len(observations)), self._start)
+        self._lanes = lanes = start if self._lanes is None else self._lanes
         self._key, key = jax.random.split(self._key)
         return np.asarray(self._act(lanes[0], observations, key, mode=mode))
 
 
 def _act(policy: Policy, params: PyTree, observations: jax.Array, key: jax.Array, mode: bool) -> jax.Array:
+    """Returns the actions of all lanes, each with its own parameters."""
+
     def in_lane(params: PyTree, obs: jax.Array, key: jax.Array) -> jax.Array:
         dist = policy(params, obs[None])
         return (dist.mode() if mode else dist.sample(key))[0]
@@ -128,11 +136,19 @@ def _act(policy: Policy, params: PyTree, observations: jax.Array, key: jax.Array
     return jax.vmap(in_lane)(params, observations, jax.random.split(key, len(observations)))
 
 
-def _adapt(inner: Inner, lane: InnerState, obs: jax.Array, action: jax.Array, *rest: jax.Array) -> InnerState:
-    """The inner step of a lane on its episodes."""
-    reward, terminated, truncated, valid = rest
-    dist = inner.collect.policy(lane[0], obs)
-    data = Trajectory(
+def _trajectory(
+    policy: Policy,
+    params: PyTree,
+    obs: jax.Array,
+    action: jax.Array,
+    reward: jax.Array,
+    terminated: jax.Array,
+    truncated: jax.Array,
+    valid: jax.Array,
+) -> Trajectory:
+    """Returns the episodes of one lane, played by the policy of `params`."""
+    dist = policy(params, obs)
+    return Trajectory(
         obs=obs,
         action=action,
         dist=dist,
@@ -143,20 +159,22 @@ def _adapt(inner: Inner, lane: InnerState, obs: jax.Array, action: jax.Array, *r
         truncated=truncated,
         valid=valid,
     )
-    samples = inner.collect.judge(jax.lax.stop_gradient(data), inner.collect.discount, inner.collect.trace_decay)
-    return adapt_once(inner, lane, samples)
 
 
 def _episodes(steps: list[Any]) -> tuple[np.ndarray, ...]:
-    """Observations, actions, rewards, ends and which steps count, of steps one after the other: `[num_envs, T, E]`."""
+    """Arranges consecutive steps of all lanes as episodes, `[num_envs, T, E, ...]`.
+
+    Returns:
+        Observations, actions, rewards, terminations, truncations, and which steps are valid.
+    """
     names = ("observation", "action", "reward", "terminated", "truncated")
     obs, action, reward, terminated, truncated = (np.stack([getattr(step, name) for step in steps]) for name in names)
     truncated[-1] |= ~terminated[-1]
     ended = terminated | truncated
     now, lane = np.indices(ended.shape)
     episode = np.cumsum(ended, axis=0) - ended
-    begins = np.concatenate([np.ones_like(ended[:1]), ended[:-1]])
-    time = now - np.maximum.accumulate(np.where(begins, now, 0))
+    starts = np.concatenate([np.ones_like(ended[:1]), ended[:-1]])
+    time = now - np.maximum.accumulate(np.where(starts, now, 0))
     shape = ended.shape[1], time.max() + 1, episode.max() + 1
 
     def place(x: np.ndarray) -> np.ndarray:

@@ -1,12 +1,17 @@
-"""Meta-policy search by name: what is minimized on the data of a meta-iteration, and by which optimizer."""
+"""Meta-policy search by name: MAML-TRPO, ProMP, MAML-A2C, E-MAML, and multi-task PPO as a control.
 
+The algorithms differ in the loss that is minimized on the samples of a meta-iteration, and in the outer optimizer.
+"""
+
+import jax
 import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_integer
+from jaxmeta._types import Training
 from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.rl._collector import Collector
-from jaxmeta.rl._meta_policy import Inner, Outer, Training, meta_policy_search
+from jaxmeta.rl._meta_policy import Inner, Outer, meta_policy_search
 from jaxmeta.rl._surrogates import Surrogate, clipped, ratio, reinforce
 from jaxmeta.rl._trpo import trpo
 
@@ -22,28 +27,28 @@ def maml_trpo(
     meta_gradient: MetaGradient | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
-    """MAML with a policy gradient inside and TRPO outside.
+    """MAML with a policy gradient in the inner loop and TRPO as the outer optimizer.
 
-    One meta-iteration: in each task play, adapt, and play again with the adapted policy; then one `trpo` step on how
-    the return after adaptation depends on the initial parameters. With `jaxmeta.Learned` values in `inner`, such as
-    `optim.scale_by_learned_rate` has, they are learned too (Meta-SGD).
+    In each task of a meta-iteration the policy plays, adapts, and plays again with the adapted parameters. One `trpo`
+    step then improves the return after adaptation as a function of the initial parameters. If `inner` has
+    `jaxmeta.Learned` values, as `optim.scale_by_learned_rate` has, they are learned too (Meta-SGD).
 
     Args:
-        collect: plays the episodes.
-        inner: the inner optimizer; the paper's is `optax.sgd(0.1)`.
-        steps: inner steps.
-        num_tasks: tasks per meta-iteration.
-        optimizer: the outer one; `trpo(0.01)` if `None`.
-        surrogate: of the inner loss: `ratio`, `reinforce` (the paper's) or `dice`.
+        collect: collector of the samples.
+        inner: the inner optimizer; that of the paper is `optax.sgd(0.1)`.
+        steps: number of inner steps.
+        num_tasks: number of tasks per meta-iteration.
+        optimizer: the outer optimizer; `trpo(0.01)` if `None`.
+        surrogate: surrogate of the inner loss: `ratio`, `reinforce` (that of the paper) or `dice`.
         meta_gradient: `jaxmeta.reverse()` (the default), `mixed()`, `first_order()` or `truncated(n)`.
-        mesh: devices to divide the tasks over, e.g. `jaxmeta.task_mesh()`; the state is the same on all of them. The
-            episodes do not depend on the mesh, so the result does not either, up to the order of a sum. Give it to
-            `jaxmeta.loop` too.
+        mesh: devices that share the tasks, such as `jaxmeta.task_mesh()`. The state is the same on all of them. The
+            episodes do not depend on the mesh, so neither does the result, up to the order of a sum. Pass the mesh to
+            `jaxmeta.loop` as well.
 
     Returns:
-        A `Training`. Its metrics: `return_0`, ... `return_<steps>`, the mean undiscounted return after so many inner
-        steps; `loss`, minus the last of them; `entropy` of the policies in nats; `kl` between adapted policies before
-        and after the outer update; `accepted` and `backtracks` of `trpo`.
+        A `Training`. Its metrics are `return_0`, ... `return_<steps>`, the mean undiscounted return after so many inner
+        steps, `loss`, minus the last of them, `entropy` of the policies in nats, `kl` between the adapted policies
+        before and after the outer update, and `accepted` and `backtracks` of `trpo`.
 
     Raises:
         TypeError: if an optimizer is not an optax transformation.
@@ -78,24 +83,31 @@ def promp(
     num_tasks: int = 40,
     optimizer: optax.GradientTransformation | None = None,
     epochs: int = 5,
-    clip: float = 0.3,
-    kl_penalty: float = 5e-4,
+    clip: float | jax.Array = 0.3,
+    kl_penalty: float | jax.Array = 5e-4,
     surrogate: Surrogate = ratio,
     meta_gradient: MetaGradient | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
-    """ProMP, proximal meta-policy search: several clipped steps on the same data, as PPO does.
+    """ProMP, proximal meta-policy search: several clipped outer steps on the same samples, as in PPO.
+
+    With the initial parameters `theta`, the adapted ones `theta'` and the ratio `r` of the probabilities of an action
+    under the new and the old adapted policy, the loss of a task is::
+
+        -mean(min(r * A, clip(r, 1 - epsilon, 1 + epsilon) * A)) + eta * KL(pi_old || pi_theta)
+
+    The divergence is that of the policies before adaptation.
 
     Args:
         collect: see `maml_trpo`.
         inner: see `maml_trpo`.
         steps: see `maml_trpo`.
         num_tasks: see `maml_trpo`.
-        optimizer: the outer one; `optax.adam(1e-3)` if `None`.
-        epochs: outer steps on the data of one meta-iteration.
-        clip: see `clipped`.
-        kl_penalty: weight of the divergence of the unadapted policy from the one that played, the paper's `eta`.
-        surrogate: of the inner loss.
+        optimizer: the outer optimizer; `optax.adam(1e-3)` if `None`.
+        epochs: number of outer steps on the samples of one meta-iteration.
+        clip: `epsilon`, see `clipped`.
+        kl_penalty: `eta`, the weight of the KL divergence between the policies before adaptation, at least 0.
+        surrogate: surrogate of the inner loss.
         meta_gradient: see `maml_trpo`.
         mesh: see `maml_trpo`.
 
@@ -104,7 +116,7 @@ def promp(
 
     Raises:
         TypeError: if an optimizer is not an optax transformation.
-        ValueError: if a number is less than 1, or `clip` not positive.
+        ValueError: if an integer is less than 1, `clip` is not positive, or `kl_penalty` is negative.
 
     Example:
         >>> import optax
@@ -132,17 +144,17 @@ def maml_a2c(
     meta_gradient: MetaGradient | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
-    """MAML with an advantage policy gradient (REINFORCE with a baseline, A2C) inside and outside.
+    """MAML with an advantage policy gradient (A2C) in the inner loop and in the outer update.
 
-    The critic is the baseline of `collect`. With `surrogate=dice` it is DiCE's MAML.
+    The critic is the baseline of `collect`. With `surrogate=dice` this is MAML with DiCE.
 
     Args:
         collect: see `maml_trpo`.
         inner: see `maml_trpo`.
         steps: see `maml_trpo`.
         num_tasks: see `maml_trpo`.
-        optimizer: the outer one; `optax.adam(1e-3)` if `None`.
-        surrogate: of the inner loss.
+        optimizer: the outer optimizer; `optax.adam(1e-3)` if `None`.
+        surrogate: surrogate of the inner loss.
         meta_gradient: see `maml_trpo`.
         mesh: see `maml_trpo`.
 
@@ -168,23 +180,28 @@ def e_maml(
     *,
     num_tasks: int = 20,
     optimizer: optax.GradientTransformation | None = None,
-    exploration: float = 1.0,
+    exploration: float | jax.Array = 1.0,
     surrogate: Surrogate = reinforce,
     meta_gradient: MetaGradient | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
-    """E-MAML: MAML whose unadapted policy is also paid for where it looks.
+    """E-MAML: MAML that also credits the pre-adaptation policy for exploration that helps adaptation.
 
-    Adds to `maml_trpo` the term that MAML leaves out: the log-probability of the first episodes, times the return after
-    adaptation (less its mean over the tasks, and divided by its deviation). There is one inner step.
+    The loss is that of `maml_trpo` plus the term that MAML leaves out::
+
+        -exploration * (R' - mean(R')) / std(R') * mean(log pi_theta)
+
+    Here `R'` is a task's return after adaptation, mean and deviation are over the tasks, and `log pi_theta` are the
+    log-probabilities of the actions before adaptation. There is one inner step.
 
     Args:
         collect: see `maml_trpo`.
         inner: see `maml_trpo`.
-        num_tasks: see `maml_trpo`.
+        num_tasks: see `maml_trpo`, at least 2.
         optimizer: see `maml_trpo`.
-        exploration: weight of the term, a mean over steps; the number of episodes would be exact, and noisy.
-        surrogate: of the inner loss.
+        exploration: weight of the term, at least 0. The term is a mean over steps, so the number of episodes would be
+            the exact weight, but its gradient has a high variance.
+        surrogate: surrogate of the inner loss.
         meta_gradient: see `maml_trpo`.
         mesh: see `maml_trpo`.
 
@@ -193,14 +210,14 @@ def e_maml(
 
     Raises:
         TypeError: if an optimizer is not an optax transformation.
-        ValueError: if `num_tasks` is less than 2: credit is relative to other tasks.
+        ValueError: if `num_tasks` is less than 2, because credit is relative to other tasks, or if `exploration` is
+            negative.
 
     References:
         Stadie et al., *Some Considerations on Learning to Explore via Meta-Reinforcement Learning*, 2018,
         https://arxiv.org/abs/1803.01118
     """
-    if num_tasks < 2:
-        raise ValueError(f"num_tasks must be at least 2, got {num_tasks}")
+    check_integer(least=2, num_tasks=num_tasks)
     outer = Outer(trpo() if optimizer is None else optimizer, ratio, exploration=exploration)
     return meta_policy_search(Inner(collect, inner, surrogate, 1, meta_gradient), outer, num_tasks, mesh)
 
@@ -211,25 +228,27 @@ def multi_task_ppo(
     num_tasks: int = 40,
     optimizer: optax.GradientTransformation | None = None,
     epochs: int = 5,
-    clip: float = 0.3,
+    clip: float | jax.Array = 0.3,
     mesh: Mesh | None = None,
 ) -> Training:
-    """PPO on all tasks with no inner loop: the control that meta-learning must beat after the same adaptation.
+    """PPO on all tasks without an inner loop, as a control for meta-learning.
+
+    Give both the same adaptation at test: a meta-learned policy must be better than this one after it.
 
     Args:
         collect: see `maml_trpo`.
         num_tasks: see `maml_trpo`.
-        optimizer: `optax.adam(1e-3)` if `None`.
-        epochs: steps on the data of one iteration.
+        optimizer: the optimizer; `optax.adam(1e-3)` if `None`.
+        epochs: number of steps on the samples of one iteration.
         clip: see `clipped`.
         mesh: see `maml_trpo`.
 
     Returns:
-        A `Training`, see `maml_trpo`; the only return is `return_0`.
+        A `Training`, see `maml_trpo`. Its only return is `return_0`.
 
     Raises:
         TypeError: if `optimizer` is not an optax transformation.
-        ValueError: if a number is less than 1, or `clip` not positive.
+        ValueError: if an integer is less than 1, or `clip` is not positive.
 
     References:
         Schulman, Wolski, Dhariwal, Radford & Klimov, *Proximal Policy Optimization Algorithms*, 2017,

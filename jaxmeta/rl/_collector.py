@@ -1,4 +1,4 @@
-"""Where the data of a policy gradient come from: episodes, and how much better than expected their actions were."""
+"""Samples of a policy gradient: episodes, and the advantages of their actions."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxmeta._checks import check_integer, check_number
+from jaxmeta._checks import check_fraction, check_integer
 from jaxmeta._types import PyTree, Task
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._returns import discounted_returns, gae, linear_baseline, next_step, normalize
@@ -15,30 +15,67 @@ from jaxmeta.rl._rollout import Policy, Trajectory, rollout
 
 
 class Samples(NamedTuple):
-    """What a surrogate loss needs: data, through which no derivative goes."""
+    """Input of a surrogate loss: data, through which no derivative flows."""
 
     trajectory: Trajectory
     """Episodes of one task."""
     advantage: jax.Array
-    """How much better each action was than what was expected, `[T, E]`; of mean 0 and variance 1, 0 where not valid."""
+    """Advantages of the actions, `[T, E]`, of mean 0 and variance 1 over the valid steps, 0 at the others."""
+
+
+def estimate_advantages(
+    trajectory: Trajectory, *, discount: float | jax.Array, trace_decay: float | jax.Array
+) -> Samples:
+    """Estimates the advantages of the actions of one task's episodes.
+
+    These are generalized advantage estimates (see `gae`) against the linear feature baseline, fitted to the same
+    episodes, and normalized over all valid steps. The horizon is part of the problem: no reward is expected after it,
+    and the baseline knows the time.
+
+    Args:
+        trajectory: episodes of one task.
+        discount: `gamma`, the discount per step, in [0, 1]. The result is differentiable in it.
+        trace_decay: `lambda` of generalized advantage estimation, in [0, 1]. The result is differentiable in it.
+
+    Returns:
+        The episodes with their advantages.
+
+    Example:
+        >>> from jaxmeta import envs, rl
+        >>> def policy(weights, obs):
+        ...     return rl.Categorical(obs @ weights)
+        >>> env, weights, key = envs.make("tabular", horizon=3), jnp.zeros((10, 5)), jax.random.key(0)
+        >>> data = rl.rollout(env, policy, weights, env.reset(key).info["task"], key, episodes=4)
+        >>> estimate_advantages(data, discount=0.9, trace_decay=0.95).advantage.shape
+        (3, 4)
+
+    References:
+        Schulman et al., *High-Dimensional Continuous Control Using Generalized Advantage Estimation*, ICLR 2016,
+        https://arxiv.org/abs/1506.02438
+    """
+    ended = trajectory.terminated | trajectory.truncated
+    returns = discounted_returns(trajectory.reward, ended, discount=discount)
+    value = linear_baseline(trajectory.obs, returns, trajectory.valid)
+    ends = ended, jnp.zeros_like(ended)
+    advantage = gae(trajectory.reward, value, next_step(value), *ends, discount=discount, trace_decay=trace_decay)
+    return Samples(trajectory, normalize(advantage, trajectory.valid))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collector:
-    """Plays episodes of a task and judges their actions: `(params, task, key) -> Samples`.
+    """Collector of the samples of a policy gradient, a function `(params, task, key) -> Samples`.
 
-    Advantages are generalized advantage estimates against the linear feature baseline, normalized per task. The horizon
-    is part of the problem: nothing is expected after it, and the baseline knows the time.
+    It plays episodes of a task and estimates the advantages of their actions (see `estimate_advantages`).
 
     Attributes:
         env: the environment.
         policy: `(params, obs) -> Distribution`, such as the `apply` of a Flax module.
-        episodes: how many are played in a task.
-        discount: `gamma`, per step.
+        episodes: number of episodes per task.
+        discount: `gamma`, the discount per step.
         trace_decay: `lambda` of generalized advantage estimation.
 
     Raises:
-        ValueError: if `episodes` is less than 1 or another number is not in [0, 1].
+        ValueError: if `episodes` is less than 1, or another number is not between 0 and 1.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -54,36 +91,28 @@ class Collector:
     env: MetaEnv
     policy: Policy
     episodes: int = 20
-    discount: float = 0.99
-    trace_decay: float = 1.0
+    discount: float | jax.Array = 0.99
+    trace_decay: float | jax.Array = 1.0
 
     def __post_init__(self) -> None:
         check_integer(episodes=self.episodes)
         check_fraction(discount=self.discount, trace_decay=self.trace_decay)
 
     def __call__(self, params: PyTree, task: PyTree, key: jax.Array) -> Samples:
-        """Collect `Samples` with the policy of `params` in one task."""
-        return self.judge(self.play(params, task, key), self.discount, self.trace_decay)
+        """Collects samples of one task with the policy of `params`."""
+        data = self.play(params, task, key)
+        return estimate_advantages(data, discount=self.discount, trace_decay=self.trace_decay)
 
     def play(self, params: PyTree, task: PyTree, key: jax.Array) -> Trajectory:
-        """Play the episodes only."""
+        """Plays the episodes without estimating advantages."""
         return rollout(self.env, self.policy, params, task, key, episodes=self.episodes)
-
-    def judge(self, data: Trajectory, discount: float | jax.Array, trace_decay: float | jax.Array) -> Samples:
-        """Judge the actions of episodes; differentiable in both numbers."""
-        ended = data.terminated | data.truncated
-        returns = discounted_returns(data.reward, ended, discount=discount)
-        value = linear_baseline(data.obs, returns, data.valid)
-        ends = ended, jnp.zeros_like(ended)
-        advantage = gae(data.reward, value, next_step(value), *ends, discount=discount, trace_decay=trace_decay)
-        return Samples(data, normalize(advantage, data.valid))
 
 
 @struct.dataclass
 class EnvTasks:
-    """A `jaxmeta.Sampler` of the tasks of an environment, for learners, `jaxmeta.meta_step` and `jaxmeta.train`.
+    """Sampler of the tasks of an environment, for learners, `jaxmeta.meta_step` and `jaxmeta.train`.
 
-    Support and query are the same: the task, in which `policy_gradient` plays new episodes each time.
+    Support and query are both the task itself, in which `policy_gradient` plays new episodes each time.
 
     Attributes:
         env: the environment.
@@ -100,14 +129,6 @@ class EnvTasks:
     split: str = struct.field(pytree_node=False, default="train")
 
     def __call__(self, key: jax.Array) -> Task:
-        """Draw one task."""
+        """Draws one task."""
         task = jax.tree.map(lambda x: x[0], self.env.sample_tasks(key, 1, split=self.split))
         return Task(task, task)
-
-
-def check_fraction(**values: float) -> None:
-    """Raises ValueError unless every value is in [0, 1]."""
-    check_number(**values)
-    for name, value in values.items():
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")

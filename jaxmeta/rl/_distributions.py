@@ -1,4 +1,4 @@
-"""Distributions of actions: pytrees with the few functions that policy gradients need."""
+"""Distributions of actions, as pytrees."""
 
 import math
 from typing import Any, Protocol
@@ -9,35 +9,42 @@ from flax import struct
 
 
 class Distribution(Protocol):
-    """What a policy says about actions: a pytree of arrays with any leading axes `[...]`, one for each observation."""
+    """Distribution of the actions of a policy, a pytree of arrays.
+
+    The leading axes `[...]` of the arrays are those of the observations.
+    """
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Draw one action for each observation."""
+        """Draws one action for each observation."""
         ...
 
     def mode(self) -> jax.Array:
-        """Return the most probable actions."""
+        """Returns the most probable actions."""
         ...
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return the log-probability (or log-density) of each whole action, `[...]`."""
+        """Returns the log-probability or log-density of each action, `[...]`."""
         ...
 
     def entropy(self) -> jax.Array:
-        """Return the entropy in nats, `[...]`."""
+        """Returns the entropy in nats, `[...]`."""
         ...
 
     def kl(self, other: Any) -> jax.Array:
-        """Return the Kullback-Leibler divergence `KL(self || other)` from one of the same kind in nats, `[...]`."""
+        """Returns the Kullback-Leibler divergence `KL(self || other)` in nats, `[...]`.
+
+        Args:
+            other: distribution of the same class.
+        """
         ...
 
 
 @struct.dataclass
 class DiagonalGaussian:
-    """Independent normal distributions of the numbers in an action.
+    """Normal distribution with a diagonal covariance matrix.
 
     Attributes:
-        mean: `[..., action_size]`.
+        mean: means, `[..., action_size]`.
         log_std: logarithms of the standard deviations, `[..., action_size]`.
 
     Example:
@@ -50,24 +57,25 @@ class DiagonalGaussian:
     log_std: jax.Array
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Draw actions `[..., action_size]`."""
+        """Draws actions, `[..., action_size]`."""
         return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
 
     def mode(self) -> jax.Array:
-        """Return the means."""
+        """Returns the means, `[..., action_size]`."""
         return self.mean
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return log-densities `[...]`, summed over the numbers of an action."""
+        """Returns the log-density of each action `[..., action_size]`, `[...]`."""
         z = (action - self.mean) * jnp.exp(-self.log_std)
         return -jnp.sum(0.5 * z**2 + self.log_std + 0.5 * math.log(2 * math.pi), axis=-1)
 
     def entropy(self) -> jax.Array:
-        """Return entropies in nats, `[...]`."""
+        """Returns the entropy in nats, `[...]`."""
         return jnp.sum(self.log_std + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
 
     def kl(self, other: "DiagonalGaussian") -> jax.Array:
-        """Return `KL(self || other)` in nats, `[...]`."""
+        """Returns `KL(self || other)` in nats, `[...]`."""
+        # sum_i log(s'_i / s_i) + (s_i^2 + (m_i - m'_i)^2) / (2 s'_i^2) - 1/2
         ratio = jnp.exp(2 * (self.log_std - other.log_std))
         z = (self.mean - other.mean) * jnp.exp(-other.log_std)
         return jnp.sum(other.log_std - self.log_std + 0.5 * (ratio + z**2 - 1), axis=-1)
@@ -75,7 +83,7 @@ class DiagonalGaussian:
 
 @struct.dataclass
 class Categorical:
-    """A distribution over integers.
+    """Categorical distribution over the integers below `n`.
 
     Attributes:
         logits: unnormalized log-probabilities, `[..., n]`.
@@ -89,23 +97,23 @@ class Categorical:
     logits: jax.Array
 
     def sample(self, key: jax.Array) -> jax.Array:
-        """Draw integers `[...]` below `n`."""
+        """Draws integers below `n`, `[...]`."""
         return jax.random.categorical(key, self.logits)
 
     def mode(self) -> jax.Array:
-        """Return the most probable integers."""
+        """Returns the most probable integers, `[...]`."""
         return jnp.argmax(self.logits, axis=-1)
 
     def log_prob(self, action: jax.Array) -> jax.Array:
-        """Return log-probabilities `[...]` of integers `action: [...]`."""
+        """Returns the log-probability of each integer in `action: [...]`."""
         return jnp.take_along_axis(jax.nn.log_softmax(self.logits), action[..., None], axis=-1)[..., 0]
 
     def entropy(self) -> jax.Array:
-        """Return entropies in nats, `[...]`."""
+        """Returns the entropy in nats, `[...]`."""
         log_probs = jax.nn.log_softmax(self.logits)
         return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
     def kl(self, other: "Categorical") -> jax.Array:
-        """Return `KL(self || other)` in nats, `[...]`."""
+        """Returns `KL(self || other)` in nats, `[...]`."""
         log_probs = jax.nn.log_softmax(self.logits)
         return jnp.sum(jnp.exp(log_probs) * (log_probs - jax.nn.log_softmax(other.logits)), axis=-1)

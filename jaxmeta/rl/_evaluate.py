@@ -1,4 +1,4 @@
-"""What a meta-trained policy gets in held-out tasks, before adaptation and after each step of it."""
+"""Evaluation of meta-trained policies: returns in held-out tasks before and after each step of adaptation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,12 +21,12 @@ from jaxmeta.rl._surrogates import Surrogate, ratio
 
 
 class AdaptationCurve(NamedTuple):
-    """Mean undiscounted returns in each task after 0, 1, ... inner steps, of new episodes at every step."""
+    """Mean undiscounted return in each task after 0, 1, ... inner steps, from new episodes at every step."""
 
     sampled: jax.Array
-    """Of random actions; the next step adapts on these episodes: `[num_tasks, steps + 1]`."""
+    """Return with sampled actions, in the episodes on which the next step adapts, `[num_tasks, steps + 1]`."""
     mode: jax.Array
-    """Of the most probable actions, `[num_tasks, steps + 1]`."""
+    """Return with the most probable actions, `[num_tasks, steps + 1]`."""
 
 
 def adaptation_curve(
@@ -37,19 +37,19 @@ def adaptation_curve(
     surrogate: Surrogate = ratio,
     mesh: Mesh | None = None,
 ) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
-    """Builds an evaluation: adapt to tasks, and measure before and after each inner step.
+    """Builds an evaluation that adapts to tasks and measures the return before and after each inner step.
 
     Args:
-        collect: plays the episodes, at every step as many new ones as it has.
-        inner: the inner optimizer. Where more steps are taken than in meta-training, smaller later ones do better: an
-            optax schedule in `inner` counts them, as in the example.
-        steps: inner steps.
-        surrogate: of the inner loss.
-        mesh: devices to divide the tasks over, see `maml_trpo`.
+        collect: collector of the samples, used at every step.
+        inner: the inner optimizer. If you take more steps than in meta-training, let the later ones be smaller: an
+            optax schedule in `inner` counts the steps, as in the example.
+        steps: number of inner steps.
+        surrogate: surrogate of the inner loss.
+        mesh: devices that share the tasks, see `maml_trpo`.
 
     Returns:
-        `(meta, tasks, key) -> AdaptationCurve`, a pure function to jit. For tasks that were not trained on there is
-        `env.sample_tasks(key, num_tasks, split="test")`.
+        `(meta, tasks, key) -> AdaptationCurve`, a pure function to jit. `env.sample_tasks(key, num_tasks,
+        split="test")` draws tasks that were not trained on.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
@@ -89,31 +89,31 @@ def adaptation_curve(
 
 
 class Interval(NamedTuple):
-    """A statistic and its 95 % bootstrap interval."""
+    """Statistic with its 95 % bootstrap interval."""
 
     value: float
-    """Of all scores."""
+    """Value of the statistic for all scores."""
     low: float
-    """The 2.5 % quantile of the resampled values."""
+    """2.5 % quantile of the resampled values."""
     high: float
-    """The 97.5 % quantile."""
+    """97.5 % quantile of the resampled values."""
 
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def interquartile_mean(scores: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
-    """The mean of the middle half of all scores, with an interval over the runs.
+    """Returns the mean of the middle half of all scores, with a bootstrap interval over the runs.
 
-    The bootstrap is stratified: each resample draws as many runs as there are, anew for every task.
+    The bootstrap is stratified: each resample draws as many runs as there are, independently for every task.
 
     Args:
-        scores: `[runs, tasks]`, or `[runs]`.
-        resamples: how many.
-        seed: of the resampling.
+        scores: scores, `[runs, tasks]` or `[runs]`.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
 
     Returns:
-        The mean and its interval; with a single run the interval is empty.
+        The mean and its interval. With a single run the interval is empty.
 
     Raises:
         ValueError: if `scores` has another shape or `resamples` is less than 1.
@@ -137,7 +137,7 @@ def interquartile_mean(scores: npt.ArrayLike, *, resamples: int = 2000, seed: in
 
 
 def _middle_mean(tables: np.ndarray) -> np.ndarray:
-    """Of `[n, runs, tasks]`, without the lowest and the highest quarter of the scores, rounded down: `[n]`."""
+    """Returns the mean `[n]` of tables `[n, runs, tasks]` without their lowest and highest quarter, rounded down."""
     ordered = np.sort(tables.reshape(len(tables), -1), axis=1)
     cut = ordered.shape[1] // 4
     return ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)

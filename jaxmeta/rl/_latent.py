@@ -1,4 +1,4 @@
-"""Posterior sampling: a latent says what task it is, and what is believed of it grows from episode to episode."""
+"""Latent policies of PEARL: a latent describes the task, and its posterior narrows from episode to episode."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,24 +22,24 @@ from jaxmeta.rl._sac import TanhGaussian
 
 
 class LatentPolicy(nn.Module):
-    """A policy that is told by a latent what task it is in, an encoder that infers the latent, and two critics.
+    """Policy that is conditioned on a latent, with an encoder that infers the latent and two critics.
 
     Parameters are `{"actor": ..., "encoder": ..., "critic_0": ..., "critic_1": ...}`, all made by `init`.
 
     Attributes:
-        action_size: Numbers in an action.
-        latent_size: Numbers in a latent.
-        sizes: Width of each hidden layer of policy and critics.
-        encoder_sizes: Width of each hidden layer of the encoder.
+        action_size: number of values in an action.
+        latent_size: number of values in a latent.
+        sizes: width of each hidden layer of the policy and the critics.
+        encoder_sizes: width of each hidden layer of the encoder.
 
     Raises:
-        ValueError: If a size is below 1.
+        ValueError: if a size is less than 1.
 
     Example:
         >>> policy = LatentPolicy(action_size=2, sizes=(8,), encoder_sizes=(8,))
-        >>> obs, belief = jnp.zeros((3, 4)), policy.prior()
-        >>> params = jax.jit(policy.init)(jax.random.key(0), obs, belief.mean)
-        >>> actions = policy.apply(params, obs, belief.sample(jax.random.key(1)))
+        >>> obs, prior = jnp.zeros((3, 4)), policy.prior()
+        >>> params = jax.jit(policy.init)(jax.random.key(0), obs, prior.mean)
+        >>> actions = policy.apply(params, obs, prior.sample(jax.random.key(1)))
         >>> actions.mode().shape
         (3, 2)
 
@@ -58,71 +58,82 @@ class LatentPolicy(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        """Make the networks."""
+        """Builds the networks."""
         self.actor = MLP(self.sizes, 2 * self.action_size)
         self.encoder = MLP(self.encoder_sizes, 2 * self.latent_size)
         self.critic = [MLP(self.sizes) for _ in range(2)]
 
     def prior(self) -> DiagonalGaussian:
-        """What is believed of the latent before the first transition: standard normal, `[latent_size]`."""
+        """Returns the prior over latents, a standard normal distribution `[latent_size]`."""
         return DiagonalGaussian(jnp.zeros(self.latent_size), jnp.zeros(self.latent_size))
 
     def __call__(self, obs: jax.Array, latent: jax.Array) -> TanhGaussian:
-        """Distributions of actions for observations `obs: [..., observation_size]` and a `latent: [latent_size]`."""
+        """Returns the distributions of actions for `obs: [..., observation_size]` and `latent: [latent_size]`."""
         if self.is_initializing():
             action, number = jnp.zeros((*obs.shape[:-1], self.action_size)), obs[..., 0]
-            self.judge(obs, action, latent)
+            self.q_values(obs, action, latent)
             self.encoder(_features(Transition(obs, action, number, obs, number > 0)))
         mean, log_std = jnp.split(self.actor(obs, latent), 2, axis=-1)
         return TanhGaussian(DiagonalGaussian(mean, jnp.clip(log_std, -20, 2)))
 
-    def judge(self, obs: jax.Array, action: jax.Array, latent: jax.Array) -> jax.Array:
-        """What the critics say about actions, `[2, ...]`."""
+    def q_values(self, obs: jax.Array, action: jax.Array, latent: jax.Array) -> jax.Array:
+        """Returns the values `Q_i(s, a, z)` of both critics, `[2, ...]`."""
         x = jnp.concatenate([obs, action], axis=-1)
         return jnp.stack([critic(x, latent)[..., 0] for critic in self.critic])
 
-    def infer(self, belief: DiagonalGaussian, context: Transition, valid: jax.Array) -> DiagonalGaussian:
-        """The belief after the valid ones of more transitions, `[n, ...]`, whose order does not matter.
+    def infer(self, prior: DiagonalGaussian, context: Transition, valid: jax.Array) -> DiagonalGaussian:
+        """Updates a distribution over latents with a context.
 
-        Each transition gives a Gaussian factor, and the new belief is proportional to the product of all of them and of
-        the old one.
+        Each transition `c_n` gives a Gaussian factor, and the order of the factors does not matter: the posterior
+        `q(z | c)` is proportional to `prior(z) * prod_n N(z; mean(c_n), variance(c_n))`.
+
+        Args:
+            prior: distribution before the context, `[latent_size]`, such as `prior()`.
+            context: transitions, `[n, ...]`.
+            valid: which transitions count, bool `[n]`.
+
+        Returns:
+            The posterior, `[latent_size]`.
         """
         mean, raw = jnp.split(self.encoder(_features(context)), 2, axis=-1)
         variance = jnp.maximum(jax.nn.softplus(raw), 1e-7)
-        return product(belief, DiagonalGaussian(mean, 0.5 * jnp.log(variance)), valid)
+        return product(prior, DiagonalGaussian(mean, 0.5 * jnp.log(variance)), valid)
 
 
 def _features(context: Transition) -> jax.Array:
-    """What the encoder sees of transitions."""
+    """Returns the encoder's inputs, `[..., 2 * observation_size + action_size + 1]`."""
     return jnp.concatenate([context.obs, context.action, context.reward[..., None], context.next_obs], axis=-1)
 
 
-def product(belief: DiagonalGaussian, factors: DiagonalGaussian, valid: jax.Array) -> DiagonalGaussian:
-    """The normalized product of a Gaussian `[d]` and of the valid ones of Gaussian factors `[n, d]`."""
-    prior_precision = jnp.exp(-2 * belief.log_std)
+def product(prior: DiagonalGaussian, factors: DiagonalGaussian, valid: jax.Array) -> DiagonalGaussian:
+    """Returns the normalized product of a Gaussian `[d]` and of the valid ones among Gaussian factors `[n, d]`.
+
+    The precision of the product is the sum of the precisions, and its mean is the precision-weighted mean.
+    """
+    prior_precision = jnp.exp(-2 * prior.log_std)
     precision = jnp.where(valid[:, None], jnp.exp(-2 * factors.log_std), 0)
     total = prior_precision + jnp.sum(precision, axis=0)
     means = precision * jnp.where(valid[:, None], factors.mean, 0)
-    mean = (prior_precision * belief.mean + jnp.sum(means, axis=0)) / total
+    mean = (prior_precision * prior.mean + jnp.sum(means, axis=0)) / total
     return DiagonalGaussian(mean, -0.5 * jnp.log(total))
 
 
 def posterior_sampling(
     env: MetaEnv, policy: LatentPolicy, params: PyTree, task: PyTree, key: jax.Array, *, episodes: int
 ) -> tuple[Trajectory, DiagonalGaussian]:
-    """Plays episodes of one task in a row, each with one latent drawn from what is believed after those before.
+    """Plays consecutive episodes of one task, each with a latent drawn from the posterior after the previous ones.
 
     Args:
         env: the environment.
         policy: the networks.
-        params: of the networks.
-        task: of the environment.
-        key: of latents, resets, actions and the environment's noise.
-        episodes: how many.
+        params: the networks' parameters.
+        task: the environment's task.
+        key: a random key for latents, resets, actions and the environment's noise.
+        episodes: number of episodes.
 
     Returns:
-        A `Trajectory`, `[episodes, T]`, and the beliefs before each episode, `[episodes, latent_size]`, of which the
-        first is the prior. Batch over tasks with `jax.vmap`.
+        A `Trajectory`, `[episodes, T]`, and the distributions over latents before each episode,
+        `[episodes, latent_size]`, the first of which is the prior. Use `jax.vmap` to batch over tasks.
 
     Raises:
         ValueError: if `episodes` is less than 1.
@@ -133,18 +144,18 @@ def posterior_sampling(
         >>> policy = rl.LatentPolicy(env.action_size, sizes=(8,), encoder_sizes=(8,))
         >>> params = jax.jit(policy.init)(jax.random.key(0), jnp.zeros((1, 2)), policy.prior().mean)
         >>> goal = {"goal": jnp.array([0.3, 0.4])}
-        >>> data, beliefs = posterior_sampling(env, policy, params, goal, jax.random.key(1), episodes=3)
-        >>> data.reward.shape, beliefs.mean[0].tolist(), bool((beliefs.log_std[1:] < 0).all())
+        >>> data, posteriors = posterior_sampling(env, policy, params, goal, jax.random.key(1), episodes=3)
+        >>> data.reward.shape, posteriors.mean[0].tolist(), bool((posteriors.log_std[1:] < 0).all())
         ((3, 5), [0.0, 0.0, 0.0, 0.0, 0.0], True)
     """
     check_integer(episodes=episodes)
     apply: Any = policy.apply
 
-    def episode(belief: DiagonalGaussian, key: jax.Array) -> tuple[DiagonalGaussian, Any]:
+    def episode(prior: DiagonalGaussian, key: jax.Array) -> tuple[DiagonalGaussian, Any]:
         latent_key, key = jax.random.split(key)
-        data = _one_episode(env, policy, params, task, key, belief.sample(latent_key))
-        after = apply(params, belief, transitions(data), data.valid, method="infer")
-        return after, (data, belief)
+        data = _one_episode(env, policy, params, task, key, prior.sample(latent_key))
+        posterior = apply(params, prior, transitions(data), data.valid, method="infer")
+        return posterior, (data, prior)
 
     return jax.lax.scan(episode, policy.prior(), jax.random.split(key, episodes))[1]
 
@@ -159,7 +170,7 @@ def _one_episode(
     *,
     mode: bool = False,
 ) -> Trajectory:
-    """One episode with one latent, `[T]`."""
+    """Plays one episode with one latent, `[T]`."""
     data = rollout(env, partial(policy.apply, latent=latent), params, task, key, episodes=1, mode=mode)
     return jax.tree.map(lambda x: x[:, 0], data)
 
@@ -167,18 +178,18 @@ def _one_episode(
 def pearl_curve(
     env: MetaEnv, policy: LatentPolicy, steps: int = 3, *, mesh: Mesh | None = None
 ) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
-    """Builds an evaluation: the returns of `pearl`'s policy with a context of 0, 1, ... episodes.
+    """Builds an evaluation that measures the returns of `pearl`'s policy with a context of 0, 1, ... episodes.
 
     Args:
         env: the environment.
         policy: the networks.
-        steps: episodes of context at the end.
-        mesh: devices to divide the tasks over, see `maml_trpo`.
+        steps: largest number of episodes in the context.
+        mesh: devices that share the tasks, see `maml_trpo`.
 
     Returns:
         `(meta, tasks, key) -> AdaptationCurve`, a pure function to jit. `sampled` are the returns of the episodes that
-        become the context, each with a latent drawn from the belief before it; `mode` are those of one more episode at
-        every step, of the most probable actions given the most probable latent.
+        become the context, each with a latent drawn from the posterior before it. `mode` are the returns of one more
+        episode at every step, with the most probable actions given the most probable latent.
 
     Raises:
         ValueError: if `steps` is less than 1.
@@ -197,12 +208,12 @@ def pearl_curve(
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:
         sample_key, key = jax.random.split(key)
-        data, beliefs = posterior_sampling(env, policy, meta.params, task, sample_key, episodes=steps + 1)
+        data, posteriors = posterior_sampling(env, policy, meta.params, task, sample_key, episodes=steps + 1)
 
         def play(latent: jax.Array, key: jax.Array) -> jax.Array:
             return episode_returns(_one_episode(env, policy, meta.params, task, key, latent, mode=True))
 
-        mode = jax.vmap(play)(beliefs.mode(), jax.random.split(key, steps + 1))
+        mode = jax.vmap(play)(posteriors.mode(), jax.random.split(key, steps + 1))
         return AdaptationCurve(jax.vmap(episode_returns)(data), mode)
 
     def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:

@@ -1,6 +1,6 @@
 """Meta-gradient reinforcement learning (Xu, van Hasselt & Silver 2018, https://arxiv.org/abs/1805.09801).
 
-Learns what return to optimize, by how the update that it leads to does on the next episodes.
+The discount and the trace decay of a policy gradient are learned from the effect of an update on the next episodes.
 """
 
 from functools import partial
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_integer, check_transformation
+from jaxmeta._checks import check_fraction, check_integer, check_positive, check_transformation
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, definite
-from jaxmeta.rl._collector import Collector
+from jaxmeta.rl._collector import Collector, estimate_advantages
 from jaxmeta.rl._meta_policy import mean_over_tasks
 from jaxmeta.rl._rollout import Trajectory, episode_returns
 from jaxmeta.rl._surrogates import reinforce, surrogate_loss
@@ -24,7 +24,7 @@ class LearnedDiscountState(NamedTuple):
     """State of the `Training` that `learned_discount` builds."""
 
     meta: MetaParams
-    """The policy's parameters, and the logits of the discount and the trace decay."""
+    """Meta-parameters: the policy's parameters, and the logits of the discount and the trace decay."""
     opt_state: optax.OptState
     """State of the policy's optimizer."""
     meta_opt_state: optax.OptState
@@ -37,31 +37,36 @@ def learned_discount(
     meta_optimizer: optax.GradientTransformation,
     *,
     num_tasks: int = 20,
-    discount: float = 0.9,
-    trace_decay: float = 0.9,
+    discount: float | jax.Array = 0.9,
+    trace_decay: float | jax.Array = 0.9,
     mesh: Mesh | None = None,
 ) -> Training:
-    """A policy gradient whose discount and trace decay are learned while it runs: one lifetime, no inner loop anew.
+    """Policy gradient whose discount and trace decay are learned online, within a single training run.
 
-    Each iteration plays, updates the policy with the learned discount and trace decay, plays again with the new policy,
-    and follows the derivative of how good that was, by the discount and trace decay of `collect`, through the update.
+    Each iteration plays episodes `tau`, updates the policy with the learned numbers `eta = (gamma, lambda)`, and plays
+    episodes `tau'` with the new policy. With the policy gradient loss `J`, whose advantages depend on `eta`, and the
+    numbers `eta'` of `collect`, the two updates are::
+
+        theta' = optimizer(theta, d J(theta, tau, eta) / d theta)
+        eta <- meta_optimizer(eta, d J(theta', tau', eta') / d theta' * d theta' / d eta)
 
     Args:
-        collect: plays the episodes; its `discount` and `trace_decay` say what is wanted in the end.
-        optimizer: of the policy. Second order through a square root (`optax.adam`) needs `eps_root > 0`.
-        meta_optimizer: of the logits of the two numbers, such as `optax.adam(0.01)`.
-        num_tasks: tasks per iteration.
-        discount: where the learned discount starts, between 0 and 1.
-        trace_decay: where the learned trace decay starts, between 0 and 1.
+        collect: collector of the samples. Its `discount` and `trace_decay` define the objective of the meta-gradient.
+        optimizer: optimizer of the policy. Second order through a square root (`optax.adam`) needs `eps_root > 0`.
+        meta_optimizer: optimizer of the logits of `eta`, such as `optax.adam(0.01)`.
+        num_tasks: number of tasks per iteration.
+        discount: initial value of the learned discount `gamma`, between 0 and 1.
+        trace_decay: initial value of the learned trace decay `lambda`, between 0 and 1.
         mesh: see `maml_trpo`.
 
     Returns:
-        A `Training`. Its `meta` is `MetaParams` of the policy's parameters and of the logits, a dictionary; its metrics
-        are `return`, before the update, `loss`, minus the return after it, `discount` and `trace_decay`.
+        A `Training`, whose state is a `LearnedDiscountState`. Its `meta` is a `MetaParams` of the policy's parameters
+        and a dictionary of the logits. Its metrics are `return`, before the update, `loss`, minus the return after the
+        update, `discount` and `trace_decay`.
 
     Raises:
         TypeError: if an optimizer is not an optax transformation.
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of range.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -79,13 +84,13 @@ def learned_discount(
     """
     check_transformation(optimizer=optimizer, meta_optimizer=meta_optimizer)
     check_integer(num_tasks=num_tasks)
-    for name, value in (("discount", discount), ("trace_decay", trace_decay)):
-        if not 0.0 < value < 1.0:
-            raise ValueError(f"{name} must be between 0 and 1, got {value}")
+    check_positive(discount=discount, trace_decay=trace_decay)
+    check_fraction(below_one=True, discount=discount, trace_decay=trace_decay)
+    objective_numbers = {"discount": collect.discount, "trace_decay": collect.trace_decay}  # eta'
 
     def loss(params: PyTree, data: Trajectory, numbers: dict[str, Any]) -> jax.Array:
         def in_task(data: Trajectory) -> jax.Array:
-            return surrogate_loss(collect, reinforce, params, collect.judge(data, **numbers))
+            return surrogate_loss(collect.policy, reinforce, params, estimate_advantages(data, **numbers))
 
         return mean_over_tasks(in_task, data, mesh=mesh)
 
@@ -97,7 +102,6 @@ def learned_discount(
 
     def step(state: LearnedDiscountState, key: jax.Array) -> tuple[LearnedDiscountState, Metrics]:
         (params, logits), opt_state, meta_opt_state = state
-        wanted = {"discount": collect.discount, "trace_decay": collect.trace_decay}
         task_key, *keys = jax.random.split(key, 3)
         tasks = collect.env.sample_tasks(task_key, num_tasks)
 
@@ -109,14 +113,14 @@ def learned_discount(
         def objective(logits: PyTree) -> tuple[jax.Array, tuple[PyTree, optax.OptState, Trajectory]]:
             grads = jax.grad(loss)(params, data, jax.tree.map(jax.nn.sigmoid, logits))
             updates, new_opt_state = optimizer.update(grads, opt_state, params)
-            new = optax.apply_updates(params, updates)
-            later = play(new, keys[1])
-            return loss(new, later, wanted), (new, new_opt_state, later)
+            new_params = optax.apply_updates(params, updates)  # theta'
+            new_data = play(new_params, keys[1])
+            return loss(new_params, new_data, objective_numbers), (new_params, new_opt_state, new_data)
 
-        gradient, (params, opt_state, later) = jax.grad(objective, has_aux=True)(logits)
+        gradient, (params, opt_state, new_data) = jax.grad(objective, has_aux=True)(logits)
         updates, meta_opt_state = meta_optimizer.update(gradient, meta_opt_state, logits)
         metrics = {
-            "loss": -jnp.mean(jax.vmap(episode_returns)(later)),
+            "loss": -jnp.mean(jax.vmap(episode_returns)(new_data)),
             "return": jnp.mean(jax.vmap(episode_returns)(data)),
             **jax.tree.map(jax.nn.sigmoid, logits),
         }

@@ -1,4 +1,4 @@
-"""Meta-policy search: collect and adapt in many tasks, then improve the initial parameters on those data."""
+"""Meta-policy search: collect and adapt in many tasks, then improve the initial parameters on those samples."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,47 +10,57 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_integer, check_number, check_transformation
+from jaxmeta._checks import check_integer, check_not_negative, check_transformation
 from jaxmeta._learned import combine, partition
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
-from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState, definite
+from jaxmeta._types import LossFn, MetaParams, Metrics, PyTree, Training, TrainingState, definite
 from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.rl._collector import Collector, Samples
 from jaxmeta.rl._returns import masked_mean
-from jaxmeta.rl._rollout import episode_returns
+from jaxmeta.rl._rollout import Policy, episode_returns
 from jaxmeta.rl._surrogates import Surrogate, reinforce, surrogate_loss
 from jaxmeta.rl._trpo import TRPOState
-
 
 InnerState = tuple[PyTree, optax.OptState]
 """Parameters in the inner loop, and the inner optimizer's state."""
 
 
 class Inner(NamedTuple):
-    """How a policy adapts to a task."""
+    """Adaptation of a policy to a task."""
 
     collect: Collector
+    """Collector of the samples of each inner step."""
     optimizer: optax.GradientTransformation
+    """Inner optimizer."""
     surrogate: Surrogate
+    """Surrogate of the inner loss."""
     steps: int
+    """Number of inner steps."""
     meta_gradient: MetaGradient | None = None
+    """Derivative through the inner loop."""
 
 
 class Outer(NamedTuple):
-    """How the initial parameters are improved on the data of one meta-iteration."""
+    """Improvement of the initial parameters on the samples of one meta-iteration."""
 
     optimizer: optax.GradientTransformation
+    """Outer optimizer."""
     surrogate: Surrogate
+    """Surrogate of the outer loss."""
     epochs: int = 1
-    kl_penalty: float = 0.0
-    exploration: float = 0.0
+    """Number of outer steps on the same samples."""
+    kl_penalty: float | jax.Array | None = None
+    """Weight of the KL penalty of ProMP, None for no penalty."""
+    exploration: float | jax.Array | None = None
+    """Weight of the exploration term of E-MAML, None for no such term."""
 
 
 def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | None) -> Training:
-    """The training that `maml_trpo`, `promp` and the others are cases of."""
+    """Builds the training that `maml_trpo`, `promp` and the other algorithms are cases of."""
     check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
     check_integer(num_tasks=num_tasks, epochs=outer.epochs)
-    check_number(kl_penalty=outer.kl_penalty, exploration=outer.exploration)
+    weights = {"kl_penalty": outer.kl_penalty, "exploration": outer.exploration}
+    check_not_negative(**{name: weight for name, weight in weights.items() if weight is not None})
     update = optax.with_extra_args_support(outer.optimizer).update
 
     def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
@@ -70,7 +80,7 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
             return mean_over_tasks(partial(_task_loss, inner, outer, meta), samples, credit, mesh=mesh)
 
         def kl_fn(meta: MetaParams) -> jax.Array:
-            return mean_over_tasks(partial(_divergence, inner, meta), samples, mesh=mesh)
+            return mean_over_tasks(partial(_adapted_kl, inner, meta), samples, mesh=mesh)
 
         def epoch(carry: tuple[MetaParams, optax.OptState], _: None) -> tuple[Any, None]:
             meta, opt_state = carry
@@ -94,37 +104,50 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
 
 
 def collect_and_adapt(inner: Inner, meta: MetaParams, task: PyTree, key: jax.Array) -> tuple[PyTree, Samples]:
-    """Parameters and samples of a task before the inner loop and after each step of it, leading axis `[steps + 1]`.
+    """Returns a task's parameters and samples before the inner loop and after each step, leading axis `[steps + 1]`.
 
-    The scan's last update is dropped: so there is one copy of the environment in the program.
+    The scan takes one inner step too many and drops it, so that the program contains the environment only once.
     """
+    loss_fn = inner_loss(inner.collect.policy, inner.surrogate)
 
     def step(carry: InnerState, key: jax.Array) -> tuple[InnerState, tuple[PyTree, Samples]]:
         samples = inner.collect(carry[0], task, key)
-        return adapt_once(inner, carry, samples), (carry[0], samples)
+        return adapt_once(loss_fn, inner.optimizer, carry, samples), (carry[0], samples)
 
-    return jax.lax.scan(step, begin(inner, meta), jax.random.split(key, inner.steps + 1))[1]
+    return jax.lax.scan(step, initial_state(inner.optimizer, meta), jax.random.split(key, inner.steps + 1))[1]
 
 
-def begin(inner: Inner, meta: MetaParams) -> InnerState:
-    """Where the inner loop starts."""
-    # Nothing learned may have the structure of another inner optimizer's state.
+def initial_state(optimizer: optax.GradientTransformation, meta: MetaParams) -> InnerState:
+    """Returns the state at the start of the inner loop."""
+    # If nothing is learned, `meta.learned` may have the structure of another inner optimizer's state.
     learned = meta.learned if jax.tree.leaves(meta.learned) else None
-    return meta.params, combine(learned, inner.optimizer.init(meta.params))
+    return meta.params, combine(learned, optimizer.init(meta.params))
 
 
-def adapt_once(inner: Inner, start: InnerState, samples: Samples) -> InnerState:
-    """One inner step."""
+def adapt_once(
+    loss_fn: LossFn, optimizer: optax.GradientTransformation, start: InnerState, samples: Samples
+) -> InnerState:
+    """Takes one inner step on samples."""
     params, state = start
     one = jax.tree.map(lambda x: x[None], samples)
-    end = unroll(partial(_inner_loss, inner), inner.optimizer, params, None, one, state=state)
+    end = unroll(loss_fn, optimizer, params, None, one, state=state)
     return end.params, end.state
 
 
+def inner_loss(policy: Policy, surrogate: Surrogate) -> LossFn:
+    """Builds the loss `(params, None, samples) -> (scalar, metrics)` of the inner loop."""
+
+    def loss_fn(params: PyTree, batch: Any, samples: Any) -> tuple[jax.Array, Metrics]:
+        del batch
+        return surrogate_loss(policy, surrogate, params, samples), {}
+
+    return loss_fn
+
+
 def _adapted(inner: Inner, meta: MetaParams, samples: Samples) -> PyTree:
-    """The parameters after the inner loop on samples `[steps + 1, ...]`, the last of which are for the outer loss."""
+    """Returns the parameters after the inner loop on samples `[steps + 1, ...]`, without the last ones."""
     return unroll(
-        partial(_inner_loss, inner),
+        inner_loss(inner.collect.policy, inner.surrogate),
         inner.optimizer,
         meta.params,
         None,
@@ -135,43 +158,51 @@ def _adapted(inner: Inner, meta: MetaParams, samples: Samples) -> PyTree:
 
 
 def _task_loss(inner: Inner, outer: Outer, meta: MetaParams, samples: Samples, credit: jax.Array) -> jax.Array:
-    """The outer loss; `credit` says how much better than in other tasks the adapted policy did."""
-    collect, first = inner.collect, _at(samples, 0)
-    loss = surrogate_loss(collect, outer.surrogate, _adapted(inner, meta, samples), _at(samples, -1))
-    if outer.kl_penalty:
-        loss += outer.kl_penalty * _mean_kl(collect, meta.params, first)
-    if outer.exploration:
+    """Returns the outer loss of one task.
+
+    With the initial parameters `theta`, the adapted ones `theta'`, the surrogate loss `J` on the last samples, ProMP's
+    penalty `eta`, E-MAML's weight `nu` and the task's `credit` this is::
+
+        J(theta') + eta * KL(pi_old || pi_theta) - nu * credit * mean(log pi_theta)
+
+    The last two terms are means over the first samples. `credit` is the standardized return after adaptation.
+    """
+    policy, first = inner.collect.policy, _at(samples, 0)
+    loss = surrogate_loss(policy, outer.surrogate, _adapted(inner, meta, samples), _at(samples, -1))
+    if outer.kl_penalty is not None:
+        loss += outer.kl_penalty * _mean_kl(policy, meta.params, first)
+    if outer.exploration is not None:
         credited = first._replace(advantage=jnp.full_like(first.advantage, credit))
-        loss += outer.exploration * surrogate_loss(collect, reinforce, meta.params, credited)
+        loss += outer.exploration * surrogate_loss(policy, reinforce, meta.params, credited)
     return loss
 
 
-def _divergence(inner: Inner, meta: MetaParams, samples: Samples) -> jax.Array:
-    """Between the adapted policy that played and that of `meta`."""
-    return _mean_kl(inner.collect, _adapted(inner, meta, samples), _at(samples, -1))
-
-
-def _inner_loss(inner: Inner, params: PyTree, batch: Any, samples: Any) -> tuple[jax.Array, Metrics]:
-    del batch
-    return surrogate_loss(inner.collect, inner.surrogate, params, samples), {}
+def _adapted_kl(inner: Inner, meta: MetaParams, samples: Samples) -> jax.Array:
+    """Returns the mean KL divergence from the adapted policy that played to the adapted policy of `meta`."""
+    return _mean_kl(inner.collect.policy, _adapted(inner, meta, samples), _at(samples, -1))
 
 
 def mean_over_tasks(fn: Callable[..., jax.Array], *xs: PyTree, mesh: Mesh | None) -> jax.Array:
-    """On one CPU one task after the other: what its gradient needs then stays in the caches."""
+    """Returns the mean of `fn` over tasks.
+
+    On a single CPU the tasks follow each other, so that everything the gradient of one task needs stays in the caches.
+    """
     if mesh is None and jax.default_backend() == "cpu":
         return jnp.mean(jax.lax.map(jax.checkpoint(lambda x: fn(*x)), xs))
     return jnp.mean(jax.vmap(fn)(*xs))
 
 
 def _at(samples: Samples, step: int) -> Samples:
+    """Returns the samples of one inner step."""
     return jax.tree.map(lambda x: x[step], samples)
 
 
-def _mean_kl(collect: Collector, params: PyTree, samples: Samples) -> jax.Array:
-    """Mean divergence from the policy that played to that of `params`."""
+def _mean_kl(policy: Policy, params: PyTree, samples: Samples) -> jax.Array:
+    """Returns the mean of `KL(pi_old || pi_params)` over the valid steps, where `pi_old` played."""
     data = samples.trajectory
-    return masked_mean(data.dist.kl(collect.policy(params, data.obs)), data.valid)
+    return masked_mean(data.dist.kl(policy(params, data.obs)), data.valid)
 
 
 def _standardize(x: jax.Array) -> jax.Array:
+    """Scales to mean 0 and standard deviation 1."""
     return (x - jnp.mean(x)) / (jnp.std(x) + 1e-8)

@@ -1,7 +1,7 @@
 """PEARL (Rakelly et al. 2019, https://arxiv.org/abs/1903.08254).
 
-An encoder infers from transitions what task it is, as a distribution over a latent; soft actor-critic (SAC) learns from
-old data what to do given a draw from it.
+An encoder infers the posterior over a latent that describes the task from a context of transitions. Soft actor-critic
+(SAC) learns, from a replay buffer, a policy that is conditioned on a latent drawn from the posterior.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_integer, check_number, check_transformation
+from jaxmeta._checks import check_fraction, check_integer, check_not_negative, check_transformation
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.envs import MetaEnv
-from jaxmeta.rl._collector import check_fraction
 from jaxmeta.rl._latent import LatentPolicy, posterior_sampling
 from jaxmeta.rl._replay import Replay, Transition, add, draw, empty_replay, transitions
 from jaxmeta.rl._sac import critic_loss, soft_value, td_target
@@ -26,16 +25,16 @@ from jaxmeta.rl._sac import critic_loss, soft_value, td_target
 class PearlState(NamedTuple):
     """State of the `Training` that `pearl` builds."""
 
-    meta: Any
-    """The meta-parameters, a `jaxmeta.MetaParams` of the policy's parameters."""
+    meta: MetaParams
+    """Meta-parameters: the parameters of all networks of the policy."""
     opt_state: optax.OptState
     """State of the optimizer."""
     target: PyTree
-    """Parameters that follow slowly, for the critics' targets."""
+    """Slowly updated copy of the parameters, for the critics' targets."""
     tasks: PyTree
-    """The training tasks, stacked on the first axis."""
+    """Training tasks, stacked on the first axis."""
     replay: Replay
-    """What was seen in them."""
+    """Replay buffer of each training task."""
 
 
 def pearl(
@@ -50,48 +49,58 @@ def pearl(
     context_size: int = 64,
     batch_size: int = 256,
     capacity: int = 10_000,
-    discount: float = 0.99,
-    entropy_weight: float = 0.2,
-    kl_weight: float = 0.1,
-    target_rate: float = 0.005,
+    discount: float | jax.Array = 0.99,
+    entropy_weight: float | jax.Array = 0.2,
+    kl_weight: float | jax.Array = 0.1,
+    target_rate: float | jax.Array = 0.005,
     mesh: Mesh | None = None,
 ) -> Training:
-    """PEARL: off-policy meta-reinforcement learning, by posterior sampling.
+    """PEARL: off-policy meta-reinforcement learning by posterior sampling.
 
-    One iteration: play a few episodes in each of some training tasks, the first with a latent of the prior, each other
-    one with a latent of what is believed after those before; store their steps, in a ring buffer for each task; then
-    update. An update draws tasks, and of each a context among its newest `episodes * env.horizon` steps, from which
-    the encoder infers the latent, and a batch of any age for soft actor-critic. The encoder learns from the critics'
-    errors and the divergence from the prior, and not from the policy.
+    An iteration plays a few episodes in each of some training tasks. The first episode has a latent drawn from the
+    prior, each later one a latent drawn from the posterior after the previous ones. The steps go to the task's replay
+    buffer, and then the networks are updated.
 
-    Here the prior is one of the factors of the belief, so that no context gives the prior; the critics' targets are of
-    slow copies of themselves, with no network for the value.
+    An update draws tasks. From each task it draws a context `c` among the newest `episodes * env.horizon` steps, from
+    which the encoder infers the posterior `q(z | c)` of the latent `z`, and a batch of any age for soft actor-critic.
+    With the critics `Q_i`, their slow copies `Q'_i` and the prior `p(z)`, the losses are::
+
+        critics and encoder:  mean(sum_i (Q_i(s, a, z) - y)^2) + beta * KL(q(z | c) || p(z))
+        target:               y = r + gamma * (min_i Q'_i(s', a', z) - alpha * log pi(a' | s', z))
+        actor:                mean(alpha * log pi(a | s, z) - min_i Q_i(s, a, z))
+
+    The encoder does not learn from the actor's loss. Two details differ from the paper: the prior is one of the factors
+    of the posterior, so that an empty context gives the prior, and the critics' targets come from slow copies of the
+    critics instead of a value network.
 
     Args:
-        env: the environment, of continuous actions.
+        env: the environment, with continuous actions.
         policy: the networks.
         tasks: the training tasks, stacked on the first axis, such as `env.sample_tasks(key, 100)`.
-        num_tasks: different tasks to play in per iteration, and tasks per update.
-        episodes: how many are played in a task.
-        updates: per iteration.
-        optimizer: of all parameters; `optax.adam(3e-4)` if `None`.
-        context_size: transitions from which a latent is inferred in an update.
-        batch_size: transitions per task for the actor and the critics.
-        capacity: transitions that are kept of each task.
-        discount: `gamma`, per step; what follows an episode that was cut off counts.
-        entropy_weight: of the policy's entropy, which is paid for: 1 divided by the paper's scale of rewards.
-        kl_weight: of the divergence of the belief from the prior, the paper's `beta`.
-        target_rate: how far the slow copies move in an update.
-        mesh: see `maml_trpo`; every device has all of the stored steps.
+        num_tasks: number of different tasks to play per iteration, and number of tasks per update.
+        episodes: number of episodes per task and iteration.
+        updates: number of updates per iteration.
+        optimizer: optimizer of all parameters; `optax.adam(3e-4)` if `None`.
+        context_size: number of transitions in the context of an update.
+        batch_size: number of transitions per task for the actor and the critics.
+        capacity: number of transitions in the replay buffer of each task.
+        discount: `gamma`, the discount per step. Values after a truncated episode count.
+        entropy_weight: `alpha`, the weight of the policy's entropy, at least 0. It is 1 divided by the reward scale of
+            the paper.
+        kl_weight: `beta`, the weight of the KL divergence of the posterior from the prior, at least 0.
+        target_rate: fraction by which the slow copies move towards the parameters in an update.
+        mesh: see `maml_trpo`. Every device holds the whole replay buffer.
 
     Returns:
-        A `Training`, whose state is a `PearlState`. Its metrics: `return_0`, ... `return_<episodes - 1>`, the
-        mean undiscounted return of each episode; `loss`, minus the last of them; `critic_error`, a mean square,
-        `entropy` in nats, and `kl`, the divergence of the belief from the prior, means over the updates.
+        A `Training`, whose state is a `PearlState`. Its metrics are `return_0`, ... `return_<episodes - 1>`, the mean
+        undiscounted return of each episode, `loss`, minus the last of them, and as means over the updates
+        `critic_error`, the critics' mean squared error, `entropy` in nats, and `kl`, the KL divergence of the posterior
+        from the prior.
 
     Raises:
         TypeError: if `optimizer` is not an optax transformation.
-        ValueError: if a number is out of its range, there are fewer `tasks` than `num_tasks`, or actions are discrete.
+        ValueError: if a number is out of range, if there are fewer `tasks` than `num_tasks`, or if actions are
+            discrete.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -114,7 +123,7 @@ def pearl(
     check_integer(num_tasks=num_tasks, episodes=episodes, updates=updates)
     check_integer(context_size=context_size, batch_size=batch_size, capacity=capacity)
     check_fraction(discount=discount, target_rate=target_rate)
-    check_number(entropy_weight=entropy_weight, kl_weight=kl_weight)
+    check_not_negative(entropy_weight=entropy_weight, kl_weight=kl_weight)
     total = jax.tree.leaves(tasks)[0].shape[0]
     if num_tasks > total:
         raise ValueError(f"num_tasks must be at most the number of tasks ({total}), got {num_tasks}")
@@ -127,15 +136,15 @@ def pearl(
         del key
         obs, action, number = jnp.zeros(env.observation_size), jnp.zeros(env.action_size), jnp.zeros(())
         replay = empty_replay(Transition(obs, action, number, obs, number > 0), total, capacity)
-        target = jax.tree.map(jnp.copy, params)  # so that a jitted step may reuse the memory of its state
+        target = jax.tree.map(jnp.copy, params)  # a jitted step may then reuse the memory of its state
         return PearlState(MetaParams(params), optimizer.init(params), target, tasks, replay)
 
     def step(state: PearlState, key: jax.Array) -> tuple[PearlState, Metrics]:
         task_key, play_key, key = jax.random.split(key, 3)
         chosen = jax.random.permutation(task_key, total)[:num_tasks]
         play = partial(posterior_sampling, env, policy, state.meta.params, episodes=episodes)
-        now = jax.tree.map(lambda x: x[chosen], state.tasks)
-        data, _ = map_tasks(play, now, play_key, mesh)  # [num_tasks, episodes, T]
+        played = jax.tree.map(lambda x: x[chosen], state.tasks)
+        data, _ = map_tasks(play, played, play_key, mesh)  # [num_tasks, episodes, T]
         flat = jax.tree.map(lambda x: x.reshape(num_tasks, -1, *x.shape[3:]), (transitions(data), data.valid))
         replay = add(state.replay, chosen, *constrain(flat, mesh))
         carry = state.meta.params, state.opt_state, state.target
@@ -154,7 +163,7 @@ def pearl(
 def _sample(
     replay: Replay, num_tasks: int, context_size: int, newest: int, batch_size: int, *keys: jax.Array
 ) -> tuple[Transition, Transition]:
-    """A context and a batch of each of some tasks, `[num_tasks, ...]`, among those that have been played."""
+    """Draws tasks among those that have been played, and for each a context and a batch, `[num_tasks, ...]`."""
     task_key, context_key, batch_key = keys
     total, capacity = replay.data.reward.shape
     played = (replay.size > 0).astype(float)
@@ -167,12 +176,12 @@ def _update(
     loss: Callable[..., tuple[jax.Array, Metrics]],
     optimizer: optax.GradientTransformation,
     sample: Callable[..., tuple[Transition, Transition]],
-    target_rate: float,
+    target_rate: float | jax.Array,
     mesh: Mesh | None,
     carry: tuple[PyTree, optax.OptState, PyTree],
     key: jax.Array,
 ) -> tuple[Any, Metrics]:
-    """One step of the optimizer on the mean loss of sampled tasks, and of the target after it."""
+    """Takes a step of the optimizer on the mean loss of sampled tasks, and then moves the target."""
     params, opt_state, target = carry
     *sample_keys, key = jax.random.split(key, 4)
     data = sample(*sample_keys)
@@ -190,35 +199,38 @@ def _update(
 
 def _task_loss(
     policy: LatentPolicy,
-    discount: float,
-    entropy_weight: float,
-    kl_weight: float,
+    discount: float | jax.Array,
+    entropy_weight: float | jax.Array,
+    kl_weight: float | jax.Array,
     params: PyTree,
     target: PyTree,
     context: Transition,
     batch: Transition,
     key: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """All losses in one task, with no derivative from one network's into another but from the critics' to the encoder.
+    """Returns the sum of all losses in one task, see `pearl`.
 
-    The sum is the same as one loss for each network: the optimizer sees separate gradients.
+    Each loss has derivatives for its own network only, except that those of the critics also reach the encoder. The
+    gradient of the sum therefore holds the separate gradients of all networks.
     """
     latent_key, next_key, key = jax.random.split(key, 3)
     apply: Any = policy.apply
-    still = jax.lax.stop_gradient(params)
-    belief = apply(params, policy.prior(), context, jnp.ones_like(context.terminated), method="infer")
-    latent = belief.sample(latent_key)
-    given = jax.lax.stop_gradient(latent)
+    fixed_params = jax.lax.stop_gradient(params)
+    posterior = apply(params, policy.prior(), context, jnp.ones_like(context.terminated), method="infer")  # q(z | c)
+    latent = posterior.sample(latent_key)
+    fixed_latent = jax.lax.stop_gradient(latent)
 
-    next_action, next_log_prob = apply(still, batch.next_obs, given).sample_with_log_prob(next_key)
-    next_values = apply(target, batch.next_obs, next_action, given, method="judge")
+    # mean(sum_i (Q_i(s, a, z) - y)^2) with y = r + gamma * (min_i Q'_i(s', a', z) - alpha * log pi(a' | s', z))
+    next_action, next_log_prob = apply(fixed_params, batch.next_obs, fixed_latent).sample_with_log_prob(next_key)
+    next_values = apply(target, batch.next_obs, next_action, fixed_latent, method="q_values")
     next_value = soft_value(next_values, next_log_prob, entropy_weight)
-    wanted = td_target(batch.reward, batch.terminated, next_value, discount)
-    error = critic_loss(apply(params, batch.obs, batch.action, latent, method="judge"), wanted)
+    q_target = td_target(batch.reward, batch.terminated, next_value, discount)
+    error = critic_loss(apply(params, batch.obs, batch.action, latent, method="q_values"), q_target)
 
-    action, log_prob = apply(params, batch.obs, given).sample_with_log_prob(key)
-    values = apply(still, batch.obs, action, given, method="judge")
+    # mean(alpha * log pi(a | s, z) - min_i Q_i(s, a, z))
+    action, log_prob = apply(params, batch.obs, fixed_latent).sample_with_log_prob(key)
+    values = apply(fixed_params, batch.obs, action, fixed_latent, method="q_values")
     actor_loss = -jnp.mean(soft_value(values, log_prob, entropy_weight))
 
-    kl = belief.kl(policy.prior())
+    kl = posterior.kl(policy.prior())  # KL(q(z | c) || p(z))
     return error + kl_weight * kl + actor_loss, {"critic_error": error / 2, "entropy": -jnp.mean(log_prob), "kl": kl}

@@ -1,4 +1,4 @@
-"""Policies in Flax: from an observation to a distribution of actions."""
+"""Policies in Flax, from an observation to a distribution of actions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,25 +7,26 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxmeta._checks import check_integer, check_positive
 from jaxmeta.models import MLP
 from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
 
 
 class GaussianPolicy(nn.Module):
-    """A network for the mean of each number in an action, and standard deviations that no observation changes.
+    """Gaussian policy: a network for the mean, and standard deviations that do not depend on the observation.
 
-    Parameters are `{"mean": {"body": ..., "head": ...}, "log_std": [action_size]}`. The mean is not squashed: the
-    environment clips actions.
+    Parameters are `{"mean": {"body": ..., "head": ...}, "log_std": [action_size]}`. The mean is not squashed, because
+    the environment clips actions.
 
     Attributes:
-        action_size: Numbers in an action.
-        sizes: Width of each hidden layer.
-        activation: Applied after each hidden layer.
-        init_std: Standard deviation at the start.
-        min_std: The smallest one.
+        action_size: number of values in an action.
+        sizes: width of each hidden layer.
+        activation: activation after each hidden layer.
+        init_std: initial standard deviation, a number or `[action_size]`.
+        min_std: smallest standard deviation, a number or `[action_size]`.
 
     Raises:
-        ValueError: If a size is below 1 or a standard deviation is not positive.
+        ValueError: if a size is less than 1 or a standard deviation is not positive.
 
     Example:
         >>> policy = GaussianPolicy(action_size=2)
@@ -41,37 +42,41 @@ class GaussianPolicy(nn.Module):
     action_size: int
     sizes: Sequence[int] = (64, 64)
     activation: Callable[[jax.Array], jax.Array] = nn.tanh
-    init_std: float = 1.0
-    min_std: float = 1e-6
+    init_std: float | jax.Array = 1.0
+    min_std: float | jax.Array = 1e-6
 
     def __post_init__(self) -> None:
-        for name, value in (("init_std", self.init_std), ("min_std", self.min_std)):
-            if not 0.0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive number, got {value}")
+        check_integer(action_size=self.action_size)
+        check_positive(init_std=self.init_std, min_std=self.min_std)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, obs: jax.Array) -> DiagonalGaussian:
-        """Distributions of actions for observations `obs: [..., observation_size]`."""
+        """Returns the distributions of actions for `obs: [..., observation_size]`."""
         mean = MLP(self.sizes, self.action_size, self.activation, name="mean")(obs)
-        start = nn.initializers.constant(math.log(self.init_std))
+        start = nn.initializers.constant(_log(self.init_std))
         log_std = self.param("log_std", start, (self.action_size,), mean.dtype)
-        log_std = jnp.maximum(log_std, math.log(self.min_std))
+        log_std = jnp.maximum(log_std, _log(self.min_std))
         return DiagonalGaussian(mean, jnp.broadcast_to(log_std, mean.shape))
 
 
+def _log(value: float | jax.Array) -> float | jax.Array:
+    """Returns the logarithm, as a Python number for a Python number."""
+    return math.log(value) if isinstance(value, int | float) else jnp.log(value)
+
+
 class CategoricalPolicy(nn.Module):
-    """A network for the logits of discrete actions.
+    """Categorical policy: a network for the logits of discrete actions.
 
     Parameters are `{"logits": {"body": ..., "head": ...}}`.
 
     Attributes:
-        action_size: How many actions there are.
-        sizes: Width of each hidden layer.
-        activation: Applied after each hidden layer.
+        action_size: number of actions.
+        sizes: width of each hidden layer.
+        activation: activation after each hidden layer.
 
     Raises:
-        ValueError: If a size is below 1.
+        ValueError: if a size is less than 1.
 
     Example:
         >>> policy = CategoricalPolicy(action_size=4)
@@ -84,22 +89,26 @@ class CategoricalPolicy(nn.Module):
     sizes: Sequence[int] = (64, 64)
     activation: Callable[[jax.Array], jax.Array] = nn.tanh
 
+    def __post_init__(self) -> None:
+        check_integer(action_size=self.action_size)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, obs: jax.Array) -> Categorical:
-        """Distributions of actions for observations `obs: [..., observation_size]`."""
+        """Returns the distributions of actions for `obs: [..., observation_size]`."""
         return Categorical(MLP(self.sizes, self.action_size, self.activation, name="logits")(obs))
 
 
 class RecurrentPolicy(nn.Module):
-    """A policy with a memory, and a critic that shares it: a gated recurrent unit (GRU) with two linear heads.
+    """Recurrent policy with a critic: a gated recurrent unit (GRU) with a linear head for each.
 
     Attributes:
-        action_size: Numbers in an action, or how many discrete actions there are.
-        discrete: Whether actions are integers.
-        hidden: Numbers in the memory.
+        action_size: number of values in an action, or number of discrete actions.
+        discrete: whether actions are integers.
+        hidden: number of values in the memory.
 
     Raises:
-        ValueError: If a size is below 1.
+        ValueError: if a size is less than 1.
 
     Example:
         >>> policy = RecurrentPolicy(action_size=5, discrete=True)
@@ -119,22 +128,30 @@ class RecurrentPolicy(nn.Module):
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        for name, value in (("action_size", self.action_size), ("hidden", self.hidden)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_integer(action_size=self.action_size, hidden=self.hidden)
         super().__post_init__()
 
     def empty_memory(self, *batch: int) -> jax.Array:
-        """The memory before the first observation, `[*batch, hidden]`."""
+        """Returns the memory before the first observation, `[*batch, hidden]`."""
         return jnp.zeros((*batch, self.hidden))
 
     def __call__(self, obs: jax.Array, memory: jax.Array) -> tuple[Distribution, jax.Array]:
-        """`(distribution, memory)` for `obs: [..., observation_size]` and `memory: [..., hidden]`."""
+        """Returns the distributions of actions and the next memory.
+
+        Args:
+            obs: observations, `[..., observation_size]`.
+            memory: memory before them, `[..., hidden]`.
+        """
         return self.with_value(obs, memory)[:2]
 
     @nn.compact
     def with_value(self, obs: jax.Array, memory: jax.Array) -> tuple[Distribution, jax.Array, jax.Array]:
-        """`(distribution, memory, value)` for the same arguments, `value: [...]`."""
+        """Returns the distributions of actions, the next memory and the critic's values `[...]`.
+
+        Args:
+            obs: observations, `[..., observation_size]`.
+            memory: memory before them, `[..., hidden]`.
+        """
         memory, features = nn.GRUCell(self.hidden)(memory, obs)
         head = nn.Dense(self.action_size, kernel_init=nn.initializers.orthogonal(0.01), name="action")(features)
         value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0), name="value")(features)[..., 0]

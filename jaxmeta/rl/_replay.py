@@ -9,50 +9,57 @@ from jaxmeta.rl._rollout import Trajectory
 
 
 class Transition(NamedTuple):
-    """Steps of an environment, in no order."""
+    """Independent steps of an environment."""
 
     obs: jax.Array
-    """Before the step, `[..., observation_size]`."""
+    """Observation before the step, `[..., observation_size]`."""
     action: jax.Array
-    """`[..., action_size]`."""
+    """Action, `[..., action_size]`."""
     reward: jax.Array
-    """`[...]`."""
+    """Reward of the step, `[...]`."""
     next_obs: jax.Array
-    """After the step, `[..., observation_size]`."""
+    """Observation after the step, `[..., observation_size]`."""
     terminated: jax.Array
-    """Whether the episode ended by itself in this step, bool `[...]`. One that was cut off goes on unseen."""
+    """Flag of a step that ended the episode, bool `[...]`. It is False for an episode that was only cut off."""
 
 
 def transitions(data: Trajectory) -> Transition:
-    """The steps of episodes, valid ones and others."""
+    """Returns all steps of a trajectory, whether they are valid or not."""
     return Transition(data.obs, data.action, data.reward, data.next_obs, data.terminated)
 
 
 class Replay(NamedTuple):
-    """Ring buffers: what is newest takes the place of what is oldest."""
+    """Replay buffer: one ring buffer per task, in which new transitions replace the oldest ones."""
 
     data: Transition
-    """`[tasks, capacity, ...]`."""
+    """Stored transitions, `[tasks, capacity, ...]`."""
     end: jax.Array
-    """The slot of the next transition, integers `[tasks]`."""
+    """Slot of the next transition, integers `[tasks]`."""
     size: jax.Array
-    """How many there are, integers `[tasks]`."""
+    """Number of stored transitions, integers `[tasks]`."""
 
 
 def empty_replay(example: Transition, tasks: int, capacity: int) -> Replay:
-    """Buffers for transitions such as `example`, one without leading axes."""
+    """Returns empty buffers for transitions like `example`, which has no leading axes."""
     data = jax.tree.map(lambda x: jnp.zeros((tasks, capacity, *x.shape), x.dtype), example)
     return Replay(data, jnp.zeros(tasks, int), jnp.zeros(tasks, int))
 
 
 def add(replay: Replay, tasks: jax.Array, data: Transition, valid: jax.Array) -> Replay:
-    """Adds the valid ones of `data: [n, steps, ...]`, oldest first, to the buffers of `n` different tasks."""
+    """Adds valid transitions to the buffers of `n` different tasks.
+
+    Args:
+        replay: the buffers.
+        tasks: indices of the tasks, `[n]`, all different.
+        data: transitions, `[n, steps, ...]`, the oldest first.
+        valid: which transitions to add, bool `[n, steps]`.
+    """
     capacity = replay.data.reward.shape[1]
     rank = jnp.cumsum(valid, axis=1)
     count = rank[:, -1]
-    # Of more than fit only the last are written: no slot is written twice.
-    kept = valid & (rank > count[:, None] - capacity)
-    slot = jnp.where(kept, (replay.end[tasks][:, None] + rank - 1) % capacity, capacity)
+    # If more transitions come than fit, only the last ones are written, so that no slot is written twice.
+    written = valid & (rank > count[:, None] - capacity)
+    slot = jnp.where(written, (replay.end[tasks][:, None] + rank - 1) % capacity, capacity)
     new = jax.tree.map(lambda old, x: old.at[tasks[:, None], slot].set(x, mode="drop"), replay.data, data)
     end = replay.end.at[tasks].set((replay.end[tasks] + count) % capacity)
     size = replay.size.at[tasks].set(jnp.minimum(replay.size[tasks] + count, capacity))
@@ -60,7 +67,18 @@ def add(replay: Replay, tasks: jax.Array, data: Transition, valid: jax.Array) ->
 
 
 def draw(replay: Replay, tasks: jax.Array, key: jax.Array, n: int, *, newest: int) -> Transition:
-    """Draws `n` transitions of each task, with replacement, among its `newest`: `[len(tasks), n, ...]`."""
+    """Draws transitions of some tasks with replacement.
+
+    Args:
+        replay: the buffers.
+        tasks: indices of the tasks, `[k]`.
+        key: a random key.
+        n: number of transitions per task.
+        newest: number of transitions to choose from, the newest ones of each task.
+
+    Returns:
+        Transitions, `[k, n, ...]`.
+    """
     window = jnp.minimum(replay.size[tasks], newest)
     age = jax.random.randint(key, (len(tasks), n), 1, 1 + window[:, None])
     slot = (replay.end[tasks][:, None] - age) % replay.data.reward.shape[1]

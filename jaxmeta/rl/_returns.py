@@ -1,21 +1,21 @@
-"""Returns, advantages and the linear baseline, for episodes side by side: `T` steps of `E` episodes."""
+"""Returns, advantages and the linear baseline for a batch of episodes: `T` steps of `E` episodes."""
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._checks import check_number
+from jaxmeta._checks import check_not_negative
 
 
 def discounted_returns(reward: jax.Array, ended: jax.Array, *, discount: float | jax.Array) -> jax.Array:
-    """Discounted sums of the rewards from each step to the end of its episode.
+    """Returns the discounted sum of the rewards from each step to the end of its episode.
 
     Args:
-        reward: `[T, ...]`.
+        reward: rewards, `[T, ...]`.
         ended: whether an episode ended with the step, bool `[T, ...]`.
-        discount: per step, in [0, 1].
+        discount: `gamma`, the discount per step, in [0, 1].
 
     Returns:
-        `[T, ...]`.
+        `R_t = r_t + gamma * R_{t+1}`, `[T, ...]`.
 
     Example:
         >>> reward, ended = jnp.array([1.0, 2.0, 4.0]), jnp.array([False, True, False])
@@ -36,19 +36,26 @@ def gae(
     discount: float | jax.Array,
     trace_decay: float | jax.Array,
 ) -> jax.Array:
-    """Generalized advantage estimation (GAE).
+    """Generalized advantage estimation (GAE): an exponentially weighted sum of temporal-difference errors.
 
-    An episode that terminated is worth nothing more. One that was truncated goes on unseen: what it is still worth is
-    `next_value`, which is zero if the horizon is part of the problem.
+    With the critic `V`, the errors `delta` and the advantages `A` are::
+
+        delta_t = r_t + gamma * V(s_{t+1}) - V(s_t)
+        A_t = delta_t + gamma * lambda * A_{t+1}
+
+    After an episode has terminated, `V(s_{t+1})` is 0. After it was truncated, `V(s_{t+1})` is `next_value`, because
+    the episode would have continued. Pass zeros as `next_value` if the horizon is part of the problem. In both cases
+    `A_{t+1}` is 0.
 
     Args:
-        reward: `[T, ...]`.
-        value: the critic's value before each step, `[T, ...]`.
-        next_value: its value after each step, of the observation that the step led to, `[T, ...]`.
-        terminated: bool `[T, ...]`.
-        truncated: bool `[T, ...]`.
-        discount: per step, `gamma` in [0, 1].
-        trace_decay: `lambda` in [0, 1]; 1 for discounted returns minus the value, 0 for one-step errors.
+        reward: rewards `r`, `[T, ...]`.
+        value: the critic's value of the observation before each step, `[T, ...]`.
+        next_value: the critic's value of the observation after each step, `[T, ...]`.
+        terminated: whether the episode ended by itself with the step, bool `[T, ...]`.
+        truncated: whether the episode was cut off after the step, bool `[T, ...]`.
+        discount: `gamma`, the discount per step, in [0, 1].
+        trace_decay: `lambda`, in [0, 1]. With 1 the advantages are discounted returns minus the value, with 0 they are
+            one-step errors.
 
     Returns:
         Advantages, `[T, ...]`.
@@ -62,34 +69,36 @@ def gae(
         Schulman et al., *High-Dimensional Continuous Control Using Generalized Advantage Estimation*, ICLR 2016,
         https://arxiv.org/abs/1506.02438
     """
-    error = reward + discount * jnp.where(terminated, 0, next_value) - value
-    decay = jnp.where(terminated | truncated, 0, discount * trace_decay)
+    error = reward + discount * jnp.where(terminated, 0, next_value) - value  # delta_t
+    decay = jnp.where(terminated | truncated, 0, discount * trace_decay)  # gamma * lambda
 
     def step(later: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         error, decay = now
-        advantage = error + decay * later
+        advantage = error + decay * later  # A_t = delta_t + gamma * lambda * A_{t+1}
         return advantage, advantage
 
     return jax.lax.scan(step, jnp.zeros_like(error[0]), (error, decay.astype(error.dtype)), reverse=True)[1]
 
 
 def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, ridge: float = 1e-5) -> jax.Array:
-    """The linear feature baseline: a ridge regression of the returns, fitted to the very episodes that it judges.
+    """The linear feature baseline: a ridge regression of the returns on the same episodes that it predicts.
 
-    Features are the observation, clipped to [-10, 10], its squares, the time within the episode to the powers 1, 2 and
-    3, and a constant.
+    The features `x_t` are the observation `o` clipped to [-10, 10], its squares, the first three powers of the time
+    `t / T` within the episode, and a constant. The prediction is `w @ x_t` with
+    `w = (X.T @ X + ridge * diag(X.T @ X))^-1 @ X.T @ R`, where the rows of `X` are the features of the valid steps and
+    `R` their returns.
 
     Args:
-        obs: `[T, E, observation_size]`, time within the episode along the first axis.
-        returns: what to predict, `[T, E]`.
+        obs: observations, `[T, E, observation_size]`. The first axis is the time within the episode.
+        returns: targets `R`, `[T, E]`.
         valid: which steps count, bool `[T, E]`.
-        ridge: regularization, relative to the mean square of each feature.
+        ridge: strength of the regularization, relative to the mean square of each feature, at least 0.
 
     Returns:
-        Predictions, `[T, E]`.
+        Predicted returns, `[T, E]`.
 
     Raises:
-        ValueError: if `ridge` is not a finite number.
+        ValueError: if `ridge` is negative.
 
     Example:
         >>> time = jnp.arange(5.0)[:, None]
@@ -101,7 +110,7 @@ def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, rid
         Duan, Chen, Houthooft, Schulman & Abbeel, *Benchmarking Deep Reinforcement Learning for Continuous Control*,
         ICML 2016, https://arxiv.org/abs/1604.06778
     """
-    check_number(ridge=ridge)
+    check_not_negative(ridge=ridge)
     length = obs.shape[0]
     clipped = jnp.clip(obs, -10, 10)
     time = jnp.broadcast_to(jnp.arange(1, length + 1)[:, None, None] / length, (*valid.shape, 1)).astype(obs.dtype)
@@ -121,24 +130,24 @@ def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, rid
 
 
 def next_step(value: jax.Array) -> jax.Array:
-    """What follows each step along the first axis, and 0 after the last one."""
+    """Shifts values by one step along the first axis, with 0 after the last one."""
     return jnp.append(value[1:], jnp.zeros_like(value[:1]), axis=0)
 
 
 def masked_mean(x: jax.Array, valid: jax.Array) -> jax.Array:
-    """The mean over the valid steps, 0 if there are none."""
+    """Returns the mean over the valid steps, or 0 if there are none."""
     return jnp.sum(jnp.where(valid, x, 0)) / jnp.maximum(jnp.sum(valid), 1)
 
 
 def normalize(advantage: jax.Array, valid: jax.Array) -> jax.Array:
-    """Advantages of mean 0 and variance 1 over the valid steps, and 0 at the others.
+    """Scales advantages to mean 0 and variance 1 over the valid steps.
 
     Args:
-        advantage: `[T, E]`.
-        valid: bool `[T, E]`.
+        advantage: advantages, `[T, E]`.
+        valid: which steps count, bool `[T, E]`.
 
     Returns:
-        `[T, E]`.
+        Normalized advantages, `[T, E]`, with 0 at the steps that do not count.
 
     Example:
         >>> normalize(jnp.array([[1.0], [3.0], [100.0]]), jnp.array([[True], [True], [False]]))[:, 0].round(3).tolist()

@@ -1,6 +1,6 @@
 """RL2 (Duan et al. 2016, https://arxiv.org/abs/1611.02779; Wang et al. 2016, https://arxiv.org/abs/1611.05763).
 
-A recurrent policy is trained over whole trials; what it does with its memory within one is the learning.
+A recurrent policy is trained on whole trials. Within a trial it learns through its memory alone.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_integer, check_number, check_transformation
+from jaxmeta._checks import check_fraction, check_integer, check_not_negative, check_transformation
 from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
-from jaxmeta.rl._collector import Samples, check_fraction
+from jaxmeta.rl._collector import Samples
 from jaxmeta.rl._distributions import Distribution
 from jaxmeta.rl._policies import RecurrentPolicy
 from jaxmeta.rl._returns import gae, masked_mean, next_step, normalize
@@ -30,41 +30,51 @@ def rl2(
     *,
     num_tasks: int = 256,
     optimizer: optax.GradientTransformation | None = None,
-    discount: float = 0.99,
-    trace_decay: float = 0.95,
+    discount: float | jax.Array = 0.99,
+    trace_decay: float | jax.Array = 0.95,
     epochs: int = 4,
     minibatches: int = 4,
-    clip: float = 0.2,
-    value_weight: float = 0.5,
-    entropy_weight: float = 0.01,
+    clip: float | jax.Array = 0.2,
+    value_weight: float | jax.Array = 0.5,
+    entropy_weight: float | jax.Array = 0.01,
     mesh: Mesh | None = None,
 ) -> Training:
-    """RL2 with PPO: the memory is empty at the start of a trial, and gradients go back through all of it.
+    """RL2 with PPO: a recurrent policy that starts every trial with an empty memory.
 
-    Adaptation is nothing but playing: `rollout(trial, policy.apply, params, task, key, episodes=n,
+    The loss of a minibatch of trials, whose gradient goes back through whole trials, is::
+
+        -mean(min(r * A, clip(r, 1 - epsilon, 1 + epsilon) * A)) + c_v * mean((V - R)^2) - c_h * mean(H(pi))
+
+    Here `r` is the ratio of the probabilities of an action under the new and the old policy, `A` the normalized
+    advantage, `V` the critic's value, `R` its target (the advantage before normalization plus the old value) and `H`
+    the entropy.
+
+    After training, adaptation is only playing: `rollout(trial, policy.apply, params, task, key, episodes=n,
     memory=policy.empty_memory(n))`.
 
     Args:
         trial: the environment.
         policy: the network.
-        num_tasks: trials per iteration, each in a task of its own.
-        optimizer: of all parameters; `optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3))` if `None`.
-        discount: `gamma`, per step; it goes on from episode to episode of a trial.
+        num_tasks: number of trials per iteration, each in its own task.
+        optimizer: optimizer of all parameters; `optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3))` if
+            `None`.
+        discount: `gamma`, the discount per step. It continues from episode to episode of a trial.
         trace_decay: `lambda` of generalized advantage estimation.
-        epochs: passes over the trials of an iteration.
-        minibatches: parts in which a pass takes them; must divide `num_tasks`.
-        clip: see `clipped`.
-        value_weight: of the critic's squared error.
-        entropy_weight: of the entropy, which is paid for.
+        epochs: number of passes over the trials of an iteration.
+        minibatches: number of minibatches in a pass, a divisor of `num_tasks`.
+        clip: `epsilon`, see `clipped`.
+        value_weight: `c_v`, the weight of the critic's squared error, at least 0.
+        entropy_weight: `c_h`, the weight of the entropy, at least 0.
         mesh: see `maml_trpo`.
 
     Returns:
-        A `Training`. Its metrics: `return`, the mean undiscounted return of a trial; `loss`, minus that; `entropy` in
-        nats, `kl` from the policy that played, and `value_error`, the critic's mean squared one, of the last minibatch.
+        A `Training`. Its metrics are `return`, the mean undiscounted return of a trial, `loss`, minus that, and for the
+        last minibatch `entropy` in nats, `kl` from the policy that played, and `value_error`, the critic's mean squared
+        error.
 
     Raises:
         TypeError: if `optimizer` is not an optax transformation.
-        ValueError: if a number is out of its range, or `num_tasks` is no multiple of `minibatches`.
+        ValueError: if a number is out of range, or `num_tasks` is not a multiple of `minibatches`.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -87,14 +97,14 @@ def rl2(
     check_transformation(optimizer=optimizer)
     check_integer(num_tasks=num_tasks, epochs=epochs, minibatches=minibatches)
     check_fraction(discount=discount, trace_decay=trace_decay)
-    check_number(value_weight=value_weight, entropy_weight=entropy_weight)
+    check_not_negative(value_weight=value_weight, entropy_weight=entropy_weight)
     if num_tasks % minibatches:
         raise ValueError(f"num_tasks must be a multiple of minibatches ({minibatches}), got {num_tasks}")
     surrogate = clipped(clip)
 
     def objective(meta: MetaParams, samples: Samples, target: jax.Array) -> tuple[jax.Array, Metrics]:
         data = samples.trajectory
-        dist, value = _replay(policy, meta.params, data.obs)
+        dist, value = _evaluate(policy, meta.params, data.obs)
         metrics = {
             "entropy": masked_mean(dist.entropy(), data.valid),
             "kl": masked_mean(data.dist.kl(dist), data.valid),
@@ -114,7 +124,7 @@ def rl2(
         tasks = trial.sample_tasks(task_key, num_tasks)
         tasks, keys = over_tasks((tasks, jax.random.split(play_key, num_tasks)), mesh)
         data = over_tasks(_play(trial, policy, state.meta.params, tasks, keys), mesh, axis=1)
-        _, value = _replay(policy, state.meta.params, data.obs)
+        _, value = _evaluate(policy, state.meta.params, data.obs)
         ends = data.terminated, data.truncated
         advantage = gae(data.reward, value, next_step(value), *ends, discount=discount, trace_decay=trace_decay)
         samples = Samples(data, normalize(advantage, data.valid))
@@ -129,7 +139,7 @@ def rl2(
 
 
 def _play(trial: Trial, policy: RecurrentPolicy, params: PyTree, tasks: PyTree, keys: jax.Array) -> Trajectory:
-    """One trial of each task, side by side: `[T, num_tasks]`."""
+    """Plays one trial of each task, `[T, num_tasks]`."""
 
     def play(task: PyTree, key: jax.Array) -> Trajectory:
         return rollout(trial, policy.apply, params, task, key, episodes=1, memory=policy.empty_memory(1))
@@ -138,8 +148,8 @@ def _play(trial: Trial, policy: RecurrentPolicy, params: PyTree, tasks: PyTree, 
     return jax.tree.map(lambda x: x[:, :, 0], data)
 
 
-def _replay(policy: RecurrentPolicy, params: PyTree, obs: jax.Array) -> tuple[Distribution, jax.Array]:
-    """Distributions and values of trials `[T, num_tasks, observation_size]` under new parameters."""
+def _evaluate(policy: RecurrentPolicy, params: PyTree, obs: jax.Array) -> tuple[Distribution, jax.Array]:
+    """Returns distributions and values for the observations `[T, num_tasks, observation_size]` of trials."""
 
     def step(memory: jax.Array, obs: jax.Array) -> tuple[jax.Array, Any]:
         output: Any = policy.apply(params, obs, memory, method="with_value")
@@ -158,7 +168,7 @@ def _update(
     carry: tuple[MetaParams, optax.OptState],
     key: jax.Array,
 ) -> tuple[tuple[MetaParams, optax.OptState], Metrics]:
-    """One pass over `data`, `[T, num_tasks]`, in random minibatches of trials."""
+    """Takes one pass over `data`, `[T, num_tasks]`, in random minibatches of trials."""
 
     def step(carry: tuple[MetaParams, optax.OptState], chosen: jax.Array) -> tuple[Any, Metrics]:
         meta, opt_state = carry

@@ -1,4 +1,4 @@
-"""Episodes of a policy in one task of an environment."""
+"""Rollouts: episodes of a policy in one task of an environment."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,30 +13,30 @@ from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._distributions import Distribution
 
 Policy = Callable[[PyTree, jax.Array], Any]
-"""`(params, obs [..., observation_size]) -> Distribution`, such as the `apply` of a Flax module."""
+"""Signature `(params, obs [..., observation_size]) -> Distribution`, such as the `apply` of a Flax module."""
 
 
 class Trajectory(NamedTuple):
-    """Episodes side by side, `T` steps of `E` episodes. What follows the end of an episode is not `valid`."""
+    """Batch of episodes, `T` steps of `E` episodes, in which steps after the end of an episode are not `valid`."""
 
     obs: jax.Array
-    """What the policy saw, `[T, E, observation_size]`."""
+    """Observation before the step, `[T, E, observation_size]`."""
     action: jax.Array
-    """What it drew, before the environment clips it: `[T, E, action_size]`, or integers `[T, E]`."""
+    """Sampled action, before the environment clips it, `[T, E, action_size]` or integers `[T, E]`."""
     dist: Any
-    """The `Distribution` that it drew from, leading axes `[T, E]`."""
+    """`Distribution` that the action was sampled from, leading axes `[T, E]`."""
     log_prob: jax.Array
-    """Of the action, `[T, E]`."""
+    """Log-probability of the action, `[T, E]`."""
     reward: jax.Array
-    """Of the step, 0 where not valid, `[T, E]`."""
+    """Reward of the step, 0 where not valid, `[T, E]`."""
     next_obs: jax.Array
-    """After the step; at the end of an episode its last observation, `[T, E, observation_size]`."""
+    """Observation after the step, before any reset, `[T, E, observation_size]`."""
     terminated: jax.Array
-    """Whether the episode ended by itself in this step, bool `[T, E]`."""
+    """Flag of a step with which the episode ended by itself, bool `[T, E]`."""
     truncated: jax.Array
-    """Whether it was cut off after this step, bool `[T, E]`."""
+    """Flag of a step after which the episode was cut off, bool `[T, E]`."""
     valid: jax.Array
-    """Whether the episode was still on before the step, bool `[T, E]`."""
+    """Flag of a step that belongs to the episode, bool `[T, E]`."""
 
 
 def rollout(
@@ -51,30 +51,33 @@ def rollout(
     memory: PyTree = None,
     mode: bool = False,
 ) -> Trajectory:
-    """Plays episodes of one task side by side, each from a reset of its own.
+    """Plays a batch of episodes in one task, each from its own reset.
 
-    A scan of fixed length; an episode that is over stands still. No derivative goes through it: the trajectory is data.
+    The program is a scan of fixed length. An episode that is over keeps its last state. The trajectory is data: no
+    derivative flows through it.
 
     Args:
         env: the environment.
-        policy: `(params, obs) -> Distribution`; with a `memory`, `(params, obs, memory) -> (Distribution, memory)`.
-        params: of the policy.
-        task: of the environment.
-        key: of resets, actions and the environment's noise.
-        episodes: how many.
-        length: steps after which episodes are cut off; the environment's horizon if `None`.
-        memory: what a recurrent policy starts every episode with, leading axis `[episodes]`; `None` for one without.
-        mode: take the most probable actions, not random ones.
+        policy: `(params, obs) -> Distribution`, or with a `memory`
+            `(params, obs, memory) -> (Distribution, memory)`.
+        params: the policy's parameters.
+        task: the environment's task.
+        key: a random key for resets, actions and the environment's noise.
+        episodes: number of episodes.
+        length: number of steps after which episodes are cut off; the environment's horizon if `None`.
+        memory: a recurrent policy's memory at the start of every episode, leading axis `[episodes]`; `None` for a
+            policy without memory.
+        mode: whether to take the most probable actions instead of sampled ones.
 
     Returns:
-        A `Trajectory`; batch over tasks with `jax.vmap`.
+        A `Trajectory`. Use `jax.vmap` to batch over tasks.
 
     Raises:
         ValueError: if `episodes` or `length` is less than 1.
 
     Example:
         >>> from jaxmeta import envs
-        >>> env, policy = envs.make("particles2d"), lambda still, obs: DiagonalGaussian(obs * 0, obs * 0)
+        >>> env, policy = envs.make("particles2d"), lambda params, obs: DiagonalGaussian(obs * 0, obs * 0)
         >>> from jaxmeta.rl import DiagonalGaussian
         >>> goal = {"goal": jnp.array([0.3, 0.4])}
         >>> data = rollout(env, policy, None, goal, jax.random.key(0), episodes=2, length=5, mode=True)
@@ -117,18 +120,18 @@ def rollout(
 def _step_if(
     env: MetaEnv, state: State, action: jax.Array, valid: jax.Array
 ) -> tuple[State, jax.Array, jax.Array, jax.Array]:
-    """One step if the episode is still on: `(state, reward, done, truncation)`."""
+    """Takes a step if the episode is not over, and returns `(state, reward, done, truncation)`."""
     after = env.step(state, action)
-    # `where`, not a product: whatever the physics makes of an episode that is over, even NaN, must not come through.
+    # `where` instead of a product: after the end of an episode the physics may give NaN, which must not come through.
     after = jax.tree.map(lambda new, old: jnp.where(valid, new, old), after, state)
     done, truncation = (valid & (x > 0) for x in (after.done, after.info["truncation"]))
     return after, jnp.where(valid, after.reward, 0), done, truncation
 
 
 def episode_returns(trajectory: Trajectory) -> jax.Array:
-    """The sum of rewards of each episode, undiscounted, `[E]`.
+    """Returns the undiscounted sum of the rewards of each episode, `[E]`.
 
     Args:
-        trajectory: from `rollout`.
+        trajectory: a result of `rollout`.
     """
     return jnp.sum(trajectory.reward, axis=0)

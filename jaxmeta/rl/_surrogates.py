@@ -1,33 +1,35 @@
-"""Surrogate losses: functions of the new log-probabilities whose gradient is a policy gradient.
+"""Surrogate losses: functions of log-probabilities whose gradient is a policy gradient.
 
-All have the same gradient at the parameters that collected the data. They differ in the derivative of that gradient,
-which is what meta-learning through an inner loop sees, and away from there.
+At the parameters `theta_old` that collected the data all of them have the same gradient. They differ away from there,
+and in the derivative of that gradient, which meta-learning through an inner loop needs. `pi` is the probability of an
+action under the new parameters, `pi_old` that under the old ones, and `A` its advantage.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from jaxmeta._checks import check_positive
 from jaxmeta._dice import magic_box
 from jaxmeta._types import LossFn, Metrics, PyTree
 from jaxmeta.rl._collector import Collector, Samples
 from jaxmeta.rl._returns import masked_mean
-from jaxmeta.rl._rollout import episode_returns
+from jaxmeta.rl._rollout import Policy, episode_returns
 
 Surrogate = Callable[[jax.Array, Samples], jax.Array]
-"""`(log_prob [T, E], samples) -> loss []`: from the log-probabilities that new parameters give to the actions."""
+"""Signature `(log_prob [T, E], samples) -> loss []`, with the actions' log-probabilities under the new parameters."""
 
 
 def reinforce(log_prob: jax.Array, samples: Samples) -> jax.Array:
-    """Log-probability times advantage: REINFORCE, the inner loss of the first MAML for reinforcement learning.
+    """REINFORCE: log-probability times advantage, `-mean(log pi * A)`.
 
-    The derivative of its gradient leaves out how the parameters change what is sampled.
+    This is the inner loss of MAML's paper. The derivative of its gradient ignores that the parameters also change which
+    actions are sampled.
 
     Args:
-        log_prob: of the actions under the new parameters, `[T, E]`.
-        samples: from a `Collector`.
+        log_prob: log-probabilities of the actions under the new parameters, `[T, E]`.
+        samples: episodes and their advantages, from a `Collector`.
 
     Returns:
         The loss, a mean over the valid steps.
@@ -40,10 +42,10 @@ def reinforce(log_prob: jax.Array, samples: Samples) -> jax.Array:
 
 
 def ratio(log_prob: jax.Array, samples: Samples) -> jax.Array:
-    """Probability ratio times advantage: the low-variance curvature (LVC) surrogate of ProMP.
+    """Probability ratio times advantage: the low-variance curvature (LVC) surrogate of ProMP, `-mean(pi / pi_old * A)`.
 
-    The derivative of its gradient is right but for what an action does to the probability of later ones; it varies less
-    than the unbiased one of `dice`.
+    The derivative of its gradient ignores only the effect of an action on the probability of later actions. It has less
+    variance than the unbiased derivative of `dice`.
 
     Args:
         log_prob: see `reinforce`.
@@ -59,11 +61,13 @@ def ratio(log_prob: jax.Array, samples: Samples) -> jax.Array:
     return -masked_mean(_ratio(log_prob, samples) * samples.advantage, samples.trajectory.valid)
 
 
-def clipped(clip: float = 0.3) -> Surrogate:
-    """The clipped ratio of PPO: no gain from a probability that has left `[1 - clip, 1 + clip]` times the old one.
+def clipped(clip: float | jax.Array = 0.3) -> Surrogate:
+    """Clipped surrogate of PPO, `-mean(min(r * A, clip(r, 1 - epsilon, 1 + epsilon) * A))` with `r = pi / pi_old`.
+
+    There is no gain from moving a probability further than the clipping range.
 
     Args:
-        clip: `epsilon`, positive.
+        clip: `epsilon`, half the width of the clipping range, positive.
 
     Returns:
         A surrogate, see `ratio`.
@@ -75,22 +79,22 @@ def clipped(clip: float = 0.3) -> Surrogate:
         Schulman, Wolski, Dhariwal, Radford & Klimov, *Proximal Policy Optimization Algorithms*, 2017,
         https://arxiv.org/abs/1707.06347
     """
-    if not 0.0 < clip < math.inf:
-        raise ValueError(f"clip must be a positive number, got {clip}")
+    check_positive(clip=clip)
 
     def surrogate(log_prob: jax.Array, samples: Samples) -> jax.Array:
         ratios = _ratio(log_prob, samples)
-        worse = jnp.minimum(ratios * samples.advantage, jnp.clip(ratios, 1 - clip, 1 + clip) * samples.advantage)
-        return -masked_mean(worse, samples.trajectory.valid)
+        gain = jnp.minimum(ratios * samples.advantage, jnp.clip(ratios, 1 - clip, 1 + clip) * samples.advantage)
+        return -masked_mean(gain, samples.trajectory.valid)
 
     return surrogate
 
 
 def dice(log_prob: jax.Array, samples: Samples) -> jax.Array:
-    """DiCE with advantages, or Loaded DiCE: unbiased in the derivatives of every order, and the most varying.
+    """Loaded DiCE, which is DiCE with advantages: unbiased derivatives of every order, at the highest variance.
 
-    Each advantage counts with `magic_box` of all actions until then, less that of all actions before. Use it where the
-    data are of the parameters that are differentiated, as in an inner loop.
+    The loss is `-mean((box(a_0, ..., a_t) - box(a_0, ..., a_{t-1})) * A_t)`, where `box` is `magic_box` of the sum of
+    the log-probabilities. Use it where the parameters that are differentiated also collected the data, as in an inner
+    loop.
 
     Args:
         log_prob: see `reinforce`.
@@ -104,36 +108,38 @@ def dice(log_prob: jax.Array, samples: Samples) -> jax.Array:
         Estimators for Reinforcement Learning*, NeurIPS 2019, https://arxiv.org/abs/1909.10549
     """
     log_prob = jnp.where(samples.trajectory.valid, log_prob, 0)
-    until_now = jnp.cumsum(log_prob, axis=0)
+    until_now = jnp.cumsum(log_prob, axis=0)  # log pi(a_0) + ... + log pi(a_t)
     boxes = magic_box(until_now) - magic_box(until_now - log_prob)
     return -masked_mean(boxes * samples.advantage, samples.trajectory.valid)
 
 
 def _ratio(log_prob: jax.Array, samples: Samples) -> jax.Array:
-    # Steps that do not count must not overflow either: an infinity times 0 in a derivative is NaN.
+    """Returns `pi / pi_old`, and 1 at steps that are not valid."""
+    # The `where` is inside, because an overflow at an invalid step would give infinity times 0, NaN, in a derivative.
     return jnp.exp(jnp.where(samples.trajectory.valid, log_prob - samples.trajectory.log_prob, 0))
 
 
-def surrogate_loss(collect: Collector, surrogate: Surrogate, params: PyTree, samples: Samples) -> jax.Array:
-    """The surrogate loss of a policy on samples, which may be of another policy."""
+def surrogate_loss(policy: Policy, surrogate: Surrogate, params: PyTree, samples: Samples) -> jax.Array:
+    """Returns the surrogate loss of a policy on samples, which may come from other parameters."""
     data = samples.trajectory
-    return surrogate(collect.policy(params, data.obs).log_prob(data.action), samples)
+    return surrogate(policy(params, data.obs).log_prob(data.action), samples)
 
 
 def policy_gradient(collect: Collector, surrogate: Surrogate = ratio) -> LossFn:
-    """A loss function for learners with an inner loop: `(params, task, key)` plays episodes of the environment's task.
+    """Builds a loss function that plays episodes of the environment's task, for learners with an inner loop.
 
-    It makes `jaxmeta.maml`, `anil`, `cavia`, `meta_sgd`, ... meta-reinforcement learning, with any meta-gradient. Its
-    value is minus the mean return, so that `jaxmeta.evolution` works on it (ES-MAML), and its gradient is that of the
-    surrogate loss on the episodes. Outside, it is REINFORCE or A2C: one gradient step on each batch of episodes. For
-    several, or a trust region, there are `promp` and `maml_trpo`.
+    With it `jaxmeta.maml`, `anil`, `cavia`, `meta_sgd` and the other learners do meta-reinforcement learning, with any
+    meta-gradient. The value of the loss is minus the mean return, so that `jaxmeta.evolution` works on it (ES-MAML).
+    The gradient is that of the surrogate loss on the episodes. The outer update is then REINFORCE or A2C, one gradient
+    step on each batch of episodes. Use `promp` for several steps on the same episodes, and `maml_trpo` for a trust
+    region.
 
     Args:
-        collect: plays the episodes.
+        collect: collector of the episodes.
         surrogate: `reinforce`, `ratio` or `dice`.
 
     Returns:
-        A `LossFn`; its metric is `return`, the mean undiscounted return.
+        A `LossFn` `(params, task, key) -> (loss, metrics)`, whose only metric `return` is the mean undiscounted return.
 
     Example:
         >>> import jaxmeta, optax
@@ -155,8 +161,9 @@ def policy_gradient(collect: Collector, surrogate: Surrogate = ratio) -> LossFn:
 
     def loss_fn(params: PyTree, task: PyTree, key: jax.Array) -> tuple[jax.Array, Metrics]:
         samples = collect(params, task, key)
-        loss = surrogate_loss(collect, surrogate, params, samples)
+        loss = surrogate_loss(collect.policy, surrogate, params, samples)
         mean_return = jnp.mean(episode_returns(samples.trajectory))
+        # The value is minus the mean return, the derivatives are those of the surrogate loss.
         return loss - jax.lax.stop_gradient(loss) - mean_return, {"return": mean_return}
 
     return loss_fn

@@ -1,4 +1,4 @@
-"""Trials: several episodes of one task in a row, through which a policy with a memory learns."""
+"""Trials: sequences of episodes in one task, over which a recurrent policy keeps its memory."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,15 @@ from jaxmeta.envs import MetaEnv, State
 
 @dataclass(frozen=True)
 class Trial:
-    """An environment whose episodes are trials: `episodes` episodes of the same task, each from a reset of its own.
+    """Environment whose episodes are trials: `episodes` episodes of one task in a row, each from its own reset.
 
-    An observation is the environment's, the last action (one-hot if discrete), the last reward, and whether the last
-    step ended an episode: 1.0 or 0.0. A trial that has had its episodes is terminated.
+    An observation consists of the environment's observation, the last action (one-hot if discrete), the last reward,
+    and a flag, 1.0 or 0.0, that tells whether the last step ended an episode. A trial terminates after its last
+    episode.
 
     Attributes:
         env: the environment.
-        episodes: how many to a trial.
+        episodes: number of episodes in a trial.
 
     Raises:
         ValueError: if `episodes` is less than 1.
@@ -44,44 +45,47 @@ class Trial:
 
     @property
     def observation_size(self) -> int:
-        """The environment's, and last action, reward and end."""
+        """Length of an observation: that of the environment, plus the action, the reward and the flag."""
         return self.env.observation_size + self.env.action_size + 2
 
     @property
     def action_size(self) -> int:
-        """The environment's."""
+        """Numbers in an action of the environment, or its number of discrete actions."""
         return self.env.action_size
 
     @property
     def discrete(self) -> bool:
-        """The environment's."""
+        """Flag of discrete actions."""
         return self.env.discrete
 
     @property
     def horizon(self) -> int:
-        """The most steps that a trial can have."""
+        """Largest number of steps in a trial."""
         return self.episodes * self.env.horizon
 
     def sample_tasks(self, key: jax.Array, n: int, *, split: str = "train") -> PyTree:
-        """Draw `n` tasks of the environment."""
+        """Draws `n` tasks of the environment."""
         return self.env.sample_tasks(key, n, split=split)
 
     def reset(self, key: jax.Array, task: PyTree | None = None) -> State:
-        """Begin a trial."""
+        """Starts a trial."""
         reset_key, key = jax.random.split(key)
         state = self.env.reset(reset_key, task)
         last = jnp.zeros(self.env.action_size)
         zero = jnp.zeros(())
         info = {"task": state.info["task"], "steps": zero, "truncation": zero, "episode": zero}
-        return State((state, key), _beside(state.obs, last, zero, zero), zero, zero, state.metrics, info)
+        return State((state, key), _observation(state.obs, last, zero, zero), zero, zero, state.metrics, info)
 
     def step(self, state: State, action: jax.Array) -> State:
-        """Do one step; after the last one of an episode, the observation is the first one of the next."""
+        """Takes one step.
+
+        After the last step of an episode, the observation is the first one of the next episode.
+        """
         before, key = state.pipeline_state
         reset_key, key = jax.random.split(key)
         after = self.env.step(before, action)
         over = after.done > 0
-        # A reset in every step, of which few are used: the price of new starts in a program of fixed shape.
+        # The shapes of the program are fixed, so every step computes a reset, although few of them are used.
         fresh = self.env.reset(reset_key, state.info["task"])
         now = jax.tree.map(lambda new, old: jnp.where(over, new, old), fresh, after)
 
@@ -89,7 +93,7 @@ class Trial:
         last = jax.nn.one_hot(action, self.env.action_size) if self.env.discrete else action
         return State(
             (now, key),
-            _beside(now.obs, last, after.reward, over.astype(float)),
+            _observation(now.obs, last, after.reward, over.astype(float)),
             after.reward,
             (episode >= self.episodes).astype(float),
             after.metrics,
@@ -97,5 +101,5 @@ class Trial:
         )
 
 
-def _beside(obs: jax.Array, action: jax.Array, reward: jax.Array, over: jax.Array) -> jax.Array:
+def _observation(obs: jax.Array, action: jax.Array, reward: jax.Array, over: jax.Array) -> jax.Array:
     return jnp.concatenate([obs, action, reward[None], over[None]])

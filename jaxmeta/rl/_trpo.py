@@ -7,49 +7,55 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_integer, check_number
+from jaxmeta._checks import check_fraction, check_integer, check_not_negative, check_positive
 from jaxmeta._types import PyTree
 from jaxmeta.meta_gradients import cg
 
 
 class TRPOState(NamedTuple):
-    """What the last update of `trpo` did."""
+    """Record of the last update of `trpo`."""
 
     accepted: jax.Array
-    """Whether the line search found a step: 1.0 or 0.0."""
+    """Success of the line search, 1.0 or 0.0."""
     kl: jax.Array
-    """The divergence after the step, 0 if there was none."""
+    """KL divergence after the step in nats, 0 if no step was taken."""
     backtracks: jax.Array
-    """How often the step was made shorter, float."""
+    """Number of times that the step was shortened, as a float."""
 
 
 def trpo(
-    max_kl: float = 0.01,
+    max_kl: float | jax.Array = 0.01,
     *,
     cg_steps: int = 10,
-    damping: float = 1e-5,
-    backtrack: float = 0.8,
+    damping: float | jax.Array = 1e-5,
+    backtrack: float | jax.Array = 0.8,
     max_backtracks: int = 15,
 ) -> optax.GradientTransformationExtraArgs:
-    """TRPO: the natural gradient step to the border of a trust region, and a line search back from there.
+    """TRPO: a natural gradient step to the border of a trust region, followed by a backtracking line search.
 
-    Conjugate gradients solve with the Hessian of the divergence, which is only ever multiplied with vectors. A step is
-    taken if loss and divergence after it are finite, the loss is lower and the divergence at most `max_kl`; otherwise
-    the parameters stay.
+    With the gradient `g` of the loss and the Hessian `H` of the mean KL divergence, conjugate gradients solve
+    `H x = g`, and the full step is::
+
+        -sqrt(2 * max_kl / (x @ H @ x)) * x
+
+    `H` is never formed, only multiplied with vectors. The line search tries the full step times `backtrack**i` for
+    `i = 0, 1, ...` and takes the first step after which loss and divergence are finite, the loss is lower and the
+    divergence is at most `max_kl`. If there is no such step, the parameters stay as they are.
 
     Args:
-        max_kl: the largest divergence from the old policy, in nats.
-        cg_steps: conjugate gradient iterations, one Hessian-vector product each.
-        damping: added to the diagonal of the Hessian.
-        backtrack: factor of the step's length from try to try, in (0, 1).
-        max_backtracks: tries after the first.
+        max_kl: `delta`, the largest KL divergence from the old policy, in nats.
+        cg_steps: number of conjugate gradient iterations, each with one Hessian-vector product.
+        damping: number that is added to the diagonal of `H`.
+        backtrack: factor by which each try shortens the step, between 0 and 1.
+        max_backtracks: largest number of tries after the first one.
 
     Returns:
-        A transformation whose `update(grads, state, params, *, value_fn, kl_fn)` needs two functions of the parameters:
-        the loss, and the mean divergence from the policy of `params`, which is 0 there. Its state is a `TRPOState`.
+        A transformation with `update(grads, state, params, *, value_fn, kl_fn)`. `value_fn` maps parameters to the
+        loss. `kl_fn` maps them to the mean KL divergence from the policy of `params`, so it is 0 at `params`. The state
+        is a `TRPOState`.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of range.
 
     Example:
         >>> optimizer, params = trpo(max_kl=0.5), jnp.array([1.0, 1.0])
@@ -66,12 +72,10 @@ def trpo(
         Schulman, Levine, Moritz, Jordan & Abbeel, *Trust Region Policy Optimization*, ICML 2015,
         https://arxiv.org/abs/1502.05477
     """
-    check_number(max_kl=max_kl, damping=damping, backtrack=backtrack)
-    check_integer(max_backtracks=max_backtracks)
-    if max_kl <= 0:
-        raise ValueError(f"max_kl must be positive, got {max_kl}")
-    if not 0 < backtrack < 1:
-        raise ValueError(f"backtrack must be between 0 and 1, got {backtrack}")
+    check_positive(max_kl=max_kl, backtrack=backtrack)
+    check_fraction(below_one=True, backtrack=backtrack)
+    check_not_negative(damping=damping)
+    check_integer(cg_steps=cg_steps, max_backtracks=max_backtracks)
     solve = cg(cg_steps, damping=damping)
 
     def init(params: PyTree) -> Any:
@@ -90,14 +94,14 @@ def trpo(
         del state, extra_args
         if params is None:
             raise ValueError("params must be given to the update of trpo, got None")
-        _, hessian_product = jax.linearize(jax.grad(kl_fn), params)
-        direction = solve(hessian_product, updates)
-        curvature = optax.tree.vdot(direction, hessian_product(direction))
-        # No positive curvature along the direction: a NaN here makes every try fail, and no step is taken.
+        _, hessian_product = jax.linearize(jax.grad(kl_fn), params)  # v -> H v
+        direction = solve(hessian_product, updates)  # x = H^-1 g
+        curvature = optax.tree.vdot(direction, hessian_product(direction))  # x @ H @ x
+        # Without positive curvature this is NaN. Then every try fails, and no step is taken.
         full = optax.tree.scale(-jnp.sqrt(2 * max_kl / curvature), direction)
         return _line_search(params, full, value_fn, kl_fn, max_kl, backtrack, max_backtracks)
 
-    # optax's type has no word for a transformation that needs its extra arguments.
+    # optax has no type for a transformation whose extra arguments are required.
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
@@ -106,27 +110,27 @@ def _line_search(
     full: PyTree,
     value_fn: Callable[[PyTree], jax.Array],
     kl_fn: Callable[[PyTree], jax.Array],
-    max_kl: float,
-    backtrack: float,
+    max_kl: float | jax.Array,
+    backtrack: float | jax.Array,
     max_backtracks: int,
 ) -> tuple[PyTree, TRPOState]:
-    """The longest step along `full`, of lengths `backtrack**i`, that is good; or none."""
+    """Returns the first acceptable step `backtrack**i * full`, or a step of zeros if there is none."""
     before = value_fn(params)
 
-    def shortened(tries: jax.Array) -> PyTree:
+    def step_after(tries: jax.Array) -> PyTree:
         return jax.tree.map(lambda x: (backtrack**tries * x).astype(x.dtype), full)
 
     def attempt(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         tries = carry[0] + 1
-        moved = optax.tree.add(params, shortened(tries))
+        moved = optax.tree.add(params, step_after(tries))
         loss, kl = value_fn(moved), kl_fn(moved)
         return tries, jnp.isfinite(loss) & (loss < before) & (kl <= max_kl), kl
 
-    def going(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    def is_searching(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         tries, accepted, _ = carry
         return ~accepted & (tries < max_backtracks)
 
     start = (jnp.array(-1.0), jnp.array(False), jnp.zeros_like(before))
-    tries, accepted, kl = jax.lax.while_loop(going, attempt, start)
-    updates = jax.tree.map(lambda x: jnp.where(accepted, x, 0), shortened(tries))
+    tries, accepted, kl = jax.lax.while_loop(is_searching, attempt, start)
+    updates = jax.tree.map(lambda x: jnp.where(accepted, x, 0), step_after(tries))
     return updates, TRPOState(accepted.astype(float), jnp.where(accepted, kl, 0).astype(float), tries)

@@ -1,4 +1,4 @@
-"""The check that every environment must pass."""
+"""Check of an environment."""
 
 from typing import Any
 
@@ -15,16 +15,22 @@ from jaxmeta.testing._compare import check_close
 def check_env(
     env: MetaEnv, *, dynamics_differ: bool = False, fixed_start: bool = False, shared_tasks: bool = False
 ) -> None:
-    """Checks an environment by episodes of random actions.
+    """Checks an environment by playing episodes of random actions.
 
-    That shapes and types stay the same, so that `jax.lax.scan` can carry the state; all numbers are finite; the same
-    key gives the same episode and another one another start; observations do not tell the task; an episode is truncated
-    at the horizon and not before; `vmap` equals one at a time; and the two splits have no task in common.
+    The checks are:
+
+    - Shapes and types stay the same, so that `jax.lax.scan` can carry the state.
+    - All numbers are finite.
+    - The same key gives the same episode, and another key gives another start.
+    - Observations do not tell the task.
+    - An episode is truncated at the horizon and not before.
+    - A batch under `jax.vmap` equals single environments.
+    - The two splits have no task in common.
 
     Args:
-        env: the environment; give it a short horizon, within which random actions end no episode.
-        dynamics_differ: whether the task changes how the environment moves, so that only first observations are alike.
-        fixed_start: whether all episodes start alike.
+        env: the environment, with a horizon so short that random actions do not end every episode before it.
+        dynamics_differ: whether the task changes the dynamics, so that only the first observations are compared.
+        fixed_start: whether all episodes start with the same observation.
         shared_tasks: whether the splits have the same few tasks.
 
     Raises:
@@ -43,12 +49,10 @@ def check_env(
     after = jax.eval_shape(env.step, first, action)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, first)
     weak = jax.tree.map(lambda x, y: x.weak_type != y.weak_type, after, first)
-    assert not any(jax.tree.leaves(weak)), (
-        f"a weak type comes or goes with a step, so that it is compiled twice: {weak}"
-    )
+    assert not any(jax.tree.leaves(weak)), f"a step changes a weak type, so it is compiled twice: {weak}"
 
     def episode(key: jax.Array, task: PyTree) -> State:
-        """All states, the first one included."""
+        """Returns all states, including the first one."""
 
         def step(state: State, key: jax.Array) -> tuple[State, State]:
             return env.step(state, _random_action(env, key)), state
@@ -67,23 +71,23 @@ def check_env(
     chex.assert_trees_all_equal(results, run(*stacked))
     alone = jax.jit(lambda *lane: numbers(episode(*lane)))(*lanes[0])
     early, early_alone = jax.tree.map(lambda x: x[0, :4], results), jax.tree.map(lambda x: x[:4], alone)
-    check_close(early_alone, early, "vmap differs from one at a time", 1e-4)
+    check_close(early_alone, early, "vmap differs from a single environment", 1e-4)
 
     obs, _, done, _, steps, truncation = jax.tree.map(np.asarray, results)
     seen = obs[:, :1] if dynamics_differ else obs
     check_close(
         seen[0],
         seen[1],
-        "the observation tells the task: it differs in another one after the same key and actions",
+        "the observation tells the task: with the same key and actions it differs in another task",
         1e-4,
     )
-    assert fixed_start or (obs[0, 0] != obs[2, 0]).any(), "two keys start an episode alike"
+    assert fixed_start or (obs[0, 0] != obs[2, 0]).any(), "episodes of two keys start with the same observation"
     assert (steps == np.arange(env.horizon + 1)).all(), "info['steps'] does not count the steps"
     _check_truncation(done, truncation)
 
 
 def _two_tasks(env: MetaEnv, key: jax.Array, shared_tasks: bool) -> tuple[PyTree, PyTree]:
-    """Two tasks that differ, once it is checked how they are drawn."""
+    """Checks how tasks are drawn, and returns two different ones."""
     train, again, test = (env.sample_tasks(key, 100, split=split) for split in ("train", "train", "test"))
     chex.assert_tree_shape_prefix(train, (100,))
     chex.assert_trees_all_equal_shapes_and_dtypes(train, test)
@@ -92,24 +96,25 @@ def _two_tasks(env: MetaEnv, key: jax.Array, shared_tasks: bool) -> tuple[PyTree
     common = (rows[:, None] == test_rows).all(axis=-1).any()
     assert common == shared_tasks, "the splits " + ("have no task in common" if shared_tasks else "share a task")
     differs = (rows != rows[0]).any(axis=1)
-    assert differs.any(), "a hundred tasks of one key are the same"
+    assert differs.any(), "a hundred tasks drawn from one key are all the same"
     return jax.tree.map(lambda x: x[0], train), jax.tree.map(lambda x: x[differs.argmax()], train)
 
 
 def _check_truncation(done: np.ndarray, truncation: np.ndarray) -> None:
-    """Of the episodes that last until the horizon, of which there must be one."""
+    """Checks the truncation of the episodes that last until the horizon."""
     lasts = ~done[:, :-1].any(axis=1)
-    assert lasts.any(), "every episode ends before the horizon: give the environment a shorter one"
+    assert lasts.any(), "every episode ends before the horizon, so give the environment a shorter one"
     assert not truncation[lasts, :-1].any(), "an episode is truncated before the horizon"
     assert (truncation[lasts, -1] == 1).all() and (done[lasts, -1] == 1).all(), "no truncation at the horizon"
 
 
 def _random_action(env: MetaEnv, key: jax.Array) -> jax.Array:
+    """Draws an action uniformly."""
     if env.discrete:
         return jax.random.randint(key, (), 0, env.action_size)
     return jax.random.uniform(key, (env.action_size,), minval=-1)
 
 
 def _rows(tasks: PyTree) -> np.ndarray:
-    """Every task as one row of numbers."""
+    """Returns each task as one row of numbers."""
     return np.concatenate([np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(tasks)], axis=1)

@@ -7,6 +7,7 @@ from jaxmeta.training._loop import loop as loop
 from jaxmeta.training._loop import run_loop as run_loop
 from jaxmeta.training._preemption import on_sigterm as on_sigterm
 from jaxmeta.training._pretrain import Minibatches as Minibatches
+from jaxmeta.training._pretrain import measure_statistics as measure_statistics
 from jaxmeta.training._pretrain import pretrain as pretrain
 from jaxmeta.training._pretrain import pretrain_step as pretrain_step
 from jaxmeta.training._train import train as train

@@ -134,6 +134,7 @@ def pretrain(
     statistics_batches: int = 20,
     validate_every: int = 500,
     log_every: int = 50,
+    skip_nonfinite: bool = False,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Trained:
@@ -160,6 +161,7 @@ def pretrain(
             every validation.
         validate_every: see `loop`, here and below.
         log_every: updates per compiled chunk.
+        skip_nonfinite: skip an update that is not finite, see `loop`.
         folder: where to keep metrics and checkpoints.
         progress: show a progress bar.
 
@@ -194,8 +196,7 @@ def pretrain(
     train_key, statistics_key, validation_key = jax.random.split(key, 3)
 
     def finish(params: PyTree, batches: Any) -> PyTree:
-        keys = jax.random.split(statistics_key, statistics_batches)
-        return with_batch_stats(model, params, jax.vmap(lambda key: batches(key).x)(keys))
+        return measure_statistics(model, params, batches, statistics_key, statistics_batches)
 
     validate = _validator(model, finish, batches, validation, learner, validation_tasks, validation_key)
     done = loop(
@@ -208,10 +209,18 @@ def pretrain(
         validate_every=validate_every,
         monitor="accuracy",
         log_every=log_every,
+        skip_nonfinite=skip_nonfinite,
         folder=folder,
         progress=progress,
     )
     return done._replace(meta=jax.jit(finish)(done.meta, batches))
+
+
+def measure_statistics(
+    model: nn.Module, params: PyTree, batches: Callable[[jax.Array], Batch], key: jax.Array, number: int = 20
+) -> PyTree:
+    """Returns the variables of a model with statistics of batch norm measured on some minibatches."""
+    return with_batch_stats(model, params, jax.vmap(lambda key: batches(key).x)(jax.random.split(key, number)))
 
 
 def _features(model: nn.Module) -> Callable[[PyTree, Any], Any]:

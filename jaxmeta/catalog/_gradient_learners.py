@@ -1,0 +1,183 @@
+"""The learners with an inner loop of gradient steps that a run can name, with the values of their papers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from jaxmeta import algorithms as alg
+from jaxmeta import optim
+from jaxmeta._types import MetaLearner
+from jaxmeta.catalog._meta_gradients import ALL, UNROLLED, build_meta_gradient
+from jaxmeta.catalog._options import Settings
+from jaxmeta.catalog._registry import Network, recipe, register_learner
+from jaxmeta.meta_gradients import cg
+
+_FIRST_ORDER_SHARE = 0.3  # of MAML++'s training, as 50 of 150 epochs in its paper
+MAML = "Finn et al. 2017, https://arxiv.org/abs/1703.03400"
+SINE = "MAML's code; its text says a rate of 0.01, with which many a test task diverges"
+PLAIN = ("cnn", "cnn4", "fc", "mlp")  # have warp layers and take a context
+OURS = "ours, the paper has no such experiment"
+
+
+def _inner_loop(s: Settings) -> dict[str, Any]:
+    return {"steps": s.steps, "test_steps": s.test_steps, "meta_gradient": build_meta_gradient(s)}
+
+
+def _of(make: Callable[..., MetaLearner]) -> Callable[[Settings, Network], MetaLearner]:
+    """A learner `make(loss, inner, ...)` with SGD inside."""
+    return lambda s, net: make(net.loss, optax.sgd(s.inner_rate), **_inner_loop(s))
+
+
+def _by_rate(make: Callable[..., MetaLearner]) -> Callable[[Settings, Network], MetaLearner]:
+    """A learner `make(loss, inner_rate, ...)`."""
+    return lambda s, net: make(net.loss, s.inner_rate, **_inner_loop(s))
+
+
+def _fomaml(s: Settings, net: Network) -> MetaLearner:
+    return alg.fomaml(net.loss, optax.sgd(s.inner_rate), s.steps, test_steps=s.test_steps)
+
+
+def _maml_plus_plus(s: Settings, net: Network) -> Callable[[jax.Array], MetaLearner]:
+    annealed, second_order_from = 0.1 * s.iterations, _FIRST_ORDER_SHARE * s.iterations
+
+    def at_update(number: jax.Array) -> MetaLearner:
+        weights = alg.multi_step_weights(s.steps, number / annealed)
+        second_order: Any = number >= second_order_from
+        return alg.maml_plus_plus(
+            net.loss, s.inner_rate, **_inner_loop(s), step_weights=weights, second_order=second_order
+        )
+
+    return at_update
+
+
+def _anil_kfo(s: Settings, net: Network) -> MetaLearner:
+    inner = optax.chain(optim.scale_by_kronecker(layers=s.layers), optax.sgd(s.inner_rate))
+    return alg.anil(net.loss, inner, **_inner_loop(s))
+
+
+def _imaml(s: Settings, net: Network) -> MetaLearner:
+    damped = cg(s.solver_steps, damping=1.0)  # as in the authors' code
+    steps = {"steps": s.steps, "test_steps": s.test_steps}
+    return alg.imaml(net.loss, optax.sgd(s.inner_rate), **steps, proximal=s.proximal, solver=damped)
+
+
+def _reptile(s: Settings, net: Network) -> MetaLearner:
+    inner = optax.adam(s.inner_rate, b1=0.0)
+    if s.kind == "regression":  # steps on the whole support set
+        return alg.reptile(net.loss, inner, s.steps, test_steps=s.test_steps)
+    batches = {"batch_size": s.inner_batch, "test_batch_size": s.test_inner_batch}
+    return alg.reptile(net.loss, inner, s.steps, test_steps=s.test_steps, **batches)
+
+
+def _cavia(s: Settings, net: Network) -> MetaLearner:
+    return alg.cavia(net.loss, optax.sgd(s.inner_rate), s.context_size, **_inner_loop(s))
+
+
+def _oml(s: Settings, net: Network) -> MetaLearner:
+    inner = optax.sgd(s.inner_rate)
+    return alg.oml(net.method("features"), net.head_loss, inner, meta_gradient=build_meta_gradient(s))
+
+
+# fmt: off
+register_learner("maml", _of(alg.maml), [
+    recipe("images text", f"{MAML}, Omniglot 5-way", steps=1, test_steps=3, inner_rate=0.4, meta_gradient="reverse",
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("images text", f"{MAML}, Omniglot 20-way", from_ways=20, steps=5, test_steps=5, inner_rate=0.1,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
+    recipe("regression", SINE, steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse", outer_rate=1e-3,
+           outer_schedule="constant", num_tasks=25),
+], about=alg.maml, meta_gradients=ALL)
+register_learner("fomaml", _fomaml, [
+    recipe("images text", f"{MAML}, Omniglot 5-way", steps=1, test_steps=3, inner_rate=0.4, outer_rate=1e-3,
+           outer_schedule="constant", num_tasks=32),
+    recipe("images text", f"{MAML}, Omniglot 20-way", from_ways=20, steps=5, test_steps=5, inner_rate=0.1,
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
+    recipe("regression", SINE, steps=1, test_steps=10, inner_rate=1e-3, outer_rate=1e-3, outer_schedule="constant",
+           num_tasks=25),
+], about=alg.fomaml)
+register_learner("maml-plus-plus", _maml_plus_plus, [
+    recipe("images text", "Antoniou et al. 2019, Omniglot", steps=5, test_steps=5, inner_rate=0.1,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine", num_tasks=8),
+    recipe("regression", OURS, steps=5, test_steps=10, inner_rate=0.01, meta_gradient="reverse", outer_rate=1e-3,
+           outer_schedule="cosine", num_tasks=25),
+], about=alg.maml_plus_plus, meta_gradients=UNROLLED)
+register_learner("anil", _of(alg.anil), [
+    recipe("images text", "Raghu et al. 2020, Omniglot, as MAML", steps=1, test_steps=3, inner_rate=0.4,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("images text", "Raghu et al. 2020, Omniglot 20-way, as MAML", from_ways=20, steps=5, test_steps=5,
+           inner_rate=0.1, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
+    recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.anil, meta_gradients=UNROLLED)
+register_learner("anil-kfo", _anil_kfo, [
+    recipe("images text", "Arnold et al. 2021, rates as MAML", steps=1, test_steps=3, inner_rate=0.4, layers=1,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, layers=1,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.meta_kfo, meta_gradients=UNROLLED)
+register_learner("boil", _of(alg.boil), [
+    recipe("images text", "Oh et al. 2021, CIFAR-FS", steps=1, test_steps=1, inner_rate=0.5, meta_gradient="reverse",
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.boil, meta_gradients=UNROLLED)
+register_learner("meta-sgd", _by_rate(alg.meta_sgd), [
+    recipe("images text", "Li et al. 2017, Omniglot", steps=1, test_steps=1, inner_rate=0.1, meta_gradient="reverse",
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("images text", "Li et al. 2017, Omniglot 20-way", from_ways=20, steps=1, test_steps=1, inner_rate=0.1,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
+    recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.meta_sgd, meta_gradients=(*UNROLLED, "evolution"))
+register_learner("meta-curvature", _by_rate(alg.meta_curvature), [
+    recipe("images text", "Park & Oliva 2019, Omniglot, as MAML", steps=1, test_steps=1, inner_rate=0.4,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.meta_curvature, meta_gradients=UNROLLED)
+register_learner("meta-kfo", _by_rate(alg.meta_kfo), [
+    recipe("images text", "Arnold et al. 2021, rates as MAML", steps=1, test_steps=3, inner_rate=0.4,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("images text", "Arnold et al. 2021, rates as MAML, 20-way", from_ways=20, steps=5, test_steps=5,
+           inner_rate=0.1, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
+    recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.meta_kfo, meta_gradients=UNROLLED)
+register_learner("tnet", _of(alg.tnet), [
+    recipe("images text", "Lee & Choi 2018, rates as MAML", steps=1, test_steps=3, inner_rate=0.4,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("regression", "Lee & Choi 2018, rates as MAML", steps=1, test_steps=10, inner_rate=1e-3,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.tnet, meta_gradients=UNROLLED, models=PLAIN, model=lambda s, network: network.clone(warp=True))
+register_learner("imaml", _imaml, [
+    recipe("images text", "Rajeswaran et al. 2019, Omniglot 5-way", steps=16, test_steps=16, inner_rate=0.1,
+           proximal=2.0, solver_steps=5, outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("images text", "Rajeswaran et al. 2019, Omniglot 20-way", from_ways=20, steps=25, test_steps=25,
+           inner_rate=0.1, proximal=2.0, solver_steps=5, outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("regression", OURS, steps=16, test_steps=16, inner_rate=0.01, proximal=2.0, solver_steps=5,
+           outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.imaml)
+register_learner("cavia", _cavia, [
+    recipe("images text", "Zintgraf et al. 2019, mini-ImageNet", steps=2, test_steps=2, inner_rate=1.0,
+           context_size=100, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("regression", "Zintgraf et al. 2019, sinusoid", steps=1, test_steps=1, inner_rate=1.0, context_size=5,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.cavia, meta_gradients=UNROLLED, models=PLAIN)
+register_learner("reptile", _reptile, [
+    recipe("images text", "Nichol et al. 2018, Omniglot 5-way", steps=5, test_steps=50, inner_rate=1e-3,
+           train_shots=10, inner_batch=10, test_inner_batch=5, outer_rate=1.0, outer_schedule="linear", num_tasks=5),
+    recipe("images text", "Nichol et al. 2018, Omniglot 20-way", from_ways=20, steps=10, test_steps=50,
+           inner_rate=5e-4, train_shots=10, inner_batch=20, test_inner_batch=10, outer_rate=1.0,
+           outer_schedule="linear", num_tasks=5),
+    recipe("regression", OURS, steps=10, test_steps=10, inner_rate=1e-2, outer_rate=1.0, outer_schedule="linear",
+           num_tasks=5),
+], about=alg.reptile, optimizer=optax.sgd)
+register_learner("oml", _oml, [
+    recipe("images text", "Javed & White 2019; rates ours, see experiments/continual.py", inner_rate=0.03,
+           norm="layer", meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine", num_tasks=8),
+    recipe("regression", OURS, inner_rate=0.01, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine",
+           num_tasks=25),
+], about=alg.oml, trains_on="streams", meta_gradients=UNROLLED)
+# fmt: on

@@ -1,0 +1,279 @@
+"""Everything that a run can name: learners, models, meta-gradients, benchmarks and environments."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from flax import linen as nn
+
+from jaxmeta import data, envs
+from jaxmeta._checks import check_choice
+from jaxmeta._types import LossFn, MetaLearner
+from jaxmeta.catalog._options import KINDS, TASKS, Settings
+
+
+class Network(NamedTuple):
+    """A model and the functions that a learner needs of it."""
+
+    model: nn.Module
+    loss: LossFn
+    """`(params, batch, key) -> (loss, metrics)` of its predictions."""
+    head_loss: LossFn
+    """The same on a batch whose inputs are features."""
+    train_features: Callable[[Any, Any, jax.Array], Any] | None
+    """`(params, x, key) -> features` with dropout; `None` without dropout."""
+    method: Callable[[str], Callable[..., Any]]
+    """Maps the name of one of its methods to a function of the parameters and the method's arguments."""
+
+
+class Recipe(NamedTuple):
+    """The options that a learner has on some kinds of benchmark, with their values from a paper."""
+
+    kinds: tuple[str, ...]
+    source: str
+    """Where the values come from."""
+    values: Mapping[str, Any]
+    from_ways: int
+    """Smallest number of ways for which these values hold."""
+
+
+def recipe(kinds: str, source: str, *, from_ways: int = 0, **values: Any) -> Recipe:
+    """Describes the options of a learner on some kinds of benchmark, separated by spaces."""
+    return Recipe(tuple(kinds.split()), source, values, from_ways)
+
+
+class Learner(NamedTuple):
+    """A learner by its name."""
+
+    build: Callable[..., Any]
+    """For few-shot tasks `(settings, network) -> MetaLearner`, or a function from the number of updates to one, as
+    `meta_step` takes it. For environments `(settings, env, mesh) -> Agent`."""
+    recipes: tuple[Recipe, ...]
+    about: str
+    paper: str
+    file: str
+    trains_on: str = "tasks"
+    """`"tasks"`, `"classes"` (supervised pre-training), `"features"` (pre-training, then tasks of frozen features),
+    `"streams"` or `"environment"`."""
+    meta_gradients: tuple[str, ...] = ()
+    """Names of the meta-gradients that are defined for it."""
+    models: tuple[str, ...] = ()
+    """Names of the networks that it can use; all if empty."""
+    optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam
+    """The outer optimizer, from its rate."""
+    model: Callable[[Settings, Any], nn.Module] = lambda settings, network: network
+    """Builds the learner's model around the network that the options name."""
+    dropout: bool = False
+    """Whether it uses the network's dropout in training."""
+    has_network: bool = True
+    """Whether there is such a network; otherwise the learner's model stands alone."""
+
+
+class Model(NamedTuple):
+    """A model by its name."""
+
+    build: Callable[[Settings, int], nn.Module]
+    """`(settings, ways) -> network`."""
+    kinds: tuple[str, ...]
+    options: Mapping[str, Any]
+    """The options that it has, with their defaults."""
+    about: str
+    paper: str
+    file: str
+
+
+class NamedMetaGradient(NamedTuple):
+    """A meta-gradient by its name."""
+
+    build: Callable[[Settings], Any]
+    options: Mapping[str, Any]
+    """The options that it has, with their defaults."""
+    about: str
+    paper: str
+    file: str
+
+
+TRAINS_ON = ("tasks", "classes", "features", "streams")
+LEARNERS: dict[str, Learner] = {}
+MODELS: dict[str, Model] = {}
+META_GRADIENTS: dict[str, NamedMetaGradient] = {}
+
+
+def description(thing: object) -> tuple[str, str, str]:
+    """Returns the first line of an object's docstring, its first reference, and its file."""
+    doc = inspect.getdoc(thing) or ""
+    references = doc.split("References:\n")[1] if "References:\n" in doc else ""
+    paper = " ".join(re.split(r"\n\s*\n", references)[0].split())
+    first = re.match(r".*?https?://\S+", paper)
+    target: Any = thing
+    file = inspect.getsourcefile(inspect.unwrap(target) if callable(thing) else target) or ""
+    return doc.split("\n")[0], first[0] if first else paper, file
+
+
+def add(registry: dict[str, Any], kind: str, name: str, entry: Any) -> None:
+    """Adds an entry under a new name.
+
+    Raises:
+        ValueError: if the name is taken or is not made of lower-case letters, digits and hyphens.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise ValueError(f"name must consist of lower-case letters, digits and hyphens, got {name!r}")
+    known = registry.get(name)
+    if known is not None and known.build.__code__ != entry.build.__code__:
+        raise ValueError(f"name must be new, but there is a {kind} {name!r} already, in {known.file}")
+    registry[name] = entry
+
+
+def canonical(value: Any) -> Any:
+    """A name with hyphens; underscores and capitals are accepted."""
+    return value.strip().lower().replace("_", "-") if isinstance(value, str) else value
+
+
+def kind_of(benchmark: str) -> str:
+    """Returns the kind of run that a benchmark is for.
+
+    Raises:
+        ValueError: if there is no such benchmark or environment.
+    """
+    if benchmark in envs.list_envs():
+        return "environment"
+    if benchmark in data.list_tasksets():
+        return data.describe_tasksets(benchmark).kind
+    raise unknown("benchmark", benchmark, (*data.list_tasksets(), *envs.list_envs()))
+
+
+def kinds_of(learner: Learner) -> tuple[str, ...]:
+    """Returns the kinds of benchmark that a learner is for."""
+    return tuple(kind for kind in KINDS if any(kind in recipe.kinds for recipe in learner.recipes))
+
+
+def learners_for(kind: str) -> tuple[str, ...]:
+    """Returns the names of the learners for one kind of benchmark."""
+    return tuple(name for name, entry in LEARNERS.items() if kind in kinds_of(entry))
+
+
+def models_for(kind: str) -> tuple[str, ...]:
+    """Returns the names of the models for one kind of benchmark."""
+    return tuple(name for name, entry in MODELS.items() if kind in entry.kinds)
+
+
+def options_of_model(model: Model, kind: str) -> dict[str, Any]:
+    """Returns the options that a model has on one kind of benchmark, with their defaults."""
+    by_kind = {name: value if isinstance(value, dict) else {kind: value} for name, value in model.options.items()}
+    return {name: values[kind] for name, values in by_kind.items() if kind in values}
+
+
+def recipe_of(learner: Learner, kind: str, ways: int) -> Recipe:
+    """Returns the recipe for a kind of benchmark and a number of ways."""
+    fitting = [r for r in learner.recipes if kind in r.kinds and ways >= r.from_ways]
+    return max(fitting, key=lambda r: r.from_ways)
+
+
+def plural(kind: str) -> str:
+    """Returns the name of a kind of benchmark in a sentence."""
+    return "environments" if kind == "environment" else kind
+
+
+def suggestion(value: Any, allowed: Iterable[str]) -> str:
+    """Returns a question for the nearest names, or nothing."""
+    near = difflib.get_close_matches(str(value), list(allowed), n=2, cutoff=0.6)
+    return f". Did you mean {' or '.join(near)}?" if near else ""
+
+
+def unknown(option: str, value: Any, allowed: Iterable[str], of: str = "") -> ValueError:
+    """Returns the error for a name that is not among the allowed ones, with what it is elsewhere.
+
+    Args:
+        option: the option that has the value.
+        value: the unknown name.
+        allowed: the names that would do.
+        of: what they are the names of, such as a learner.
+    """
+    allowed = tuple(allowed)
+    places = {
+        "learner": {
+            name: f"a learner for {' and '.join(map(plural, kinds_of(entry)))}" for name, entry in LEARNERS.items()
+        },
+        "benchmark": dict.fromkeys(data.list_tasksets(), "a benchmark")
+        | dict.fromkeys(envs.list_envs(), "a benchmark"),
+        "model": {name: f"a model for {' and '.join(map(plural, entry.kinds))}" for name, entry in MODELS.items()},
+        "meta_gradient": dict.fromkeys(META_GRADIENTS, "a meta-gradient"),
+    }
+    text = f"{option}{f' of {of}' if of else ''} must be one of {', '.join(allowed)}; got {value!r}"
+    for place in places.values():
+        if value in place:
+            return ValueError(f"{text}, which is {place[value]}")
+    own = suggestion(value, allowed)
+    other = {name: f"{name} ({what})" for place in places.values() for name, what in place.items()}
+    near = difflib.get_close_matches(str(value), list(other), n=1, cutoff=0.75)
+    return ValueError(text + (own or (f". Did you mean {other[near[0]]}?" if near else "")))
+
+
+def register_learner(
+    name: str,
+    build: Callable[[Settings, Network], MetaLearner | Callable[[jax.Array], MetaLearner]],
+    recipes: Sequence[Recipe],
+    *,
+    about: object = None,
+    trains_on: str = "tasks",
+    meta_gradients: tuple[str, ...] = (),
+    models: tuple[str, ...] = (),
+    dropout: bool = False,
+    optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
+    model: Callable[[Settings, Any], nn.Module] = lambda settings, network: network,
+    has_network: bool = True,
+) -> None:
+    """Adds a few-shot learner, for `--learner name` and `Experiment(learner=name)`.
+
+    Args:
+        name: lower-case letters, digits and hyphens.
+        build: `(settings, network) -> MetaLearner`. `settings` has the options of the recipe as attributes, and
+            `network.loss` is a `jaxmeta.LossFn` of the run's model. For a learner that changes during training return
+            a function from the number of updates so far to a `MetaLearner`, as `jaxmeta.meta_step` takes it.
+        recipes: the options that the learner has on each kind of benchmark, made by `register.recipe`.
+        about: object whose docstring describes the learner, such as its factory; `build` if `None`.
+        trains_on: `"tasks"`; `"classes"` for a learner whose network is pre-trained as a classifier and that only
+            adapts; `"features"` for one that is meta-trained on the features of such a network; `"streams"` for tasks
+            whose classes come one after the other.
+        meta_gradients: names of the meta-gradients that are defined for it, if a recipe has the option `meta_gradient`.
+        models: names of the networks that it can use; all if empty.
+        dropout: whether it uses dropout in meta-training, through `network.train_features`.
+        optimizer: the outer optimizer, a function of its rate.
+        model: `(settings, network) -> model`, for a learner that builds a model around the network.
+        has_network: whether there is a network in its model that the option `model` names.
+
+    Raises:
+        ValueError: if the name is taken or malformed, or a kind of benchmark or of training is unknown.
+
+    Example:
+        >>> import jaxmeta
+        >>> from jaxmeta import register
+        >>> def build(settings, network):
+        ...     return jaxmeta.maml(network.loss, optax.sgd(settings.inner_rate), settings.steps)
+        >>> register.learner("my-maml", build, [
+        ...     register.recipe("images", "my notes", steps=1, inner_rate=0.4, outer_rate=1e-3,
+        ...                     outer_schedule="constant", num_tasks=4)])
+        >>> jaxmeta.Experiment(learner="my-maml", steps=2).resolve().steps
+        2
+    """
+    check_choice("trains_on", trains_on, TRAINS_ON)
+    for each in recipes:
+        for kind in each.kinds:
+            check_choice("kind of a recipe", kind, TASKS)
+    entry = Learner(
+        build,
+        tuple(recipes),
+        *description(about or build),
+        trains_on=trains_on,
+        meta_gradients=meta_gradients,
+        models=models,
+        dropout=dropout,
+        optimizer=optimizer,
+        model=model,
+        has_network=has_network,
+    )
+    add(LEARNERS, "learner", name, entry)
