@@ -2,10 +2,10 @@
 
 from jaxmeta.data._benchmark_types import BenchmarkInfo as BenchmarkInfo
 from jaxmeta.data._benchmark_types import BenchmarkTasksets as BenchmarkTasksets
+from jaxmeta.data._benchmarks import describe_tasksets as describe_tasksets
+from jaxmeta.data._benchmarks import list_tasksets as list_tasksets
 from jaxmeta.data._benchmarks import register_tasksets as register_tasksets
-from jaxmeta.data._get_tasksets import describe_tasksets as describe_tasksets
 from jaxmeta.data._get_tasksets import get_tasksets as get_tasksets
-from jaxmeta.data._get_tasksets import list_tasksets as list_tasksets
 from jaxmeta.data._ngrams import hash_ngrams as hash_ngrams
 from jaxmeta.data.samplers import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers import FewShot as FewShot

@@ -81,13 +81,45 @@ def register_tasksets(
     BENCHMARKS[name] = Benchmark(name, build, BenchmarkInfo(about, kind, splits, applying, paper, files))
 
 
+def list_tasksets() -> tuple[str, ...]:
+    """Returns the names of all benchmarks that `get_tasksets` knows, sorted.
+
+    Returns:
+        The names.
+
+    Example:
+        >>> "omniglot" in list_tasksets()
+        True
+    """
+    return tuple(sorted(BENCHMARKS))
+
+
+def describe_tasksets(name: str) -> BenchmarkInfo:
+    """Returns facts about a benchmark: its splits, arguments, paper and files.
+
+    Args:
+        name: one of `list_tasksets()`. Underscores, capitals and missing hyphens are accepted.
+
+    Returns:
+        The facts about it. Nothing is read.
+
+    Raises:
+        ValueError: if the name is unknown.
+
+    Example:
+        >>> describe_tasksets("cub200").splits
+        ('meta-dataset', 'closer-look', 'random')
+    """
+    return find_benchmark(name).info
+
+
 def find_benchmark(name: Any) -> Benchmark:
     """Returns the benchmark with a name, which may differ in hyphens, underscores and capitals.
 
     Raises:
         ValueError: if there is none. The message suggests the nearest name.
     """
-    return BENCHMARKS[find_name(name, BENCHMARKS)]
+    return BENCHMARKS[name if name in BENCHMARKS else find_name(name, BENCHMARKS)]
 
 
 def _parameters(build: Callable[..., Any], kind: Kind) -> frozenset[str]:

@@ -4,40 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmeta.data._benchmark_types import BenchmarkInfo, BenchmarkTasksets
-from jaxmeta.data._benchmarks import BENCHMARKS, find_benchmark
-
-
-def list_tasksets() -> tuple[str, ...]:
-    """Returns the names of all benchmarks that `get_tasksets` knows, sorted.
-
-    Returns:
-        The names.
-
-    Example:
-        >>> "omniglot" in list_tasksets()
-        True
-    """
-    return tuple(sorted(BENCHMARKS))
-
-
-def describe_tasksets(name: str) -> BenchmarkInfo:
-    """Returns facts about a benchmark: its splits, arguments, paper and files.
-
-    Args:
-        name: one of `list_tasksets()`. Underscores, capitals and missing hyphens are accepted.
-
-    Returns:
-        The facts about it. Nothing is read.
-
-    Raises:
-        ValueError: if the name is unknown.
-
-    Example:
-        >>> describe_tasksets("cub200").splits
-        ('meta-dataset', 'closer-look', 'random')
-    """
-    return find_benchmark(name).info
+from jaxmeta.data._benchmark_types import BenchmarkTasksets
+from jaxmeta.data._benchmarks import find_benchmark
 
 
 def get_tasksets(

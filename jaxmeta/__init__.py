@@ -38,6 +38,9 @@ from jaxmeta._types import Training as Training
 from jaxmeta._types import TrainingState as TrainingState
 from jaxmeta.algorithms import *  # noqa: F403  every public name of the package, so that a learner is named there only
 from jaxmeta.meta_gradients import *  # noqa: F403
+from jaxmeta.runs import Experiment as Experiment
+from jaxmeta.runs import Result as Result
+from jaxmeta.runs import evaluate_run as evaluate_run
 from jaxmeta.training import Minibatches as Minibatches
 from jaxmeta.training import Trained as Trained
 from jaxmeta.training import best_meta as best_meta

@@ -12,11 +12,10 @@ from typing import Any, NoReturn
 
 from jaxmeta._cost import Cost
 from jaxmeta._parallel import task_mesh
-from jaxmeta.catalog import GROUPS, Option
+from jaxmeta.catalog import GROUPS, Option, default_of
 from jaxmeta.runs import (
     OPTIONS,
     Experiment,
-    default_of,
     describe,
     evaluate_run,
     headline,
@@ -59,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", _train, "Meta-train, test, and write a report.")
     train.epilog = (
-        "A default 'by learner' (model, benchmark ...) is that of `jaxmeta list NAME`. An option that does not apply is "
-        "an error. Run the same command again to resume a run that was interrupted."
+        "`jaxmeta list NAME` shows a default 'by learner' (model, benchmark ...). An option that does not apply is an "
+        "error. Run the same command again to resume a run that was interrupted."
     )
     for title in GROUPS:
         group = train.add_argument_group(title)

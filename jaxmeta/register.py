@@ -1,7 +1,8 @@
 """Your own learners, models, benchmarks and environments by name.
 
-What a module registers can be used by `jaxmeta.Experiment` once the module is imported, and on the command line with
-`jaxmeta train --module my_module.py --learner my-learner`. It then appears in `jaxmeta list`, in `--help` and in errors.
+`jaxmeta.Experiment` can use the names that a module registers as soon as the module is imported. On the command line
+that is `jaxmeta train --module my_module.py --learner my-learner`. The names then appear in `jaxmeta list`, in errors
+and in suggestions.
 
 Example:
     >>> import jaxmeta, optax

@@ -1,6 +1,7 @@
 """Who may import whom, what `import jaxmeta` costs, and that what is public says what it is."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import subprocess
@@ -11,50 +12,45 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = {  # dotted name: path; jaxmeta/data is a link to data/
+PACKAGE = ROOT / "jaxmeta"  # jaxmeta/data and jaxmeta/envs are links to data/ and envs/
+SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in sorted((ROOT / "jaxmeta").glob("**/*.py")) + sorted((ROOT / "jaxmeta").glob("*/*.py"))
+    for folder in (PACKAGE, PACKAGE / "data", PACKAGE / "envs")
+    for path in sorted(folder.rglob("*.py"))
 }
-CORE = [
-    "_types",
-    "_learned",
-    "_meta_gradient",
-    "_adapt",
-    "_losses",
-    "_evolution",
-    "_implicit",
-    "_cost",
-    "_checks",
-    "_dice",
-]
-# What a module or package may import of jaxmeta. One that is missing here belongs to the top: it may import anything.
+CORE = ["_types", "_checks", "_noise", "_learned", "_losses", "_dice", "_cost", "_files", "_parallel", "_step"]
+LOOPS = [*CORE, "meta_gradients", "_adapt"]
+# What each module or package directly below jaxmeta may import of jaxmeta. One that is missing here is an error.
 ALLOWED = {
     "_types": [],
     "_checks": [],
+    "_files": [],
+    "_dice": [],
+    "_cost": [],
+    "_noise": ["_types"],
     "_learned": ["_types"],
     "_losses": ["_types"],
-    **{name: CORE for name in CORE[2:] if name not in ("_losses", "_checks")},
-    "_unrolled": CORE,
-    "_optimizer_training": [*CORE, "_unrolled"],
-    "_files": [],
-    "_save": ["_types", "_files"],
     "_parallel": ["_types"],
-    "_step": ["_types", "_parallel"],
-    "_log": ["_types", "_checkpoint", "_files"],
-    "_checkpoint": ["_types", "_files"],
-    "_processes": [],
-    "_loop": ["_types", "_log", "_parallel", "_processes"],
-    "_train": ["_types", "_parallel", "_step", "_loop"],
-    "_pretrain": ["_types", "_checks", "_losses", "_step", "_loop", "algorithms", "models", "data"],
-    "testing": ["_types", "_learned", "_step", "_check_env"],
-    "optim": [*CORE, "optim"],
-    "algorithms": [*CORE, "optim", "algorithms"],
-    "models": ["models"],
-    "data": ["_types", "data"],
-    "_check_env": ["_types", "envs"],
-    "envs": ["_types", "_checks", "envs"],
-    "rl": [*CORE, "_parallel", "_step", "algorithms", "envs", "models", "optim", "rl"],
+    "_save": ["_types", "_files"],
+    "_classifier": ["_types", "_files", "_save"],
+    "_step": ["_types", "_checks", "_parallel"],
+    "meta_gradients": ["_types", "_checks", "_noise"],
+    "_adapt": ["_types", "_checks", "_learned", "meta_gradients"],
+    "estimators": LOOPS,
+    "models": ["_checks", "_losses"],
+    "optim": LOOPS,
+    "algorithms": [*LOOPS, "optim"],
+    "data": ["_types", "_checks"],
+    "envs": ["_types", "_checks"],
+    "rl": [*LOOPS, "algorithms", "envs", "models", "optim"],
+    "training": [*CORE, "algorithms", "data", "models"],
+    "testing": [*CORE, "envs"],
+    "catalog": [*LOOPS, "algorithms", "data", "envs", "models", "optim", "rl"],
+    "register": ["catalog", "data", "envs"],
+    "runs": [*CORE, "algorithms", "catalog", "data", "envs", "training"],
+    "__main__": ["_cost", "_parallel", "catalog", "runs", "training"],
 }
+FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = [
     "brax",
     "tensorflow_datasets",
@@ -67,40 +63,66 @@ HEAVY = [
     "pooch",
     "tyro",
 ]
-PUBLIC = [
-    "jaxmeta",
-    "jaxmeta.algorithms",
-    "jaxmeta.data",
-    "jaxmeta.envs",
-    "jaxmeta.models",
-    "jaxmeta.optim",
-    "jaxmeta.rl",
-    "jaxmeta.testing",
-]
+PUBLIC = ["jaxmeta", *(f"jaxmeta.{name}" for name in ("algorithms", "data", "envs", "estimators", "meta_gradients"))]
+PUBLIC += [f"jaxmeta.{name}" for name in ("models", "optim", "register", "rl", "testing", "training", "runs")]
 
 
 def imports(path: Path) -> set[str]:
-    """The modules that a file imports, anywhere in it; of jaxmeta, the part after the first dot."""
+    """The modules that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            found |= (
-                {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "jaxmeta" else {node.module}
-            )
+            modules = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in SOURCES else str(node.module) for name in modules}
     return found
 
 
-@pytest.mark.parametrize("name", SOURCES)
+IMPORTS = {name: imports(path) for name, path in SOURCES.items()}
+
+
+def unit(name: str) -> str:
+    """The part of a module's name that `ALLOWED` knows."""
+    return name.split(".")[1] if "." in name else ""
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "jaxmeta"])
 def test_imports_go_down_only(name):
-    parts = name.split(".")
-    used = {module.split(".")[1] for module in imports(SOURCES[name]) if module.startswith("jaxmeta.")}
-    if len(parts) > 1 and parts[1] in ALLOWED:
-        assert used <= set(ALLOWED[parts[1]]), f"{name} must not import {sorted(used - set(ALLOWED[parts[1]]))}"
-    roots = {module.split(".")[0] for module in imports(SOURCES[name])}
-    assert not roots & {"experiments", "tests", "data", "envs"}
+    assert unit(name) in ALLOWED, f"{name} has no place in ALLOWED: say what it may import"
+    used = {unit(module) for module in IMPORTS[name] if module.startswith("jaxmeta.")} - {unit(name)}
+    assert used <= set(ALLOWED[unit(name)]), f"{name} must not import {sorted(used - set(ALLOWED[unit(name)]))}"
+    assert "jaxmeta" not in IMPORTS[name], f"{name} must import from where a name is, not from the top"
+    assert not {module.split(".")[0] for module in IMPORTS[name]} & {"experiments", "tests", "data", "envs"}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_packages_are_entered_by_their_front_door(name):
+    """A private module is imported by the modules of its own package only."""
+    own = name if SOURCES[name].stem == "__init__" else name.rpartition(".")[0]
+    private = {m for m in IMPORTS[name] if m.startswith("jaxmeta.") and m.rpartition(".")[2].startswith("_")}
+    foreign = {m for m in private if m.rpartition(".")[0] not in ("jaxmeta", own)}
+    assert not foreign, f"{name} reaches into {sorted(foreign)}"
+
+
+def test_there_is_no_import_circle():
+    """Also none through imports in functions or in blocks for type checkers."""
+    graph = {name: {m for m in found if m in SOURCES and m != name} for name, found in IMPORTS.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_no_import_is_for_type_checkers_only(name):
+    assert "TYPE_CHECKING" not in SOURCES[name].read_text(encoding="utf-8")
+
+
+def test_a_room_shows_itself():
+    """At most 16 modules side by side, except in the packages that are flat by design."""
+    rooms: dict[Path, int] = {}
+    for path in {path.resolve() for path in SOURCES.values() if path.stem != "__init__"}:
+        rooms[path.parent] = rooms.get(path.parent, 0) + 1
+    assert {str(room.name): count for room, count in rooms.items() if count > 16 and room.name not in FLAT} == {}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("**/*.py")), ids=lambda path: path.stem)
@@ -146,3 +168,30 @@ def test_files_and_functions_are_short(name):
         if isinstance(node, ast.FunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
             assert lines <= 60, f"{node.name} has {lines} lines"
+
+
+TRACE = """
+import sys, tempfile
+import jaxmeta.__main__ as command_line
+
+files = []
+
+def profile(frame, event, argument):
+    path = frame.f_code.co_filename
+    ours = "site-packages" not in path and ("/jaxmeta/" in path or "/data/" in path or "/envs/" in path)
+    if event == "call" and ours and not frame.f_code.co_name.startswith("<") and path not in files:
+        if "/algorithms/" in path:
+            sys.setprofile(None)
+            print(len(files), *files)
+            raise SystemExit
+        files.append(path)
+
+sys.setprofile(profile)
+command_line.main(["train", "--folder", tempfile.mkdtemp() + "/run"])
+"""
+
+
+def test_train_enters_few_files_before_the_learner():
+    done = subprocess.run([sys.executable, "-c", TRACE], capture_output=True, text=True, check=True, cwd=ROOT)
+    count, *files = done.stdout.splitlines()[-1].split()
+    assert int(count) <= 14, files

@@ -1,4 +1,4 @@
-"""Bodies: rewards against numpy without physics; physics against brax's own environments."""
+"""Bodies: rewards against NumPy without physics, and physics against the environments of brax."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ BODIES = tuple(name for name in envs.list_envs() if hasattr(envs.make(name), "ba
 
 
 class FakePhysics:
-    """A point of mass where the controls send it, so that rewards need no physics."""
+    """Physics of a point that moves by the control, so that rewards need no simulator."""
 
     dt = jnp.array(0.5)
 
@@ -32,7 +32,7 @@ class FakePhysics:
 
 
 def numpy_reward(name, before, after, velocity, action, task):
-    """As in the code of learn2learn, ProMP, PEARL and rand_param_envs, less contact forces."""
+    """Returns the reward of the code of learn2learn, ProMP, PEARL and rand_param_envs, without contact forces."""
     cost = np.square(action).sum()
     x_velocity = velocity[0]
     return {
@@ -113,7 +113,7 @@ def test_falling(name, variant, alive, fallen):
 
 
 def test_observations_without_physics():
-    """What is left out of positions; the height of walkers is that of the torso; their speeds are clipped."""
+    """Some positions are left out, the height of walkers is that of the torso, and their velocities are clipped."""
     state: Any = SimpleNamespace(
         x=SimpleNamespace(pos=jnp.array([[7.0, 8.0, 9.0], [0.0, 0.0, 0.0]])),
         q=jnp.array([0.0, 1.0, 2.0, 3.0]),
@@ -158,7 +158,7 @@ def test_horizons_and_tasks_of_variants():
 
 @pytest.mark.slow
 def test_half_cheetah_with_physics():
-    """One compiled program: the two directions differ in the reward alone, which is opposite but for the control."""
+    """The two directions differ only in the reward, which is opposite except for the control."""
     env = envs.make("half-cheetah-forward-backward")
     actions = jax.random.uniform(KEY, (3, 6), minval=-1)
 
@@ -190,7 +190,7 @@ def test_is_a_meta_env(name):
 
 
 def brax_env(name, backend):
-    """brax's own environment of the body, with our weights, and the task in which ours pays the same."""
+    """Returns brax's own environment of the body with our weights, and the task with the same reward."""
     from brax.envs import get_environment
 
     body, options, task = {

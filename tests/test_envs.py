@@ -316,7 +316,7 @@ def test_register_rejects(registry, name, build, variants, error, message):
 def test_every_environment_is_described():
     for name in envs.list_envs():
         info = envs.describe(name)
-        assert info.about.endswith(".") and "https://" in info.paper or "http://" in info.paper
+        assert (info.about.endswith(".") and "https://" in info.paper) or "http://" in info.paper
         assert info.options["horizon"] > 0
         for variant in info.variants:
             assert envs.make(name, variant=variant)

@@ -1,6 +1,7 @@
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-"""Environments in gymnasium's clothes: its own checks, equal to its own vector environment, tasks through processes."""
+"""The gymnasium adapters: gymnasium's own checks, its vector environment, and tasks in other processes."""
 
+import copy
 import functools
 import pickle
 import warnings
@@ -31,6 +32,7 @@ def cartpole():
 @pytest.mark.parametrize("make", [particles, cartpole])
 def test_gymnasium_finds_nothing(make):
     env = envs.GymEnv(make())
+    assert isinstance(env, envs.GymEnv) and isinstance(env, gymnasium.Env)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*observation space (min|max)imum value is -?infinity")
         check_env(env, skip_render_check=True)
@@ -96,7 +98,7 @@ def test_picture_shows_path_and_goal():
 
 
 def assert_same(ours, theirs):
-    """Nested infos and arrays of objects too."""
+    """Compares nested infos and arrays of objects."""
     if isinstance(theirs, dict):
         assert ours.keys() == theirs.keys()
         for key in theirs:
@@ -114,7 +116,7 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP], ids=lambda mode: mode.value)
 @pytest.mark.parametrize("make", [particles, cartpole])
 def test_vector_env_equals_gymnasiums(make, mode):
-    """Also where episodes end by themselves, and are truncated, and tasks differ."""
+    """Episodes that end by themselves, truncated episodes and different tasks are included."""
     ours = envs.GymVectorEnv(make(), 3, autoreset_mode=mode)
     theirs = SyncVectorEnv([lambda: envs.GymEnv(make())] * 3, autoreset_mode=mode)
     if make is particles:
@@ -148,15 +150,44 @@ def test_vector_tasks():
         env.set_task([FAR])
     with pytest.raises(ValueError, match="seed must be one for each of 2"):
         env.reset(seed=[1])
-    with pytest.raises(ValueError, match="autoreset_mode"):
-        envs.GymVectorEnv(particles(), 2, autoreset_mode="Disabled")
+    for mode in ("Disabled", AutoresetMode.DISABLED):
+        with pytest.raises(ValueError, match="autoreset_mode must be one of 'NextStep', 'SameStep', got 'Disabled'"):
+            envs.GymVectorEnv(particles(), 2, autoreset_mode=mode)
+    with pytest.raises(ValueError, match="num_envs must be an integer of at least 1, got 0"):
+        envs.GymVectorEnv(particles(), 0)
 
 
-def test_environments_travel_between_processes():
-    env = pickle.loads(pickle.dumps(envs.GymEnv(particles())))
-    env.set_task(NEAR)
+class Renamed(envs.GymEnv):
+    """Class derived from one whose base is imported later."""
+
+    def __init__(self, env, name):
+        super().__init__(env)
+        self.name = name
+
+    def reset(self, **options):
+        return super().reset(**options)[0], {"name": self.name}
+
+
+@pytest.mark.parametrize("travel", [lambda env: pickle.loads(pickle.dumps(env)), copy.deepcopy])
+def test_environments_travel_between_processes(travel):
+    start = envs.GymEnv(particles())
+    start.set_task(NEAR)
+    env = travel(start)
+    assert type(env) is type(start) and env.env == particles() and hash(env.env) == hash(particles())
     env.reset(seed=0)
-    assert env.env == particles() and hash(env.env) == hash(particles())
+    np.testing.assert_array_equal(env.get_task()["goal"], NEAR["goal"])
+
+
+def test_derived_classes():
+    env = Renamed(particles(), "a")
+    travel = copy.deepcopy(env)
+    assert isinstance(travel, Renamed) and isinstance(travel, envs.GymEnv) and isinstance(travel, gymnasium.Env)
+    wrapped = gymnasium.wrappers.TimeLimit(travel, 2)
+    obs, info = wrapped.reset(seed=3)
+    np.testing.assert_array_equal(obs, env.reset(seed=3)[0])
+    assert info == {"name": "a"} and wrapped.unwrapped is travel
+    vector = envs.GymVectorEnv(particles(), 2)
+    assert isinstance(vector, envs.GymVectorEnv) and isinstance(vector, gymnasium.vector.VectorEnv)
 
 
 def test_async_env_carries_tasks_and_seeds_to_its_processes():

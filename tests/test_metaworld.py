@@ -1,5 +1,5 @@
 # pyright: reportArgumentType=false, reportMissingImports=false
-"""Meta-World's tasks: its own splits and simulators. Run where it is installed, without brax."""
+"""Meta-World's tasks: its own splits and simulators, in an environment with Meta-World and without brax."""
 
 import pickle
 
@@ -29,7 +29,7 @@ def goals(tasks):
 
 
 def test_ml1_draws_from_metaworlds_own_splits(reach):
-    """Not so `gymnasium.make_vec("Meta-World/ML1-train")` of 3.1.1, which gives the tasks of the test split."""
+    """`gymnasium.make_vec("Meta-World/ML1-train")` of 3.1.1 wrongly gives the tasks of the test split."""
     own = metaworld.ML1("reach-v3", seed=3)
     train, test = reach.sample_tasks(300), reach.sample_tasks(300, split="test")
     assert goals(train) == goals(own.train_tasks) and goals(test) == goals(own.test_tasks)

@@ -1,4 +1,4 @@
-"""Meta-RL with its tasks divided over devices: the same numbers on one, two and eight, and truly divided episodes."""
+"""Meta-RL with tasks divided over devices: the same numbers on one, two and eight, and divided episodes."""
 
 import functools
 import re
@@ -59,7 +59,7 @@ TRAININGS = {
 
 @pytest.fixture(autouse=True)
 def float64():
-    """Rounding says little then, even after the conjugate gradients of a trust region."""
+    """Keeps rounding errors small, even after the conjugate gradients of a trust region."""
     with jax.enable_x64(True):
         yield
 
@@ -75,7 +75,7 @@ def start(name):
 
 @functools.cache
 def compiled(name, devices):
-    """An iteration, and what it takes."""
+    """Returns a compiled iteration and its arguments."""
     training = TRAININGS[name](jaxmeta.task_mesh(devices) if devices else None)
     args = training.init(start(name)), jax.random.key(1)
     return jax.jit(training.step).lower(*args).compile(), args
@@ -110,7 +110,7 @@ def test_an_iteration_does_not_depend_on_the_devices(name, devices):
 
 
 def test_episodes_and_losses_are_divided():
-    """Each device has two of the eleven tasks throughout the program, and sends only what is added up over them."""
+    """Each device holds two of the eleven tasks throughout the program, and sends only sums over them."""
     program = compiled("promp", 8)[0].as_text() or ""
     sizes = {int(size) for shape in re.findall(r"\w\[([\d,]+)\]", program) for size in shape.split(",")}
     assert 2 in sizes and not sizes & {11, 16}
@@ -142,17 +142,39 @@ def test_the_adaptation_curve(name):
     assert found.mode.sharding.is_fully_replicated
 
 
-def test_the_loop_goes_on_with_another_number_of_devices(tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["promp", "learned_discount", "rl2", "pearl"])
+def test_the_loop_on_a_mesh(name, tmp_path):
+    """A training on two devices gives the numbers of one device, and resumes with another number of devices."""
+
+    def run(devices, iterations, folder=None):
+        mesh = jaxmeta.task_mesh(devices) if devices else None
+        training = TRAININGS[name](mesh)
+        options = {"log_every": 1, "validate_every": 1, "mesh": mesh, "folder": folder, "progress": False}
+        return jaxmeta.loop(training, start(name), jax.random.key(1), iterations=iterations, **options)
+
+    expected = run(None, 2)
+    run(2, 1, tmp_path)
+    found = run(8, 2, tmp_path)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-7), found.state, expected.state)
+    assert all(x.sharding.is_fully_replicated and len(x.devices()) == 8 for x in jax.tree.leaves(found.state))
+
+
+def test_the_loop_resumes_with_another_number_of_devices(tmp_path):
     def run(devices, iterations, folder):
         mesh = jaxmeta.task_mesh(devices) if devices else None
+
+        def init(meta, key):
+            return jaxmeta.TrainingState(meta, (), jnp.int32(0))
 
         def step(state, key, scale):
             keys = over_tasks(jax.random.split(key, TASKS), mesh)
             draws = jax.vmap(jax.random.normal)(keys)
-            return state + scale * jnp.mean(draws), {"loss": jnp.mean(draws**2)}
+            meta = state.meta + scale * jnp.mean(draws)
+            return jaxmeta.TrainingState(meta, (), state.update + 1), {"loss": jnp.mean(draws**2)}
 
         return jaxmeta.loop(
-            step,
+            jaxmeta.Training(init, step),
             jnp.array(0.0),
             jax.random.key(0),
             jnp.array(2.0),
@@ -167,7 +189,7 @@ def test_the_loop_goes_on_with_another_number_of_devices(tmp_path):
     expected = run(None, 4, None)
     run(8, 2, tmp_path)
     again = run(2, 4, tmp_path)
-    np.testing.assert_allclose(again.state, expected.state, rtol=1e-8)
-    assert len(again.state.sharding.device_set) == 2
+    np.testing.assert_allclose(again.state.meta, expected.state.meta, rtol=1e-8)
+    assert len(again.state.meta.sharding.device_set) == 2
     for ours, theirs in zip(again.history, expected.history, strict=True):
         assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-8)

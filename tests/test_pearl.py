@@ -154,15 +154,15 @@ def by_hand(params, fixed, target, context, batch, noise):
     q_target = batch.reward + DISCOUNT * (1 - batch.terminated) * next_value
     _, values = q_values(params, batch.obs, batch.action, z)
     error = np.mean([(value - q_target) ** 2 for value in values])
-    action, log_prob = act(params, batch.obs, z_still, noise[2])
-    actor_loss = np.mean(ENTROPY * log_prob - judge(still, batch.obs, action, z_still)[0])
+    action, log_prob = act(params, batch.obs, fixed_z, noise[2])
+    actor_loss = np.mean(ENTROPY * log_prob - q_values(fixed, batch.obs, action, fixed_z)[0])
     kl = 0.5 * (variance + mean**2 - 1 - np.log(variance)).sum()
     return 2 * error + KL * kl + actor_loss, error, -log_prob.mean(), kl
 
 
 @pytest.fixture(scope="module")
 def losses():
-    """A tiny batch of five, some of which end, a context of four, and the losses as a function of parameters."""
+    """Returns the losses as a function of parameters, for a context of four and a batch of five transitions."""
     init_key, target_key, key = jax.random.split(KEY, 3)
     make = jax.jit(POLICY.init)
     params, target = (make(k, jnp.zeros((1, 3)), jnp.zeros(2)) for k in (init_key, target_key))

@@ -1,4 +1,4 @@
-"""Pages and videos of episodes: bodies where mujoco puts them, pictures as `render` draws them."""
+"""Pages and videos of episodes: bodies at the places of MuJoCo, pictures like those of `render`."""
 
 import json
 import re
@@ -54,13 +54,13 @@ def episode_of(positions, rotations, done=(0, 0, 0, 0)) -> Any:
 
 
 def drawn(physics) -> Any:
-    """What is drawn of an environment with a body."""
+    """Returns the part of an environment with a body that is needed to draw it."""
     return SimpleNamespace(physics=lambda task: physics, render=lambda states: draw_body(physics, states[-1]))
 
 
 @pytest.fixture(scope="module")
 def moved() -> Any:
-    """A body in random poses: an environment that has it, its states, and mujoco's centers and axes of its geoms."""
+    """Returns an environment with a body, its random poses, and MuJoCo's centers and axes of the geoms."""
     model = mujoco.MjModel.from_xml_string(XML)
     data, random = mujoco.MjData(model), np.random.default_rng(0)
     positions, rotations, centers, axes = [], [], [], []
@@ -164,7 +164,7 @@ exec cat > "$last"
 
 
 def test_mp4_is_what_ffmpeg_makes_of_the_frames(moved, tmp_path, monkeypatch):
-    """Of a program that writes down what it is given."""
+    """The program ffmpeg is replaced by one that records its arguments and its input."""
     env, states = moved[:2]
     (tmp_path / "ffmpeg").write_text(PROGRAM)
     (tmp_path / "ffmpeg").chmod(0o755)
@@ -185,7 +185,7 @@ def test_mp4_is_what_ffmpeg_makes_of_the_frames(moved, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg")
 def test_mp4_shows_the_frames(moved, tmp_path):
-    """Also of odd numbers of pixels."""
+    """Frames with odd numbers of pixels are padded."""
     env, states = moved[:2]
     odd: Any = SimpleNamespace(render=lambda states: env.render(states)[:-1, :-1])
     envs.save_video(odd, states, tmp_path / "a.mp4")
@@ -204,7 +204,7 @@ def test_errors(moved, tmp_path):
         envs.save_html(bandit, start, tmp_path / "a.html")
     with pytest.raises(ValueError, match="env must have a method render, got BernoulliBandit"):
         envs.save_video(bandit, jax.tree.map(lambda x: x[None], start), tmp_path / "a.gif")
-    with pytest.raises(ValueError, match=r"states must be those of one episode, stacked; got observations \(3,\)"):
+    with pytest.raises(ValueError, match=r"states must be those of one episode, stacked, got observations \(3,\)"):
         envs.save_html(env, jax.tree.map(lambda x: x[0], states), tmp_path / "a.html")
     with pytest.raises(ValueError, match="ending of path must be one of '.gif', '.mp4', got '.avi'"):
         envs.save_video(env, states, tmp_path / "a.avi")

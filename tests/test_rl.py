@@ -372,9 +372,7 @@ def test_trpo_with_traced_numbers():
     def updates(max_kl, backtrack):
         optimizer = rl.trpo(max_kl, damping=max_kl * 0, backtrack=backtrack)
         kl = partial(quadratic, bend=10.0)
-        return optimizer.update(
-            jax.grad(linear)(START), optimizer.init(START), START, value_fn=linear, kl_fn=kl
-        )
+        return optimizer.update(jax.grad(linear)(START), optimizer.init(START), START, value_fn=linear, kl_fn=kl)
 
     numbers = jnp.array([0.05, 0.1]), jnp.array([0.8, 0.5])
     both = jax.jit(jax.vmap(updates))(*numbers)

@@ -249,6 +249,21 @@ def test_the_memory_in_an_update_is_that_of_the_episode():
     assert all(np.abs(x - y).max() > 0 for x, y in zip(*map(jax.tree.leaves, (state.meta.params, noisy)), strict=True))
 
 
+def test_numbers_of_rl2_may_be_traced():
+    start = jax.jit(NETWORK.init)(KEY, jnp.zeros((1, TRIAL.observation_size)), NETWORK.empty_memory(1))
+
+    def moved(discount, trace_decay, clip, value_weight, entropy_weight):
+        numbers = {"discount": discount, "trace_decay": trace_decay, "clip": clip, "value_weight": value_weight}
+        training = rl.rl2(TRIAL, NETWORK, num_tasks=4, minibatches=2, entropy_weight=entropy_weight, **numbers)
+        return training.step(training.init(start), KEY)[0].meta
+
+    numbers = tuple(jnp.array([[0.9, 0.95, 0.2, 0.5, 0.01], [0.5, 0.0, 0.01, 0.0, 1.0]]).T)
+    both = jax.jit(jax.vmap(moved))(*numbers)
+    for i in range(2):
+        alone = jax.jit(moved)(*(x[i] for x in numbers))
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-3, atol=1e-5), both, alone)
+
+
 def test_rl2_learns_to_use_its_observations():
     """The arms pay 1 and 0 in either order, so that one pull is enough for 5.5 of 6. Random pulls get 3."""
 

@@ -2,11 +2,18 @@
 
 from jaxmeta.catalog import _gradient_learners as _gradient_learners  # importing them registers their learners
 from jaxmeta.catalog import _metric_learners as _metric_learners
+from jaxmeta.catalog._lookup import build_network as build_network
+from jaxmeta.catalog._lookup import canonical as canonical
+from jaxmeta.catalog._lookup import default_of as default_of
+from jaxmeta.catalog._lookup import kinds_of as kinds_of
+from jaxmeta.catalog._lookup import learners_for as learners_for
+from jaxmeta.catalog._lookup import learners_with as learners_with
+from jaxmeta.catalog._lookup import models_for as models_for
+from jaxmeta.catalog._lookup import resolve as resolve
+from jaxmeta.catalog._lookup import unknown as unknown
 from jaxmeta.catalog._meta_gradients import build_optimizer as build_optimizer
 from jaxmeta.catalog._meta_gradients import clipped as clipped
 from jaxmeta.catalog._meta_gradients import outer_schedule as outer_schedule
-from jaxmeta.catalog._models import build_network as build_network
-from jaxmeta.catalog._models import network_of as network_of
 from jaxmeta.catalog._models import register_model as register_model
 from jaxmeta.catalog._options import CLASSES as CLASSES
 from jaxmeta.catalog._options import GROUPS as GROUPS
@@ -26,14 +33,5 @@ from jaxmeta.catalog._registry import MODELS as MODELS
 from jaxmeta.catalog._registry import Learner as Learner
 from jaxmeta.catalog._registry import Network as Network
 from jaxmeta.catalog._registry import Recipe as Recipe
-from jaxmeta.catalog._registry import canonical as canonical
-from jaxmeta.catalog._registry import kind_of as kind_of
-from jaxmeta.catalog._registry import kinds_of as kinds_of
-from jaxmeta.catalog._registry import learners_for as learners_for
-from jaxmeta.catalog._registry import models_for as models_for
-from jaxmeta.catalog._registry import options_of_model as options_of_model
 from jaxmeta.catalog._registry import recipe as recipe
-from jaxmeta.catalog._registry import recipe_of as recipe_of
 from jaxmeta.catalog._registry import register_learner as register_learner
-from jaxmeta.catalog._registry import suggestion as suggestion
-from jaxmeta.catalog._registry import unknown as unknown

@@ -9,7 +9,8 @@ import optax
 from jaxmeta import algorithms as alg
 from jaxmeta import optim
 from jaxmeta._types import MetaLearner
-from jaxmeta.catalog._meta_gradients import ALL, UNROLLED, build_meta_gradient
+from jaxmeta.catalog._lookup import build_meta_gradient
+from jaxmeta.catalog._meta_gradients import ALL, UNROLLED
 from jaxmeta.catalog._options import Settings
 from jaxmeta.catalog._registry import Network, recipe, register_learner
 from jaxmeta.meta_gradients import cg

@@ -25,11 +25,6 @@ def _register(name: str, build: Callable[[Settings], MetaGradient], about: objec
     add(META_GRADIENTS, "meta-gradient", name, NamedMetaGradient(build, options, *description(about)))
 
 
-def build_meta_gradient(settings: Settings) -> MetaGradient:
-    """Returns the meta-gradient that the options name."""
-    return META_GRADIENTS[settings.meta_gradient].build(settings)
-
-
 def build_optimizer(settings: Settings, steps_per_update: int = 1) -> optax.GradientTransformation:
     """Returns the outer optimizer of a run: Adam with the run's rate, schedule and clipping."""
     return clipped(settings, optax.adam(outer_schedule(settings, steps_per_update)))

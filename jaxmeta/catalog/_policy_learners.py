@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from jaxmeta import envs, rl
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training
-from jaxmeta.catalog._meta_gradients import UNROLLED, build_meta_gradient, build_optimizer
+from jaxmeta.catalog._lookup import build_meta_gradient
+from jaxmeta.catalog._meta_gradients import UNROLLED, build_optimizer
 from jaxmeta.catalog._options import Settings
 from jaxmeta.catalog._registry import LEARNERS, Learner, Recipe, add, description, recipe
 

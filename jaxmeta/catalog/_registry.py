@@ -1,19 +1,17 @@
 """Everything that a run can name: learners, models, meta-gradients, benchmarks and environments."""
 
-import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import optax
 from flax import linen as nn
 
-from jaxmeta import data, envs
 from jaxmeta._checks import check_choice
 from jaxmeta._types import LossFn, MetaLearner
-from jaxmeta.catalog._options import KINDS, TASKS, Settings
+from jaxmeta.catalog._options import TASKS, Settings
 
 
 class Network(NamedTuple):
@@ -126,91 +124,6 @@ def add(registry: dict[str, Any], kind: str, name: str, entry: Any) -> None:
     if known is not None and known.build.__code__ != entry.build.__code__:
         raise ValueError(f"name must be new, but there is a {kind} {name!r} already, in {known.file}")
     registry[name] = entry
-
-
-def canonical(value: Any) -> Any:
-    """A name with hyphens; underscores and capitals are accepted."""
-    return value.strip().lower().replace("_", "-") if isinstance(value, str) else value
-
-
-def kind_of(benchmark: str) -> str:
-    """Returns the kind of run that a benchmark is for.
-
-    Raises:
-        ValueError: if there is no such benchmark or environment.
-    """
-    if benchmark in envs.list_envs():
-        return "environment"
-    if benchmark in data.list_tasksets():
-        return data.describe_tasksets(benchmark).kind
-    raise unknown("benchmark", benchmark, (*data.list_tasksets(), *envs.list_envs()))
-
-
-def kinds_of(learner: Learner) -> tuple[str, ...]:
-    """Returns the kinds of benchmark that a learner is for."""
-    return tuple(kind for kind in KINDS if any(kind in recipe.kinds for recipe in learner.recipes))
-
-
-def learners_for(kind: str) -> tuple[str, ...]:
-    """Returns the names of the learners for one kind of benchmark."""
-    return tuple(name for name, entry in LEARNERS.items() if kind in kinds_of(entry))
-
-
-def models_for(kind: str) -> tuple[str, ...]:
-    """Returns the names of the models for one kind of benchmark."""
-    return tuple(name for name, entry in MODELS.items() if kind in entry.kinds)
-
-
-def options_of_model(model: Model, kind: str) -> dict[str, Any]:
-    """Returns the options that a model has on one kind of benchmark, with their defaults."""
-    by_kind = {name: value if isinstance(value, dict) else {kind: value} for name, value in model.options.items()}
-    return {name: values[kind] for name, values in by_kind.items() if kind in values}
-
-
-def recipe_of(learner: Learner, kind: str, ways: int) -> Recipe:
-    """Returns the recipe for a kind of benchmark and a number of ways."""
-    fitting = [r for r in learner.recipes if kind in r.kinds and ways >= r.from_ways]
-    return max(fitting, key=lambda r: r.from_ways)
-
-
-def plural(kind: str) -> str:
-    """Returns the name of a kind of benchmark in a sentence."""
-    return "environments" if kind == "environment" else kind
-
-
-def suggestion(value: Any, allowed: Iterable[str]) -> str:
-    """Returns a question for the nearest names, or nothing."""
-    near = difflib.get_close_matches(str(value), list(allowed), n=2, cutoff=0.6)
-    return f". Did you mean {' or '.join(near)}?" if near else ""
-
-
-def unknown(option: str, value: Any, allowed: Iterable[str], of: str = "") -> ValueError:
-    """Returns the error for a name that is not among the allowed ones, with what it is elsewhere.
-
-    Args:
-        option: the option that has the value.
-        value: the unknown name.
-        allowed: the names that would do.
-        of: what they are the names of, such as a learner.
-    """
-    allowed = tuple(allowed)
-    places = {
-        "learner": {
-            name: f"a learner for {' and '.join(map(plural, kinds_of(entry)))}" for name, entry in LEARNERS.items()
-        },
-        "benchmark": dict.fromkeys(data.list_tasksets(), "a benchmark")
-        | dict.fromkeys(envs.list_envs(), "a benchmark"),
-        "model": {name: f"a model for {' and '.join(map(plural, entry.kinds))}" for name, entry in MODELS.items()},
-        "meta_gradient": dict.fromkeys(META_GRADIENTS, "a meta-gradient"),
-    }
-    text = f"{option}{f' of {of}' if of else ''} must be one of {', '.join(allowed)}; got {value!r}"
-    for place in places.values():
-        if value in place:
-            return ValueError(f"{text}, which is {place[value]}")
-    own = suggestion(value, allowed)
-    other = {name: f"{name} ({what})" for place in places.values() for name, what in place.items()}
-    near = difflib.get_close_matches(str(value), list(other), n=1, cutoff=0.75)
-    return ValueError(text + (own or (f". Did you mean {other[near[0]]}?" if near else "")))
 
 
 def register_learner(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxmeta._files import write_atomically
-from jaxmeta._types import MetaParams, PyTree
+from jaxmeta._types import PyTree
 
 _METRICS = "metrics.jsonl"
 
@@ -32,7 +32,9 @@ class Snapshot(NamedTuple):
 
 
 class Log:
-    """A run's records and checkpoints. With a folder that holds some already, `start` and `snapshot` are where they end.
+    """Records and checkpoints of a run.
+
+    With a folder that holds some already, `start` and `snapshot` are where they end.
 
     In a run of several processes all of them see the folder, and the first one writes.
 
@@ -109,7 +111,7 @@ class Log:
             raise OSError(code, f"{cause}; once it can, run again to resume from the last checkpoint") from error
 
 
-def best_meta(folder: str | os.PathLike[str], meta: MetaParams) -> MetaParams:
+def best_meta(folder: str | os.PathLike[str], meta: PyTree) -> Any:
     """The best meta-parameters that a run of `train` has saved so far.
 
     Args:
@@ -126,7 +128,7 @@ def best_meta(folder: str | os.PathLike[str], meta: MetaParams) -> MetaParams:
     from jaxmeta.training._checkpoint import Checkpoints
 
     class Part(NamedTuple):
-        best: MetaParams
+        best: Any
 
     path = Path(folder) / "checkpoints"
     if not path.is_dir():
