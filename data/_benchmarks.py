@@ -1,11 +1,11 @@
 """The registry of benchmarks."""
 
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from jaxmeta._checks import check_choice, check_function
+from jaxmeta._names import check_new_name, find_name
 from jaxmeta.data._benchmark_types import (
     ARGUMENTS,
     KINDS,
@@ -16,7 +16,6 @@ from jaxmeta.data._benchmark_types import (
     Kind,
 )
 from jaxmeta.data._built_in import BUILT_IN
-from jaxmeta.data.sources import find_name, same_name
 
 BENCHMARKS: dict[str, Benchmark] = dict(BUILT_IN)
 
@@ -67,11 +66,7 @@ def register_tasksets(
     """
     check_function(build=build)
     check_choice("kind", kind, KINDS)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise ValueError(f"name must consist of lower-case letters, digits and hyphens, got {name!r}")
-    for known in BENCHMARKS.values():
-        if same_name(name, known.name) and (known.name != name or known.build is not build):
-            raise ValueError(f"name must be new, but there is a benchmark {known.name!r} already, got {name!r}")
+    check_new_name("benchmark", name, (known for known, b in BENCHMARKS.items() if (known, b.build) != (name, build)))
     applying = _parameters(build, kind) if arguments is None else frozenset(arguments)
     for argument in sorted(applying):
         check_choice("arguments", argument, ARGUMENTS)
@@ -119,7 +114,7 @@ def find_benchmark(name: Any) -> Benchmark:
     Raises:
         ValueError: if there is none. The message suggests the nearest name.
     """
-    return BENCHMARKS[name if name in BENCHMARKS else find_name(name, BENCHMARKS)]
+    return BENCHMARKS[name if name in BENCHMARKS else find_name("name", name, sorted(BENCHMARKS))]
 
 
 def _parameters(build: Callable[..., Any], kind: Kind) -> frozenset[str]:

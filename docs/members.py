@@ -1,6 +1,6 @@
-"""MkDocs hook: on an API page `::: package.*` stands for the package's public names that no API page lists by itself.
+"""MkDocs hook: `::: package.*` on an API page means all public names of the package that no API page lists by itself.
 
-So a new model or learner needs no change of the documentation.
+A new model or learner therefore needs no change of the pages.
 """
 
 import ast
@@ -15,7 +15,7 @@ _ALL_OTHERS = re.compile(r"^::: (\S+)\.\*$", re.M)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Expands the text of a page."""
+    """Returns the text of a page for MkDocs, see `expand`."""
     return expand(markdown)
 
 
@@ -30,7 +30,7 @@ def expand(markdown: str) -> str:
 
 
 def _exports(package: str) -> list[str]:
-    """The full names that a package exports, at the root if `jaxmeta` exports all of them too."""
+    """Full names that a package or module exports, at the root if `jaxmeta` exports all of them too."""
     imports = _imports(package)
     at_root = any(node.module == package and node.names[0].name == "*" for node in _imports("jaxmeta"))
     prefix = "jaxmeta" if at_root else package
@@ -38,5 +38,6 @@ def _exports(package: str) -> list[str]:
 
 
 def _imports(package: str) -> list[ast.ImportFrom]:
-    path = ROOT.joinpath(*package.split("."), "__init__.py")
+    path = ROOT.joinpath(*package.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]

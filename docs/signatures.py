@@ -1,5 +1,6 @@
-"""Griffe extension: constructors' signatures, and docstring examples as code."""
+"""Griffe extension: signatures of constructors, options of a run, and docstring examples as code."""
 
+import ast
 import re
 import textwrap
 from typing import Any
@@ -15,7 +16,9 @@ _DECORATORS = ("flax.struct.dataclass",)
 class Signatures(griffe.Extension):
     """Gives Linen modules, NamedTuples and `flax.struct` dataclasses the `__init__` that their fields make.
 
-    Also rewrites two sections of docstrings that griffe would set as boxes: `Example:` becomes `Examples:`, the name
+    A field that is declared with `option(help, ...)` gets the default `None` and its help as docstring.
+
+    Two sections of docstrings are rewritten that griffe would show as boxes: `Example:` becomes `Examples:`, the name
     under which doctests are code, and `References:` becomes a list.
     """
 
@@ -26,7 +29,12 @@ class Signatures(griffe.Extension):
             obj.docstring.value = _REFERENCES.sub(_listed, text)
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
-        """Adds `__init__` to `cls` if its base or its decorator is one of the known ones."""
+        """Adds `__init__` to `cls` if its base or its decorator is one of the known ones, and documents its options."""
+        for field in cls.attributes.values():
+            if isinstance(field.value, griffe.ExprCall) and str(field.value.function) == "option":
+                text = ast.literal_eval(str(field.value.arguments[0]))
+                field.docstring, field.value = griffe.Docstring(text, parent=field), "None"
+                cls.members["__init__"].parameters[field.name].default = "None"
         bases = [getattr(base, "canonical_path", "") for base in cls.bases]
         decorators = [getattr(decorator.value, "canonical_path", "") for decorator in cls.decorators]
         if "__init__" in cls.members or not ({*bases} & {*_BASES} or {*decorators} & {*_DECORATORS}):
@@ -42,7 +50,7 @@ class Signatures(griffe.Extension):
 
 
 def _default(value: Any) -> Any:
-    """The default of a field: what it is set to, or the `default` of its `struct.field(...)`."""
+    """The default of a field: its value, or the `default` of its `struct.field(...)`."""
     if isinstance(value, griffe.ExprCall) and str(value.function).endswith("field"):
         named = {a.name: a.value for a in value.arguments if isinstance(a, griffe.ExprKeyword)}
         return named.get("default")
@@ -50,7 +58,7 @@ def _default(value: Any) -> Any:
 
 
 def _listed(section: re.Match[str]) -> str:
-    """References as a list; an entry ends with the line that ends with its address."""
+    """References as a list. An entry ends with the line that ends with its address."""
     indent, start, lines = section[1], True, [f"{section[1]}**References:**", ""]
     for line in filter(None, textwrap.dedent(section[2]).splitlines()):
         lines.append(f"{indent}{'- ' if start else '  '}{line}")

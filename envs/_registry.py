@@ -1,13 +1,12 @@
 """Environments by name."""
 
-import difflib
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxmeta._checks import check_choice, check_function
+from jaxmeta._names import about, check_new_name, find_name
 from jaxmeta.envs._ant import AntDirection, AntForwardBackward, AntGoal
 from jaxmeta.envs._bandits import BernoulliBandit, GaussianBandit
 from jaxmeta.envs._base import BaseEnv
@@ -69,11 +68,7 @@ def register(name: str, build: Callable[..., BaseEnv], variants: Variants = _NO_
         (2, 'Bandit with two arms.')
     """
     check_function(build=build)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise ValueError(f"name must consist of lower-case letters, digits and hyphens, got {name!r}")
-    for known, entry in _REGISTRY.items():
-        if _letters(known) == _letters(name) and (known != name or entry.build is not build):
-            raise ValueError(f"name must be new, but there is an environment {known!r} already, got {name!r}")
+    check_new_name("environment", name, (known for known, e in _REGISTRY.items() if (known, e.build) != (name, build)))
     for option, default in _options(build).items():
         if default is inspect.Parameter.empty:
             raise TypeError(f"build must have a default for every argument, got {build!r} with none for {option}")
@@ -109,12 +104,8 @@ def describe(name: str) -> EnvInfo:
         >>> info.about, tuple(info.variants), info.options["size"]
         ('Point on the plane that must find a goal.', ('l2l', 'promp', 'promp-sparse', 'pearl'), 0.5)
     """
-    build, variants = _REGISTRY[_find(name)]
-    doc = inspect.getdoc(build) or ""
-    _, _, references = doc.partition("References:\n")
-    reference = " ".join(re.split(r"\n\s*\n", references)[0].split())
-    linked = re.match(r".*?https?://[^\s,]+", reference)
-    return EnvInfo(doc.split("\n")[0], linked[0] if linked else reference, variants, _options(build))
+    build, variants = _REGISTRY[find_name("name", name, _REGISTRY)]
+    return EnvInfo(*about(build), variants, _options(build))
 
 
 def make(
@@ -144,7 +135,7 @@ def make(
         >>> make("bandit-bernoulli", arms=3, horizon=50).action_size
         3
     """
-    name = _find(name)
+    name = find_name("name", name, _REGISTRY)
     build, variants = _REGISTRY[name]
     given = {"horizon": horizon, "backend": backend}
     options |= {key: value for key, value in given.items() if value is not None}
@@ -159,23 +150,6 @@ def make(
     if isinstance(env, BodyEnv):
         check_brax(name)
     return env
-
-
-def _find(name: Any) -> str:
-    """Returns the registered name that is meant by `name`, which may differ in hyphens, underscores and capitals."""
-    by_letters = {_letters(known): known for known in _REGISTRY}
-    letters = _letters(str(name))
-    try:
-        check_choice("name", by_letters.get(letters, name), list_envs())
-    except ValueError as error:
-        near = [repr(by_letters[key]) for key in difflib.get_close_matches(letters, by_letters, n=2)]
-        raise ValueError(f"{error}. Did you mean {' or '.join(near)}?" if near else str(error)) from None
-    return by_letters[letters]
-
-
-def _letters(name: str) -> str:
-    """Returns a name without hyphens, underscores and capitals."""
-    return name.strip().lower().replace("-", "").replace("_", "")
 
 
 def _options(build: Callable[..., BaseEnv]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.core import Tracer
 
 
 def check_integer(*, least: int = 1, **values: Any) -> tuple[int, ...]:
@@ -63,14 +64,14 @@ def check_fraction(*, below_one: bool = False, **values: Any) -> None:
 
 def _check_numbers(values: dict[str, Any], holds: Callable[[float], bool], kind: str) -> None:
     for name, value in values.items():
-        if isinstance(value, jax.core.Tracer) and jax.numpy.issubdtype(value.dtype, jax.numpy.number):
+        if isinstance(value, Tracer) and jax.numpy.issubdtype(value.dtype, jax.numpy.number):
             continue
         if not _is_number(value) or not all(holds(float(x)) for x in np.ravel(np.asarray(value, np.float64))):
             raise ValueError(f"{name} must be {kind}, got {value!r}")
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, jax.core.Tracer):
+    if isinstance(value, np.ndarray | jax.Array) and not isinstance(value, Tracer):
         return bool(jax.numpy.issubdtype(value.dtype, jax.numpy.number)) and value.size > 0
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 

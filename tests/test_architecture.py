@@ -27,6 +27,7 @@ ALLOWED = {
     "_files": [],
     "_dice": [],
     "_cost": [],
+    "_names": ["_checks"],
     "_noise": ["_types"],
     "_learned": ["_types"],
     "_losses": ["_types"],
@@ -40,29 +41,19 @@ ALLOWED = {
     "models": ["_checks", "_losses"],
     "optim": LOOPS,
     "algorithms": [*LOOPS, "optim"],
-    "data": ["_types", "_checks"],
-    "envs": ["_types", "_checks"],
+    "data": ["_types", "_checks", "_names"],
+    "envs": ["_types", "_checks", "_names"],
     "rl": [*LOOPS, "algorithms", "envs", "models", "optim"],
     "training": [*CORE, "algorithms", "data", "models"],
     "testing": [*CORE, "envs"],
-    "catalog": [*LOOPS, "algorithms", "data", "envs", "models", "optim", "rl"],
+    "catalog": [*LOOPS, "_names", "algorithms", "data", "envs", "models", "optim", "rl"],
     "register": ["catalog", "data", "envs"],
-    "runs": [*CORE, "algorithms", "catalog", "data", "envs", "training"],
+    "runs": [*CORE, "_names", "algorithms", "catalog", "data", "envs", "training"],
     "__main__": ["_cost", "_parallel", "catalog", "runs", "training"],
 }
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
-HEAVY = [
-    "brax",
-    "tensorflow_datasets",
-    "tensorflow",
-    "gymnasium",
-    "torch",
-    "matplotlib",
-    "orbax",
-    "PIL",
-    "pooch",
-    "tyro",
-]
+HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]
+HEAVY += ["tyro"]
 PUBLIC = ["jaxmeta", *(f"jaxmeta.{name}" for name in ("algorithms", "data", "envs", "estimators", "meta_gradients"))]
 PUBLIC += [f"jaxmeta.{name}" for name in ("models", "optim", "register", "rl", "testing", "training", "runs")]
 

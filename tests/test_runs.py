@@ -336,10 +336,10 @@ def refused(arguments, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"benchmark": "imagenet"}, "benchmark must be one of banking77, cifar-fs"),
-        ({"benchmark": "partcles2d"}, "Did you mean particles2d?"),
-        ({"benchmark": "mini_imagenett"}, "Did you mean mini-imagenet?"),
-        ({"learner": "mamal"}, "learner of glyphs (images) must be one of maml, fomaml"),
+        ({"benchmark": "imagenet"}, "benchmark must be one of 'banking77', 'cifar-fs'"),
+        ({"benchmark": "partcles2d"}, "Did you mean 'particles2d'?"),
+        ({"benchmark": "mini_imagenett"}, "Did you mean 'mini-imagenet'?"),
+        ({"learner": "mamal"}, "learner of glyphs (images) must be one of 'maml', 'fomaml'"),
         ({"learner": "prototypical"}, "learner of glyphs (images) must be one of"),
         ({"learner": "rl2"}, "got 'rl2', which is a learner for environments"),
         ({"learner": "conditional-neural-process"}, "which is a learner for regression"),
@@ -356,19 +356,19 @@ def refused(arguments, capsys):
         ({"inner-rate": -0.1}, "inner_rate must be a positive number, got -0.1"),
         ({"outer-rate": "nan"}, "outer_rate must be a positive number, got nan"),
         ({"clip": -1}, "clip must be a number of at least 0, got -1"),
-        ({"norm": "instance"}, "norm must be one of batch, group, layer, none; got 'instance'"),
-        ({"model": "mlp"}, "model of maml must be one of cnn, cnn4, fc"),
-        ({"model": "resnet"}, "Did you mean resnet12?"),
-        ({"learner": "cavia", "model": "vit"}, "model of cavia must be one of cnn, cnn4, fc, mlp"),
+        ({"norm": "instance"}, "norm must be one of 'batch', 'group', 'layer', 'none', got 'instance'"),
+        ({"model": "mlp"}, "model of maml must be one of 'cnn', 'cnn4', 'fc'"),
+        ({"model": "resnet"}, "Did you mean 'resnet12'?"),
+        ({"learner": "cavia", "model": "vit"}, "model of cavia must be one of 'cnn', 'cnn4', 'fc', 'mlp'"),
         ({"model": "fc", "hidden": 3}, "hidden does not apply to model fc, only to cnn, cnn4"),
         ({"model": "vit", "norm": "batch"}, "norm does not apply to model vit"),
         ({"model": "resnet12", "drop-rate": 0.1}, "drop_rate does not apply to maml, only to protonet"),
-        ({"benchmark": "sinusoid", "model": "fc"}, "model of maml must be one of mlp; got 'fc'"),
+        ({"benchmark": "sinusoid", "model": "fc"}, "model of maml must be one of 'mlp', got 'fc'"),
         ({"benchmark": "sinusoid", "ways": 3}, "ways does not apply to maml on sinusoid (regression); got 3"),
         ({"benchmark": "sinusoid", "norm": "group"}, "norm does not apply to maml on sinusoid (regression)"),
         ({"inner-batch": 5}, "inner_batch does not apply to maml, only to reptile"),
         ({"learner": "fomaml", "meta-gradient": "mixed"}, "meta_gradient does not apply to fomaml"),
-        ({"learner": "anil", "meta-gradient": "implicit"}, "meta_gradient of anil must be one of reverse, mixed"),
+        ({"learner": "anil", "meta-gradient": "implicit"}, "meta_gradient of anil must be one of 'reverse', 'mixed'"),
         ({"samples": 5}, "samples does not apply to meta_gradient reverse, only to evolution"),
         ({"context-size": 5}, "context_size does not apply to maml, only to cavia"),
         ({"learner": "protonet", "steps": 5}, "steps does not apply to protonet, only to maml, fomaml"),
@@ -415,7 +415,7 @@ def test_impossible_tasks(tmp_path, capsys, shared_data, monkeypatch):
         ({"ways": 5000}, "ways"),
         ({"ways": 1000}, "validation tasks of 'omniglot': ways must be at most the number of classes"),
         ({"shots": 10, "queries": 11}, "shots + queries must be at most the size of the smallest class, got 10 + 11"),
-        ({"split": "mine"}, "split must be one of vinyals, background, random; got 'mine'"),
+        ({"split": "mine"}, "split must be one of 'vinyals', 'background', 'random', got 'mine'"),
     ):
         words = command("train", benchmark="omniglot", root=shared_data, folder=tmp_path / "run", **options)
         assert message in refused(words, capsys)
@@ -543,7 +543,7 @@ def test_list_as_a_program():
 def test_list_says_everything_about_one_name(name, facts):
     text = describe(name)
     assert [fact for fact in facts if fact not in text] == []
-    with pytest.raises(ValueError, match="Did you mean protonet"):
+    with pytest.raises(ValueError, match="Did you mean 'protonet'"):
         describe("protonett")
 
 
@@ -584,7 +584,7 @@ def test_a_module_of_the_user_adds_names(tmp_path, capsys):
     capsys.readouterr()
     assert main(command("list", "my-learner", **module)) == 0
     assert "my notes" in capsys.readouterr().out
-    assert "Did you mean my-learner" in refused(command("train", learner="my-lerner"), capsys)
+    assert "Did you mean 'my-learner'" in refused(command("train", learner="my-lerner"), capsys)
     assert "does not exist" in refused(command("train", module=tmp_path / "absent.py"), capsys)
 
 

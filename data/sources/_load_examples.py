@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from jaxmeta._checks import check_choice, check_optional_integer
+from jaxmeta._names import find_name
 from jaxmeta.data.sources._archives import Files, is_archive
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._download import fetch
 from jaxmeta.data.sources._examples import Division, Examples, divide, first_rows, lists_of_parts, random_lists
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
-from jaxmeta.data.sources._names import find_name
 from jaxmeta.data.sources._readers import ReadRequest, any_folders
 from jaxmeta.data.sources._sources import SOURCES
 from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
@@ -72,7 +72,7 @@ def load_examples(
         >>> train.names, validation.names, test.names
         (('a', 'd'), ('c',), ('b',))
     """
-    name = find_name(name, (*SOURCES, FOLDER))
+    name = find_name("name", name, (*SOURCES, FOLDER))
     source = _FOLDER_SOURCE if name == FOLDER else SOURCES[name]
     check_optional_integer(size=size, per_class=per_class)
     check_optional_integer(seed=seed, least=0)

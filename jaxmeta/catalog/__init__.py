@@ -3,7 +3,6 @@
 from jaxmeta.catalog import _gradient_learners as _gradient_learners  # importing them registers their learners
 from jaxmeta.catalog import _metric_learners as _metric_learners
 from jaxmeta.catalog._lookup import build_network as build_network
-from jaxmeta.catalog._lookup import canonical as canonical
 from jaxmeta.catalog._lookup import default_of as default_of
 from jaxmeta.catalog._lookup import kinds_of as kinds_of
 from jaxmeta.catalog._lookup import learners_for as learners_for

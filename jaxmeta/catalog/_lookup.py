@@ -1,12 +1,12 @@
 """Looking up names, with suggestions for unknown ones, and resolving the options of a run."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flax import linen as nn
 
 from jaxmeta import data, envs
+from jaxmeta._names import intended_name, suggestion
 from jaxmeta.catalog._options import KINDS, Option, Same, Settings, checked
 from jaxmeta.catalog._registry import LEARNERS, META_GRADIENTS, MODELS, Learner, Model, Recipe
 from jaxmeta.meta_gradients import MetaGradient
@@ -27,7 +27,9 @@ def resolve(options: Mapping[str, Option], given: Mapping[str, Any]) -> Settings
     found |= _benchmark_options(given, kind)
 
     def chosen(name: str, of: str, allowed: tuple[str, ...], default: Any) -> str:
-        value = canonical(given.get(name, default), allowed)
+        value = given.get(name, default)
+        if value not in allowed:
+            value = intended_name(value, allowed)
         if value not in allowed:
             raise unknown(name, value, allowed, of)
         return value
@@ -108,30 +110,19 @@ def learners_with(option: str) -> tuple[str, ...]:
     return tuple(name for name, entry in LEARNERS.items() if has(entry))
 
 
-def canonical(value: Any, known: Iterable[str]) -> Any:
-    """Returns the known name that is meant: hyphens, underscores and capitals do not matter."""
-
-    def letters(name: str) -> str:
-        return name.strip().lower().replace("_", "").replace("-", "")
-
-    if not isinstance(value, str) or value in (known := tuple(known)):
-        return value
-    return next((name for name in known if letters(name) == letters(value)), value)
-
-
 def find_benchmark(value: str) -> tuple[str, str]:
     """Returns the name of a benchmark or an environment, and the kind of run that it is for.
 
     Raises:
         ValueError: if there is none.
     """
-    name = canonical(value, data.list_tasksets())
-    if name in data.list_tasksets():
+    tasksets = data.list_tasksets()
+    name = value if value in tasksets else intended_name(value, (*tasksets, *envs.list_envs()))
+    if name in tasksets:
         return name, data.describe_tasksets(name).kind
-    name = canonical(value, envs.list_envs())
     if name in envs.list_envs():
         return name, "environment"
-    raise unknown("benchmark", value, (*data.list_tasksets(), *envs.list_envs()))
+    raise unknown("benchmark", value, (*tasksets, *envs.list_envs()))
 
 
 def kinds_of(learner: Learner) -> tuple[str, ...]:
@@ -166,12 +157,6 @@ def plural(kind: str) -> str:
     return "environments" if kind == "environment" else kind
 
 
-def suggestion(value: Any, allowed: Iterable[str]) -> str:
-    """Returns a question for the nearest names, or nothing."""
-    near = difflib.get_close_matches(str(value), list(allowed), n=2, cutoff=0.6)
-    return f". Did you mean {' or '.join(near)}?" if near else ""
-
-
 def unknown(option: str, value: Any, allowed: Iterable[str], of: str = "") -> ValueError:
     """Returns the error for a name that is not among the allowed ones, with what it is elsewhere.
 
@@ -182,24 +167,20 @@ def unknown(option: str, value: Any, allowed: Iterable[str], of: str = "") -> Va
         of: what they are the names of, such as a learner.
     """
     allowed = tuple(allowed)
-    places = {
-        "learner": {
-            name: f"a learner for {' and '.join(map(plural, kinds_of(entry)))}" for name, entry in LEARNERS.items()
-        },
-        "benchmark": dict.fromkeys(data.list_tasksets(), "a benchmark")
-        | dict.fromkeys(envs.list_envs(), "a benchmark"),
-        "model": {name: f"a model for {' and '.join(map(plural, entry.kinds))}" for name, entry in MODELS.items()},
-        "meta_gradient": dict.fromkeys(META_GRADIENTS, "a meta-gradient"),
-    }
-    text = f"{option}{f' of {of}' if of else ''} must be one of {', '.join(allowed)}; got {value!r}"
-    for place in places.values():
-        value = canonical(value, place)
-        if value in place:
-            return ValueError(f"{text}, which is {place[value]}")
-    own = suggestion(value, allowed)
-    other = {name: f"{name} ({what})" for place in places.values() for name, what in place.items()}
-    near = difflib.get_close_matches(str(value), list(other), n=1, cutoff=0.75)
-    return ValueError(text + (own or (f". Did you mean {other[near[0]]}?" if near else "")))
+    known = dict.fromkeys((*data.list_tasksets(), *envs.list_envs()), "a benchmark")
+    known |= dict.fromkeys(META_GRADIENTS, "a meta-gradient")
+    known |= {name: f"a model for {_sentence(entry.kinds)}" for name, entry in MODELS.items()}
+    known |= {name: f"a learner for {_sentence(kinds_of(entry))}" for name, entry in LEARNERS.items()}
+    text = f"{option}{f' of {of}' if of else ''} must be one of {', '.join(map(repr, allowed))}, got {value!r}"
+    name = intended_name(value, known)
+    if name in known:
+        return ValueError(f"{text}, which is {known[name]}")
+    return ValueError(text + (suggestion(value, allowed) or suggestion(value, known)))
+
+
+def _sentence(kinds: Iterable[str]) -> str:
+    """Kinds of benchmark in a sentence."""
+    return " and ".join("environments" if kind == "environment" else kind for kind in kinds)
 
 
 def default_of(option: Option) -> str:

@@ -4,12 +4,12 @@ The command line, the checks, the resolved `Settings`, the report and the docume
 """
 
 import dataclasses
-import math
-import operator
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from jaxmeta._checks import check_choice, check_integer, check_not_negative, check_positive
 
 KINDS = ("images", "text", "regression", "environment")
 TASKS = ("images", "text", "regression")
@@ -107,27 +107,16 @@ def checked(option: Option, value: Any) -> Any:
             raise ValueError(f"{name} must be True or False, got {value!r}")
         return value
     if option.type is int:
-        try:
-            number = None if isinstance(value, bool) else operator.index(value)
-        except TypeError:
-            number = None
-        if number is None or number < option.least:
-            raise ValueError(f"{name} must be an integer of at least {option.least}, got {value!r}")
-        return number
+        return check_integer(least=int(option.least), **{name: value})[0]
     if option.type is float:
-        try:
-            number = math.nan if isinstance(value, bool | str) else float(value)
-        except TypeError:
-            number = math.nan
-        if not (option.least < number if option.positive else option.least <= number) or math.isinf(number):
-            kind = "a positive number" if option.positive else f"a number of at least {option.least}"
-            raise ValueError(f"{name} must be {kind}, got {value!r}")
-        return number
+        check = check_positive if option.positive else check_not_negative
+        check(**{name: value})
+        return float(value)
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a string, got {value!r}")
     value = value.replace("_", "-") if value.replace("_", "-") in option.choices else value
-    if option.choices and value not in option.choices:
-        raise ValueError(f"{name} must be one of {', '.join(option.choices)}; got {value!r}")
+    if option.choices:
+        check_choice(name, value, option.choices)
     return value
 
 

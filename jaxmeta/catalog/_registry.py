@@ -1,7 +1,6 @@
 """Everything that a run can name: learners, models, meta-gradients, benchmarks and environments."""
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import optax
 from flax import linen as nn
 
 from jaxmeta._checks import check_choice
+from jaxmeta._names import about, check_new_name
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.catalog._options import TASKS, Settings
 
@@ -101,28 +101,18 @@ MODELS: dict[str, Model] = {}
 META_GRADIENTS: dict[str, NamedMetaGradient] = {}
 
 
-def description(thing: object) -> tuple[str, str, str]:
+def description(thing: Any) -> tuple[str, str, str]:
     """Returns the first line of an object's docstring, its first reference, and its file."""
-    doc = inspect.getdoc(thing) or ""
-    references = doc.split("References:\n")[1] if "References:\n" in doc else ""
-    paper = " ".join(re.split(r"\n\s*\n", references)[0].split())
-    first = re.match(r".*?https?://\S+", paper)
-    target: Any = thing
-    file = inspect.getsourcefile(inspect.unwrap(target) if callable(thing) else target) or ""
-    return doc.split("\n")[0], first[0] if first else paper, file
+    return *about(thing), inspect.getsourcefile(inspect.unwrap(thing)) or ""
 
 
 def add(registry: dict[str, Any], kind: str, name: str, entry: Any) -> None:
-    """Adds an entry under a new name.
+    """Adds an entry under a new name; the same entry may be added again.
 
     Raises:
         ValueError: if the name is taken or is not made of lower-case letters, digits and hyphens.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
-        raise ValueError(f"name must consist of lower-case letters, digits and hyphens, got {name!r}")
-    known = registry.get(name)
-    if known is not None and known.build.__code__ != entry.build.__code__:
-        raise ValueError(f"name must be new, but there is a {kind} {name!r} already, in {known.file}")
+    check_new_name(kind, name, (known for known, e in registry.items() if not (known == name and e.file == entry.file)))
     registry[name] = entry
 
 
@@ -131,7 +121,7 @@ def register_learner(
     build: Callable[[Settings, Network], MetaLearner | Callable[[jax.Array], MetaLearner]],
     recipes: Sequence[Recipe],
     *,
-    about: object = None,
+    about: Any = None,
     trains_on: str = "tasks",
     meta_gradients: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
