@@ -1,18 +1,18 @@
-"""Meta-RL on Particles2D: a point must find a goal that it does not see; MAML-TRPO, ProMP and a control without meta.
+"""Meta-RL on Particles2D, where a point must find a goal: MAML-TRPO, ProMP, and a control without meta-learning.
 
-The environment is exactly that of MAML (Finn et al. 2017, https://arxiv.org/abs/1703.03400, appendix C.2) and of
-learn2learn: goals in the square of 0.5, 100 steps of at most 0.1. The policy is a network 2-64-64-2; 20 tasks per
-meta-iteration, 20 episodes, one inner step of size 0.1. Each row is measured on the same 100 held-out goals, with 20
-new episodes after every step; steps after the first are half as long. `multi_task_ppo` is PPO on all goals with no
-inner loop, adapted at test by the very same steps; `random` is the policy before training. The score is 0 for a point
-that stays at the origin, 1 for one that knows the goal.
+The environment is that of MAML (Finn et al. 2017, https://arxiv.org/abs/1703.03400, appendix C.2) and of learn2learn:
+goals in the square of 0.5, 100 steps of at most 0.1. The policy is a network 2-64-64-2. A meta-iteration has 20 tasks
+with 20 episodes each, and one inner step of size 0.1. Each row is measured on the same 100 held-out goals, with 20 new
+episodes after every step. At test the steps after the first are half as long. `multi_task_ppo` is PPO on all goals
+without an inner loop, adapted at test by the same steps. `random` is the policy before training. The score is 0 for a
+point that stays at the origin, and 1 for one that knows the goal.
 
 | return after so many steps | 0 | 1 | 2 | 3 |
 | --- | --- | --- | --- | --- |
 | MAML's paper, Table 4 | -40.4 | -11.7 | -3.3 | -3.2 |
 
-Expected, in three seeds alike: ProMP -40, -12, -5, -6 (with the most probable actions -39, -12, -5, -5), MAML-TRPO in
-its 20 iterations -40, -13, -7, -7, the control -40, -31, -27, -23. One to five minutes a row on two CPU cores.
+Expected in each of three seeds: ProMP -40, -12, -5, -6 (with the most probable actions -39, -12, -5, -5), MAML-TRPO in
+its 20 iterations -40, -13, -7, -7, the control -40, -31, -27, -23. A row takes one to five minutes on two CPU cores.
 
     python experiments/maml_particles2d.py
     python experiments/maml_particles2d.py --algorithms maml_trpo --seeds 0 --trpo-iterations 60
@@ -42,12 +42,12 @@ Algorithm = Literal["random", "multi_task_ppo", "maml_trpo", "promp"]
 
 @dataclass(frozen=True)
 class Args:
-    """Meta-train on Particles2D, and adapt to held-out goals."""
+    """Meta-training on Particles2D, and adaptation to held-out goals."""
 
     algorithms: tuple[Algorithm, ...] = ("random", "multi_task_ppo", "maml_trpo", "promp")
-    """Which rows."""
+    """Rows of the table."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Meta-training runs of each."""
+    """Seed of each meta-training run."""
     iterations: int = 120
     """Meta-iterations of ProMP and of the control."""
     trpo_iterations: int = 20
@@ -57,38 +57,38 @@ class Args:
     episodes: int = 20
     """Episodes per task, in training and at test."""
     inner_rate: float = 0.1
-    """Of the inner loop, halved after the first step at test."""
+    """Learning rate of the inner loop, halved after the first step at test."""
     outer_rate: float = 1e-3
-    """Of Adam, in ProMP and the control."""
+    """Learning rate of Adam, in ProMP and the control."""
     test_tasks: int = 100
     """Held-out goals."""
     steps: int = 3
     """Inner steps at test."""
     folder: Path = Path("runs/maml_particles2d")
-    """Where checkpoints, tables and plots go."""
+    """Folder for checkpoints, tables and plots."""
 
 
 class Row(NamedTuple):
-    """An algorithm's run."""
+    """Result of a meta-training run."""
 
     algorithm: str
     seed: int
     seconds: float
     sampled: list[float]
-    """Mean return after 0, 1, ... steps, of random actions."""
+    """Mean return after 0, 1, ... steps with sampled actions."""
     mode: list[float]
-    """The same of the most probable actions."""
+    """Mean return after 0, 1, ... steps with the most probable actions."""
     score: list[float]
-    """`sampled` from 0, for a point that stays, to 1, for one that knows the goal."""
+    """Score of `sampled`, from 0 for a point that stays to 1 for one that knows the goal."""
 
 
 def collector(args: Args) -> rl.Collector:
-    """Plays and judges episodes."""
+    """Returns the collector of the samples."""
     return rl.Collector(env=ENV, policy=POLICY.apply, episodes=args.episodes)
 
 
-def make_training(args: Args, algorithm: str) -> tuple[rl.Training, int]:
-    """The training and its number of meta-iterations."""
+def make_training(args: Args, algorithm: str) -> tuple[jaxmeta.Training, int]:
+    """Returns the training and its number of meta-iterations."""
     collect, inner, adam = collector(args), optax.sgd(args.inner_rate), optax.adam(args.outer_rate)
     if algorithm == "maml_trpo":
         return rl.maml_trpo(collect, inner, num_tasks=args.num_tasks), args.trpo_iterations
@@ -98,15 +98,15 @@ def make_training(args: Args, algorithm: str) -> tuple[rl.Training, int]:
 
 
 def meta_train(args: Args, algorithm: str, seed: int) -> tuple[jaxmeta.MetaParams, float]:
-    """The meta-parameters after the last iteration, and the seconds that it took, compilation included."""
+    """Returns the meta-parameters after the last iteration, and the seconds that it took, including compilation."""
     init_key, train_key = jax.random.split(jax.random.key(seed))
     params = jax.jit(POLICY.init)(init_key, jnp.zeros((1, ENV.observation_size)))
     if algorithm == "random":
         return jaxmeta.MetaParams(params), 0.0
     training, iterations = make_training(args, algorithm)
     done = jaxmeta.loop(
-        training.step,
-        training.init(params),
+        training,
+        params,
         train_key,
         iterations=iterations,
         log_every=min(10, iterations),
@@ -117,7 +117,7 @@ def meta_train(args: Args, algorithm: str, seed: int) -> tuple[jaxmeta.MetaParam
 
 
 def references(tasks: Any) -> tuple[float, float]:
-    """The mean return of a point that stays at the origin, and of one that knows the goal."""
+    """Returns the mean return of a point that stays at the origin, and of one that knows the goal."""
 
     def oracle(task: Any) -> jax.Array:
         def step(state: envs.State, _: None) -> tuple[envs.State, jax.Array]:
@@ -133,12 +133,12 @@ def references(tasks: Any) -> tuple[float, float]:
 
 
 def later_halved(args: Args) -> optax.GradientTransformation:
-    """The inner optimizer at test."""
+    """Returns the inner optimizer at test."""
     return optax.sgd(optax.piecewise_constant_schedule(args.inner_rate, {1: 0.5}))
 
 
 def plot_paths(args: Args, meta: jaxmeta.MetaParams, path: Path) -> None:
-    """Episodes of three held-out tasks, adapted so far, with the most probable actions."""
+    """Plots episodes of three held-out tasks with the most probable actions, after each inner step."""
     tasks = ENV.sample_tasks(jax.random.key(7), 3, split="test")
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -161,7 +161,7 @@ def plot_paths(args: Args, meta: jaxmeta.MetaParams, path: Path) -> None:
 
 
 def plot_curves(rows: list[Row], path: Path) -> None:
-    """Return by inner steps, a line for each run."""
+    """Plots the return over inner steps, with a line for each run."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -177,7 +177,7 @@ def plot_curves(rows: list[Row], path: Path) -> None:
 
 
 def main(args: Args) -> None:
-    """Train, adapt, and print the rows as they come; then the means of each algorithm."""
+    """Trains, adapts, and prints each row as it is finished, and then the means of each algorithm."""
     args.folder.mkdir(parents=True, exist_ok=True)
     evaluate = jax.jit(rl.adaptation_curve(collector(args), later_halved(args), args.steps))
     task_key, test_key = jax.random.split(jax.random.key(1000))

@@ -1,16 +1,16 @@
-r"""PEARL's point robot: a point must find a goal on a half circle that it does not see.
+r"""PEARL on its point robot: a point must find a goal on a half circle.
 
-The environment is PEARL's (Rakelly et al. 2019, https://arxiv.org/abs/1903.08254): 80 goals for training, 20 for
-testing, 20 steps of at most 0.1 along each axis. A step pays the negative distance to the goal; with `--reward radius`,
-the sparse reward, 1 less the distance within 0.2 of the goal and 0 elsewhere. (The paper learns from the former and
-infers from the latter; here both are the same.) At test an agent plays four episodes of a held-out goal in a row, each
-with a latent from what it believes by then: `after 0` is the prior. `most probable` are new episodes of the most
-probable actions given the most probable latent. `random` is the policy before training.
+The environment is that of PEARL (Rakelly et al. 2019, https://arxiv.org/abs/1903.08254): 80 goals for training, 20 for
+testing, 20 steps of at most 0.1 along each axis. The reward of a step is minus the distance to the goal. With
+`--reward radius` it is sparse: 1 minus the distance within 0.2 of the goal, and 0 elsewhere. The paper learns from the
+former and infers from the latter, while here both are the same. At test an agent plays four consecutive episodes of a
+held-out goal, each with a latent drawn from its current posterior. `after 0` is the prior. `most probable` are new
+episodes with the most probable actions given the most probable latent. `random` is the policy before training.
 
-Expected: a point that stays at the origin gets -20.0, one that knows the goal -3.8; PEARL -18 to -19 before it has seen
-anything, and then -9 to -10, -6 to -8 and -6, in three seeds alike. With the sparse reward, as in the second command,
-they get 0.0 and 13.5, and PEARL 0.9, 4.0 after three episodes and 5.0 after seven. A seed takes one and a half minutes
-of CPU time, two with the sparse reward.
+Expected: a point that stays at the origin gets -20.0, and one that knows the goal -3.8. PEARL gets -18 to -19 before
+the first episode, and then -9 to -10, -6 to -8 and -6 in each of three seeds. With the sparse reward of the second
+command the two points get 0.0 and 13.5, and PEARL 0.9, 4.0 after three episodes and 5.0 after seven. A seed takes one
+and a half minutes of CPU time, two with the sparse reward.
 
     python experiments/pearl_particles2d.py
     python experiments/pearl_particles2d.py --reward radius --seeds 0 --iterations 120 --episodes 5 --context-size 40 \
@@ -37,67 +37,67 @@ from jaxmeta import envs, rl
 
 @dataclass(frozen=True)
 class Args:
-    """Meta-train PEARL on the point robot, and adapt to held-out goals."""
+    """Meta-training of PEARL on the point robot, and adaptation to held-out goals."""
 
     reward: Literal["distance", "radius"] = "distance"
-    """What a step pays."""
+    """Reward of a step."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Meta-training runs."""
+    """Seed of each meta-training run."""
     iterations: int = 100
-    """Of playing and learning."""
+    """Iterations of playing and learning."""
     num_tasks: int = 16
     """Goals per iteration and per update."""
     train_tasks: int = 100
     """Training goals, drawn from the 80."""
     episodes: int = 3
-    """Played in a goal, per iteration."""
+    """Episodes per goal and iteration."""
     updates: int = 100
-    """Per iteration."""
+    """Updates per iteration."""
     context_size: int = 20
-    """Transitions from which an update infers the latent."""
+    """Transitions in the context of an update."""
     batch_size: int = 64
     """Transitions per goal and update."""
     hidden: int = 64
     """Width of the two hidden layers of each network."""
     rate: float = 3e-3
-    """Of Adam, falling to a tenth in a line."""
+    """Learning rate of Adam, decayed linearly to a tenth."""
     discount: float = 0.9
-    """Per step."""
+    """Discount per step."""
     entropy_weight: float = 0.01
-    """Of the policy's entropy."""
+    """Weight of the policy's entropy."""
     kl_weight: float = 3e-3
-    """Of the divergence of beliefs from the prior."""
+    """Weight of the KL divergence of the posterior from the prior."""
     target_rate: float = 0.05
-    """How fast the slow critics follow."""
+    """Fraction by which the target networks move in an update."""
     test_tasks: int = 200
-    """Episodes to average over, of held-out goals drawn from the 20."""
+    """Held-out goals to average over, drawn from the 20."""
     steps: int = 3
     """Episodes of context at test."""
     folder: Path = Path("runs/pearl_particles2d")
-    """Where checkpoints, tables and plots go."""
+    """Folder for checkpoints, tables and plots."""
 
 
 class Row(NamedTuple):
-    """What a policy gets."""
+    """Result of a policy."""
 
     policy: str
     seed: int
     seconds: float
     sampled: list[float]
-    """Mean return of each episode in a row."""
+    """Mean return of each of the consecutive episodes."""
     mode: list[float]
-    """The same of the most probable actions and latents."""
+    """Mean return with the most probable actions and latents."""
 
 
 def make(args: Args) -> tuple[envs.BaseEnv, rl.LatentPolicy]:
-    """The environment and the networks."""
+    """Returns the environment and the networks."""
     env = envs.make("particles2d", variant="pearl", reward=args.reward)
     sizes = (args.hidden, args.hidden)
     return env, rl.LatentPolicy(env.action_size, sizes=sizes, encoder_sizes=sizes)
 
 
 def meta_train(args: Args, seed: int) -> tuple[jaxmeta.MetaParams, jaxmeta.MetaParams, float]:
-    """The meta-parameters before the first and after the last iteration, and the seconds, compilation included."""
+    """Returns the first and the last meta-parameters, and the seconds of training, including compilation."""
     env, policy = make(args)
     init_key, task_key, train_key = jax.random.split(jax.random.key(seed), 3)
     training = rl.pearl(
@@ -118,8 +118,8 @@ def meta_train(args: Args, seed: int) -> tuple[jaxmeta.MetaParams, jaxmeta.MetaP
     )
     params = jax.jit(policy.init)(init_key, jnp.zeros((1, env.observation_size)), policy.prior().mean)
     done = jaxmeta.loop(
-        training.step,
-        training.init(params),
+        training,
+        params,
         train_key,
         iterations=args.iterations,
         log_every=min(10, args.iterations),
@@ -130,7 +130,7 @@ def meta_train(args: Args, seed: int) -> tuple[jaxmeta.MetaParams, jaxmeta.MetaP
 
 
 def references(env: Any, tasks: Any) -> dict[str, float]:
-    """The mean return of a point that stays at the origin, and of one that knows the goal."""
+    """Returns the mean return of a point that stays at the origin, and of one that knows the goal."""
 
     def play(act: Any, task: Any) -> jax.Array:
         def step(state: envs.State, _: None) -> tuple[envs.State, jax.Array]:
@@ -144,7 +144,7 @@ def references(env: Any, tasks: Any) -> dict[str, float]:
 
 
 def plot_paths(args: Args, meta: jaxmeta.MetaParams, path: Path) -> None:
-    """Four episodes in a row of three held-out goals."""
+    """Plots the consecutive episodes of three held-out goals."""
     env, policy = make(args)
     figure = Figure(figsize=(9, 2.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -167,7 +167,7 @@ def plot_paths(args: Args, meta: jaxmeta.MetaParams, path: Path) -> None:
 
 
 def main(args: Args) -> None:
-    """Train, adapt, and print the rows as they come."""
+    """Trains, adapts, and prints each row as it is finished."""
     args.folder.mkdir(parents=True, exist_ok=True)
     env, policy = make(args)
     evaluate = jax.jit(rl.pearl_curve(env, policy, args.steps))

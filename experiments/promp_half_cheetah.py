@@ -1,23 +1,24 @@
-"""Meta-RL on a half-cheetah that must run forward or backward and is not told which: ProMP, and controls.
+"""Meta-RL on a half-cheetah that must run forward or backward and does not observe which: ProMP, and controls.
 
-The recipe of ProMP (Rothfuss et al. 2019, https://arxiv.org/abs/1810.06784): a policy 17-64-64-6, 40 tasks of 20
-episodes per meta-iteration, one inner step of size 0.1, five outer steps of Adam at 0.001, and actions divided by ten
-before they are clipped. Episodes have 200 steps, as in MAML's paper. There are two tasks, so that test tasks are those
-of training; episodes are new after every step, and steps after the first are half as long. `multi_task_ppo` is PPO in
-both directions with no inner loop, adapted by the very same steps; `forward_ppo` and `backward_ppo` are PPO in the one
-direction, a goal for the others; `random` is the policy before training.
+The recipe is that of ProMP (Rothfuss et al. 2019, https://arxiv.org/abs/1810.06784): a policy 17-64-64-6, 40 tasks of
+20 episodes per meta-iteration, one inner step of size 0.1, five outer steps of Adam at 0.001, and actions divided by
+ten before they are clipped. Episodes have 200 steps, as in MAML's paper. There are only two tasks, so the test tasks
+are those of training. Episodes are new after every step, and at test the steps after the first are half as long.
+`multi_task_ppo` is PPO in both directions without an inner loop, adapted by the same steps. `forward_ppo` and
+`backward_ppo` are PPO in one direction, an upper bound for the others. `random` is the policy before training.
 
 | return after so many steps | 0 | 1 | 2 | 3 |
 | --- | --- | --- | --- | --- |
 | MAML, https://arxiv.org/abs/1703.03400, Table 5, in MuJoCo | -50.69 | 293.19 | 313.48 | 315.65 |
 
-Ours is brax's spring physics, another simulator: its returns are not the paper's. Learning cannot be shown on a CPU: a
-meta-iteration plays 320,000 steps, and two cores do about 4,000 a second. The second command shows that it runs.
+The physics here is brax's spring simulator, so returns differ from those of the paper. A CPU is too slow to show
+learning: a meta-iteration plays 320,000 steps, and two cores do about 4,000 per second. The second command shows that
+the experiment runs.
 
     python experiments/promp_half_cheetah.py
     python experiments/promp_half_cheetah.py --algorithms promp --iterations 1 --num-tasks 2 --episodes 2 --horizon 5
 
-The folder gets the table, the adaptation curves, checkpoints to go on from, and for every run a page for each
+The folder gets the table, the adaptation curves, checkpoints to resume from, and for every run a page for each
 direction that plays an episode of the adapted policy.
 """
 
@@ -45,12 +46,12 @@ Algorithm = Literal["random", "multi_task_ppo", "forward_ppo", "backward_ppo", "
 
 @dataclass(frozen=True)
 class Args:
-    """Meta-train a half-cheetah, and adapt it to both directions."""
+    """Meta-training of a half-cheetah, and adaptation to both directions."""
 
     algorithms: tuple[Algorithm, ...] = ("random", "multi_task_ppo", "forward_ppo", "backward_ppo", "promp")
-    """Which rows."""
+    """Rows of the table."""
     seeds: tuple[int, ...] = (0,)
-    """Meta-training runs of each."""
+    """Seed of each meta-training run."""
     iterations: int = 500
     """Meta-iterations."""
     num_tasks: int = 40
@@ -60,54 +61,54 @@ class Args:
     horizon: int = 200
     """Steps per episode."""
     inner_rate: float = 0.1
-    """Of the inner loop, halved after the first step at test."""
+    """Learning rate of the inner loop, halved after the first step at test."""
     outer_rate: float = 1e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     steps: int = 3
     """Inner steps at test."""
     folder: Path = Path("runs/promp_half_cheetah")
-    """Where checkpoints, tables, plots and pages go."""
+    """Folder for checkpoints, tables, plots and pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HalfCheetah(envs.HalfCheetahForwardBackward):
-    """Takes actions ten times as large, as in ProMP's code."""
+    """Half-cheetah whose actions are divided by ten, as in ProMP's code."""
 
     see_torso: bool = False
     direction: float | None = None
-    """The only one; both if None."""
+    """Direction of all tasks, None for both directions."""
 
     def draw_task(self, key: jax.Array, split: str) -> Any:
-        """Draw the direction, if there are two."""
+        """Draws the direction, unless it is fixed."""
         if self.direction is None:
             return super().draw_task(key, split)
         return {"direction": jnp.array(self.direction)}
 
     def move(self, pipeline_state: Any, action: jax.Array, task: Any) -> envs.Outcome:
-        """Apply a tenth of the action."""
+        """Applies a tenth of the action."""
         return super().move(pipeline_state, action / 10, task)
 
 
 class Row(NamedTuple):
-    """An algorithm's run."""
+    """Result of a meta-training run."""
 
     algorithm: str
     seed: int
     seconds: float
     sampled: dict[str, list[float]]
-    """Mean return in each direction after 0, 1, ... steps, of random actions."""
+    """Mean return in each direction after 0, 1, ... steps with sampled actions."""
     mode: dict[str, list[float]]
-    """The same of the most probable actions."""
+    """Mean return in each direction after 0, 1, ... steps with the most probable actions."""
 
 
 def collector(args: Args, direction: float | None = None) -> rl.Collector:
-    """Plays and judges episodes."""
+    """Returns the collector of the samples."""
     env = HalfCheetah(horizon=args.horizon, direction=direction)
     return rl.Collector(env=env, policy=rl.GaussianPolicy(action_size=env.action_size).apply, episodes=args.episodes)
 
 
-def make_training(args: Args, algorithm: str) -> rl.Training:
-    """The training of a row."""
+def make_training(args: Args, algorithm: str) -> jaxmeta.Training:
+    """Returns the training of a row."""
     adam = optax.adam(args.outer_rate)
     if algorithm == "promp":
         return rl.promp(collector(args), optax.sgd(args.inner_rate), num_tasks=args.num_tasks, optimizer=adam)
@@ -116,7 +117,7 @@ def make_training(args: Args, algorithm: str) -> rl.Training:
 
 
 def meta_train(args: Args, algorithm: str, seed: int) -> tuple[jaxmeta.MetaParams, float]:
-    """The meta-parameters after the last iteration, and the seconds that it took, compilation included."""
+    """Returns the meta-parameters after the last iteration, and the seconds that it took, including compilation."""
     init_key, train_key = jax.random.split(jax.random.key(seed))
     env = collector(args).env
     policy = rl.GaussianPolicy(action_size=env.action_size)
@@ -125,8 +126,8 @@ def meta_train(args: Args, algorithm: str, seed: int) -> tuple[jaxmeta.MetaParam
         return jaxmeta.MetaParams(params), 0.0
     training = make_training(args, algorithm)
     done = jaxmeta.loop(
-        training.step,
-        training.init(params),
+        training,
+        params,
         train_key,
         iterations=args.iterations,
         log_every=min(10, args.iterations),
@@ -137,12 +138,12 @@ def meta_train(args: Args, algorithm: str, seed: int) -> tuple[jaxmeta.MetaParam
 
 
 def later_halved(args: Args) -> optax.GradientTransformation:
-    """The inner optimizer at test."""
+    """Returns the inner optimizer at test."""
     return optax.sgd(optax.piecewise_constant_schedule(args.inner_rate, {1: 0.5}))
 
 
 def film(args: Args, params: Any, task: Any, key: jax.Array) -> envs.State:
-    """The states of an episode in a task after all inner steps, with the most probable actions."""
+    """Returns the states of an episode after all inner steps, with the most probable actions."""
     collect = collector(args)
     adapt_key, reset_key = jax.random.split(key)
     loss_fn = rl.policy_gradient(collect)
@@ -156,14 +157,14 @@ def film(args: Args, params: Any, task: Any, key: jax.Array) -> envs.State:
 
 
 def save_pages(args: Args, states: envs.State, name: str) -> None:
-    """A page for each direction."""
+    """Saves a page for each direction."""
     for i, direction in enumerate(DIRECTIONS):
         episode = jax.tree.map(lambda x, i=i: x[i], states)
         envs.save_html(collector(args).env, episode, args.folder / f"{name}-{direction}.html")
 
 
 def plot_curves(rows: list[Row], path: Path) -> None:
-    """Return by inner steps in each direction, a line for each run."""
+    """Plots the return over inner steps in each direction, with a line for each run."""
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     names = list(dict.fromkeys(row.algorithm for row in rows))
@@ -179,7 +180,7 @@ def plot_curves(rows: list[Row], path: Path) -> None:
 
 
 def main(args: Args) -> None:
-    """Train, adapt, and print the rows as they come."""
+    """Trains, adapts, and prints each row as it is finished."""
     args.folder.mkdir(parents=True, exist_ok=True)
     evaluate = jax.jit(rl.adaptation_curve(collector(args), later_halved(args), args.steps))
     play = jax.jit(jax.vmap(lambda *xs: film(args, *xs), in_axes=(None, 0, 0)))

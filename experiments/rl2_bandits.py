@@ -1,14 +1,14 @@
-"""RL2 on Bernoulli bandits: a recurrent policy that learns to explore, beside UCB1 and Thompson sampling.
+"""RL2 on Bernoulli bandits: a recurrent policy that learns to explore, compared with UCB1 and Thompson sampling.
 
 A bandit has five arms that pay 1 with probabilities drawn uniformly, and 100 pulls (Duan et al. 2016,
-https://arxiv.org/abs/1611.02779, section 3.1). A GRU of 64 sees its last arm and reward, and is trained by PPO with a
-new bandit for every trial. All are measured on the same 2000 held-out bandits: the mean sum of rewards, and the mean
-reward in the first and in the last ten pulls. UCB1 pulls each arm once and then the one of the highest
-`mean + sqrt(2 log(t) / n)`; Thompson sampling and the greedy rule start from the uniform prior that the bandits are
-drawn from.
+https://arxiv.org/abs/1611.02779, section 3.1). A GRU with 64 units observes its last arm and reward, and is trained by
+PPO with a new bandit for every trial. All rules are measured on the same 2000 held-out bandits: the mean sum of
+rewards, and the mean reward in the first and in the last ten pulls. UCB1 pulls each arm once and then the one with the
+highest `mean + sqrt(2 log(t) / n)`. Thompson sampling and the greedy rule start from the uniform prior from which the
+bandits are drawn.
 
-Expected: random 50, UCB1 66, Thompson sampling 75, the greedy rule 75, always the best arm 84, and RL2 74 to 75. Four
-minutes on two CPU cores.
+Expected: random 50, UCB1 66, Thompson sampling 75, the greedy rule 75, always the best arm 84, and RL2 74 to 75. It
+takes four minutes on two CPU cores.
 
     python experiments/rl2_bandits.py
 """
@@ -32,46 +32,46 @@ from jaxmeta import envs, rl
 
 @dataclass(frozen=True)
 class Args:
-    """Train RL2 on bandits, and compare it with what is known to be good."""
+    """Training of RL2 on bandits, and comparison with known rules."""
 
     iterations: int = 300
     """Updates."""
     num_tasks: int = 256
     """Bandits per update."""
     arms: int = 5
-    """Of a bandit."""
+    """Arms of a bandit."""
     pulls: int = 100
-    """In a trial."""
+    """Pulls in a trial."""
     hidden: int = 64
-    """Numbers in the memory."""
+    """Units of the GRU."""
     rate: float = 3e-3
-    """Of Adam, falling to a tenth in a line."""
+    """Learning rate of Adam, decayed linearly to a tenth."""
     discount: float = 0.9
-    """Per pull."""
+    """Discount per pull."""
     trace_decay: float = 0.3
-    """Of generalized advantage estimation."""
+    """Trace decay of generalized advantage estimation."""
     entropy_weight: float = 0.01
-    """Of the entropy."""
+    """Weight of the entropy."""
     test_tasks: int = 2000
     """Held-out bandits."""
     seed: int = 0
-    """Of everything."""
+    """Seed of the whole experiment."""
     folder: Path = Path("runs/rl2_bandits")
-    """Where checkpoints and the table go."""
+    """Folder for checkpoints and the table."""
 
 
 Score = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
-"""`(key, wins, pulls, time, means) -> a number for each arm`; the arm of the highest is pulled."""
+"""Signature `(key, wins, pulls, time, means) -> a number for each arm`. The arm with the highest number is pulled."""
 
 
 def ucb1(key: jax.Array, wins: jax.Array, pulls: jax.Array, time: jax.Array, means: jax.Array) -> jax.Array:
-    """Optimism: every arm once, then the upper confidence bound (Auer et al. 2002)."""
+    """UCB1: every arm once, then the highest upper confidence bound (Auer et al. 2002)."""
     count = jnp.maximum(pulls, 1)
     return jnp.where(pulls == 0, jnp.inf, wins / count + jnp.sqrt(2 * jnp.log(jnp.maximum(time, 1)) / count))
 
 
 def thompson(key: jax.Array, wins: jax.Array, pulls: jax.Array, time: jax.Array, means: jax.Array) -> jax.Array:
-    """A draw from the posterior of each arm."""
+    """Thompson sampling: a draw from the posterior of each arm."""
     return jax.random.beta(key, 1 + wins, 1 + pulls - wins)
 
 
@@ -85,7 +85,7 @@ RULES: dict[str, Score] = {
 
 
 def play(env: envs.MetaEnv, score: Score, task: Any, key: jax.Array) -> jax.Array:
-    """The rewards of a rule in one bandit, `[pulls]`."""
+    """Returns the rewards of a rule in one bandit, `[pulls]`."""
 
     def step(carry: tuple[Any, jax.Array, jax.Array], x: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
         state, wins, pulls = carry
@@ -101,7 +101,7 @@ def play(env: envs.MetaEnv, score: Score, task: Any, key: jax.Array) -> jax.Arra
 
 
 def main(args: Args) -> None:
-    """Train, and print one table."""
+    """Trains RL2 and prints the table of all rules."""
     args.folder.mkdir(parents=True, exist_ok=True)
     env = envs.make("bandit-bernoulli", arms=args.arms, horizon=args.pulls)
     trial = rl.Trial(env)
@@ -121,8 +121,8 @@ def main(args: Args) -> None:
     obs = jnp.zeros((1, trial.observation_size))
     params = jax.jit(policy.init)(init_key, obs, policy.empty_memory(1))
     done = jaxmeta.loop(
-        training.step,
-        training.init(params),
+        training,
+        params,
         train_key,
         iterations=args.iterations,
         log_every=min(20, args.iterations),

@@ -354,7 +354,7 @@ def init(model, *shape):
     ("make", "message"),
     [
         (lambda: models.ResNet12(sizes=()), "sizes"),
-        (lambda: models.ResNet12(drop_rate=1.0), r"drop_rate must be in \[0, 1\)"),
+        (lambda: models.ResNet12(drop_rate=1.0), "drop_rate must be a number of at least 0 and less than 1"),
         (lambda: models.ResNet12(block_size=0), "block_size"),
         (lambda: models.ResNet12(ways=0), "ways"),
         (init(models.ResNet12(), 1, 15, 84, 3), "16x16"),

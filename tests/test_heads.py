@@ -61,7 +61,7 @@ def test_cosine_head_by_hand():
     prototypes = np.stack([x[k == LABELS].mean(0) for k in range(3)])
     expected = 10.0 * rows_to_length_1(queries) @ rows_to_length_1(prototypes).T
     np.testing.assert_allclose(fit(jaxmeta.cosine_head(), x, y, queries), expected, rtol=1e-6)
-    assert jaxmeta.cosine_head(3.0).learned == {"temperature": 3.0}
+    assert jaxmeta.cosine_head(3.0).learned == {"scale": 3.0}
     assert jaxmeta.cosine_head(3.0, learn=False).learned == ()
 
 
@@ -150,9 +150,9 @@ def test_linear_head_takes_the_steps_of_gradient_descent():
 
 def test_cosine_linear_head_starts_at_the_class_means_and_lowers_the_loss():
     x, y = problem(4)
-    started = fit(jaxmeta.linear_head(optax.sgd(1e-12), 1, cosine=2.0), x, y, x)
+    started = fit(jaxmeta.linear_head(optax.sgd(1e-12), 1, scale=2.0), x, y, x)
     np.testing.assert_allclose(started, fit(jaxmeta.cosine_head(2.0), x, y, x), rtol=1e-6)
-    trained = fit(jaxmeta.linear_head(optax.sgd(1.0), 50, cosine=2.0), x, y, x)
+    trained = fit(jaxmeta.linear_head(optax.sgd(1.0), 50, scale=2.0), x, y, x)
     loss = [float(jnp.mean(optax.softmax_cross_entropy(logits, y))) for logits in (trained, started)]
     assert loss[0] < loss[1] - 0.01
     assert np.abs(trained).max() <= 2.0
@@ -249,8 +249,8 @@ def test_svm_head_separates_with_the_margin():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: jaxmeta.cosine_head(0.0), ValueError, "temperature must be a positive number, got 0.0"),
-        (lambda: jaxmeta.euclidean_head(-1.0), ValueError, "temperature must be a positive number"),
+        (lambda: jaxmeta.cosine_head(0.0), ValueError, "scale must be a positive number, got 0.0"),
+        (lambda: jaxmeta.euclidean_head(-1.0), ValueError, "scale must be a positive number"),
         (lambda: jaxmeta.ridge_head(0.0), ValueError, "regularization must be a positive number"),
         (lambda: jaxmeta.logistic_head(steps=0), ValueError, "steps must be an integer of at least 1, got 0"),
         (lambda: jaxmeta.svm_head(c=float("inf")), ValueError, "c must be a positive number"),
@@ -262,7 +262,7 @@ def test_svm_head_separates_with_the_margin():
         ),
         (lambda: jaxmeta.attention_head(-1.0), ValueError, "scale must be a positive number"),
         (lambda: jaxmeta.linear_head(0.1), TypeError, "inner must be an optax.GradientTransformation"),  # pyright: ignore
-        (lambda: jaxmeta.linear_head(cosine=0.0), ValueError, "cosine must be a positive number"),
+        (lambda: jaxmeta.linear_head(scale=0.0), ValueError, "scale must be a positive number"),
     ],
 )
 def test_bad_arguments(make, error, message):

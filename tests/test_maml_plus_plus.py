@@ -132,7 +132,7 @@ def test_a_step_of_weight_zero_costs_nothing(weights, evaluations):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jaxmeta.maml_plus_plus(quadratic, float("nan")), "learning_rate must be a finite number"),
+        (lambda: jaxmeta.maml_plus_plus(quadratic, float("nan")), "inner_rate must be a finite number"),
         (lambda: jaxmeta.maml_plus_plus(quadratic, steps=0), "steps must be an integer of at least 1, got 0"),
         (
             lambda: jaxmeta.maml_plus_plus(quadratic, steps=3, step_weights=[1.0, 2.0]),

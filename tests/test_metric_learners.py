@@ -302,7 +302,7 @@ WRONG: Any = "l1"
         (
             lambda: jaxmeta.metaoptnet(FEATURES, 5, label_smoothing=1.0),
             ValueError,
-            r"label_smoothing must be in \[0, 1\)",
+            "label_smoothing must be a number of at least 0 and less than 1, got 1.0",
         ),
         (lambda: jaxmeta.matching_network(FEATURES, 5, query_context=FEATURES), ValueError, "must be given together"),
         (lambda: jaxmeta.baseline(FEATURES, 5, WRONG, fine_tune=True), TypeError, "inner must be an optax"),
@@ -310,9 +310,9 @@ WRONG: Any = "l1"
         (lambda: jaxmeta.baseline_plus_plus(FEATURES, 5, scale=0.0), ValueError, "scale must be a positive number"),
         (lambda: jaxmeta.FullContext(MODEL, steps=0), ValueError, "steps must be an integer"),
         (lambda: jaxmeta.RelationNet(MODEL, hidden=0), ValueError, "hidden must be an integer"),
-        (lambda: jaxmeta.NeuralProcess(decoder=(0,)), ValueError, "width must be an integer"),
+        (lambda: jaxmeta.NeuralProcess(decoder=(0,)), ValueError, r"decoder\[0\] must be an integer"),
         (lambda: jaxmeta.NeuralProcess(min_std=0.0), ValueError, "min_std must be a positive number"),
-        (lambda: jaxmeta.ContextTransformer(3, width=6, heads=4), ValueError, "heads must divide width, got 4 and 6"),
+        (lambda: jaxmeta.ContextTransformer(3, width=6, heads=4), ValueError, "heads must divide width 6, got 4"),
         (
             lambda: jax.eval_shape(
                 jaxmeta.protonet(lambda p, x: x[:, None], 3).grad,

@@ -1,18 +1,19 @@
-"""Environment steps per second of whole meta-iterations of ProMP: ours beside gymnasium with PyTorch.
+"""Environment steps per second of whole meta-iterations of ProMP: jaxmeta compared with gymnasium and PyTorch.
 
-A meta-iteration plays in 20 tasks 20 episodes of 100 steps, adapts by one inner step, plays as many again and takes
-five outer steps of Adam with second derivatives: 80,000 steps of the environment. All rows do this with the same
-network, baseline, losses and sizes, and alternate in one process; the fastest round of each counts.
+A meta-iteration plays 20 episodes of 100 steps in each of 20 tasks, adapts by one inner step, plays as many episodes
+again and takes five outer steps of Adam with second derivatives. These are 80,000 steps of the environment. All rows do
+this with the same network, baseline, losses and sizes. They alternate in one process, and the fastest round of each
+counts.
 
 - `jaxmeta`: one XLA program, `jaxmeta.rl.promp`.
-- `AsyncVectorEnv + PyTorch`: the environment in numpy, a process for each episode, one task after the other, as in
-  learn2learn.
-- `SyncVectorEnv + PyTorch`: the same environments without processes, the episodes of all tasks side by side.
-- `numpy + PyTorch`: all of them as arrays, what is left when environments cost nearly nothing (Particles2D only).
+- `AsyncVectorEnv + PyTorch`: the environment in NumPy, with a process for each episode and one task after the other, as
+  in learn2learn.
+- `SyncVectorEnv + PyTorch`: the same environments without processes, with the episodes of all tasks at once.
+- `numpy + PyTorch`: all environments as arrays, which shows the time of everything else (Particles2D only).
 
-PyTorch's rows adapt and differentiate all tasks at once. They need torch (`pip install jaxmeta[torch]`) and are left
-out without it. With `--env half-cheetah-forward-backward` they play gymnasium's HalfCheetah-v5 (`pip install imageio`),
-in MuJoCo, and ours is brax's: the same body in another simulator.
+The rows with PyTorch adapt and differentiate all tasks at once. They need torch (`pip install "jaxmeta[torch]"`) and
+are left out without it. With `--env half-cheetah-forward-backward` they play gymnasium's HalfCheetah-v5
+(`pip install imageio`) in MuJoCo, while jaxmeta plays the same body in brax.
 
     python experiments/benchmarks/rl.py
 """
@@ -45,10 +46,10 @@ INNER_RATE, OUTER_RATE, EPOCHS, CLIP, KL_PENALTY, DISCOUNT = 0.1, 1e-3, 5, 0.3, 
 
 @dataclass(frozen=True)
 class Args:
-    """Time meta-iterations of ProMP."""
+    """Timing of meta-iterations of ProMP."""
 
     env: Literal["particles2d", "half-cheetah-forward-backward"] = "particles2d"
-    """What is played."""
+    """Environment."""
     num_tasks: int = 20
     """Tasks per meta-iteration."""
     episodes: int = 20
@@ -56,28 +57,28 @@ class Args:
     horizon: int = 100
     """Steps per episode."""
     rounds: int = 3
-    """Alternating rounds; the fastest counts."""
+    """Alternating rounds, of which the fastest counts."""
     torch_threads: int = 1
-    """Of PyTorch in a process; for arrays of this size more are slower."""
+    """Threads of PyTorch. More are slower for arrays of this size."""
     output: Path = Path("runs/benchmarks/rl.json")
-    """Where the numbers go."""
+    """File for the numbers."""
 
 
 class Particle(gymnasium.Env):
-    """Particles2D as in learn2learn; the task is the goal."""
+    """Particles2D as in learn2learn, with the goal as the task."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
     action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     task = np.zeros(2, np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict]:
-        """Begin at the origin."""
+        """Starts at the origin."""
         super().reset(seed=seed)
         self.position = np.zeros(2, np.float32)
         return self.position, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
-        """Move by a tenth of the action."""
+        """Moves by a tenth of the action."""
         self.position = self.position + 0.1 * np.clip(action, -1, 1)
         offset = self.position - self.task
         over = bool(np.abs(offset[0]) < 0.01 and np.abs(offset[1]) < 0.01)
@@ -85,34 +86,34 @@ class Particle(gymnasium.Env):
 
 
 class Particles:
-    """Many of them as arrays, as far as `play` needs it."""
+    """Many particles as arrays, with the methods that `play` needs."""
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs
         self.single_observation_space, self.single_action_space = Particle.observation_space, Particle.action_space
 
     def set_attr(self, name: str, values: list) -> None:
-        """Set the goals."""
+        """Sets the goals."""
         self.task = np.stack(values)
 
     def reset(self) -> tuple[np.ndarray, dict]:
-        """Begin at the origin."""
+        """Starts at the origin."""
         self.position = np.zeros((self.num_envs, 2), np.float32)
         return self.position, {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, Any, Any, dict]:
-        """Move by a tenth of the actions."""
+        """Moves by a tenth of the actions."""
         self.position = self.position + 0.1 * np.clip(action, -1, 1)
         offset = self.position - self.task
         over = (np.abs(offset) < 0.01).all(axis=1)
         return self.position, -np.linalg.norm(offset, axis=1), over, np.zeros_like(over), {}
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Closes nothing."""
 
 
 class HalfCheetah(gymnasium.Wrapper):
-    """Gymnasium's half-cheetah; the task is the direction."""
+    """Half-cheetah of gymnasium, with the direction as the task."""
 
     task = 1.0
 
@@ -120,7 +121,7 @@ class HalfCheetah(gymnasium.Wrapper):
         super().__init__(gymnasium.make("HalfCheetah-v5", disable_env_checker=True))
 
     def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict]:
-        """Pay for the velocity in the direction."""
+        """Takes a step, whose reward is the velocity in the direction."""
         action = np.clip(action, -1, 1)
         obs, _, terminated, truncated, info = self.env.step(action)
         reward = self.task * info["x_velocity"] - 0.05 * float(action @ action)
@@ -128,14 +129,14 @@ class HalfCheetah(gymnasium.Wrapper):
 
 
 def draw_tasks(env: str, random: np.random.Generator, num_tasks: int) -> list:
-    """Goals, or directions."""
+    """Draws goals or directions."""
     if env == "particles2d":
         return list(random.uniform(-0.5, 0.5, (num_tasks, 2)).astype(np.float32))
     return random.choice([-1.0, 1.0], num_tasks).tolist()
 
 
-def ours(args: Args) -> Iterator[None]:
-    """Meta-iterations as one XLA program each."""
+def with_jaxmeta(args: Args) -> Iterator[None]:
+    """Runs meta-iterations as one XLA program each."""
     env = envs.make(args.env, horizon=args.horizon, variant="l2l" if args.env == "particles2d" else "promp")
     policy = rl.GaussianPolicy(action_size=env.action_size)
     collect = rl.Collector(env=env, policy=policy.apply, episodes=args.episodes, discount=DISCOUNT)
@@ -151,22 +152,22 @@ def ours(args: Args) -> Iterator[None]:
 
 
 class Data(NamedTuple):
-    """Episodes of `K` tasks with PyTorch, `N` steps in each."""
+    """Samples of `K` tasks with PyTorch, `N` steps in each."""
 
     obs: Any
-    """`[K, N, observation_size]`."""
+    """Observations, `[K, N, observation_size]`."""
     action: Any
-    """`[K, N, action_size]`."""
+    """Actions, `[K, N, action_size]`."""
     advantage: Any
-    """`[K, N]`."""
+    """Advantages, `[K, N]`."""
     valid: Any
-    """1 for steps that count, `[K, N]`."""
+    """Mask with 1 for steps that count, `[K, N]`."""
     dist: Any
-    """That actions were drawn from, `[K, N, action_size]`."""
+    """Distributions of the actions, `[K, N, action_size]`."""
 
 
 def policy_of(params: list, obs: Any) -> Any:
-    """The distributions of actions; all parameters have a leading axis of tasks."""
+    """Returns the distributions of actions, for parameters with a leading axis of tasks."""
     x = obs
     for i in range(3):
         x = torch.baddbmm(params[3 + i], x, params[i])
@@ -175,7 +176,7 @@ def policy_of(params: list, obs: Any) -> Any:
 
 
 def play(args: Args, vector_env: Any, params: list, tasks: list) -> list:
-    """Observations, actions, rewards and which steps count, `[T, K, E, ...]`, of as many tasks as the lanes hold."""
+    """Returns observations, actions, rewards and masks, `[T, K, E, ...]`, of as many tasks as the lanes hold."""
     vector_env.set_attr("task", [task for task in tasks for _ in range(args.episodes)])
     obs, _ = vector_env.reset()
     valid, steps = np.ones(len(obs), bool), []
@@ -189,17 +190,17 @@ def play(args: Args, vector_env: Any, params: list, tasks: list) -> list:
 
 
 def to_torch(x: np.ndarray) -> Any:
-    """As floats."""
+    """Returns a tensor of floats."""
     return torch.as_tensor(x, dtype=torch.float32)
 
 
 def by_task(x: Any) -> Any:
-    """`[T, K, E, ...]` as `[K, T * E, ...]`."""
+    """Reshapes `[T, K, E, ...]` to `[K, T * E, ...]`."""
     return x.transpose(0, 1).flatten(1, 2)
 
 
-def judge(obs: Any, reward: Any, valid: Any) -> Any:
-    """Normalized advantages `[K, N]` against the linear feature baseline of each task."""
+def estimate_advantages(obs: Any, reward: Any, valid: Any) -> Any:
+    """Returns normalized advantages `[K, N]` against the linear feature baseline of each task."""
     returns = torch.zeros_like(reward)
     later = torch.zeros_like(reward[0])
     for t in reversed(range(len(reward))):
@@ -221,18 +222,18 @@ def judge(obs: Any, reward: Any, valid: Any) -> Any:
 
 
 def collect(args: Args, vector_env: Any, params: list, tasks: list) -> Data:
-    """Play in all tasks and judge the actions."""
+    """Plays in all tasks and estimates advantages."""
     with torch.no_grad():
         at_once = vector_env.num_envs // args.episodes
         firsts = range(0, len(tasks), at_once)
         parts = [play(args, vector_env, [x[i : i + at_once] for x in params], tasks[i : i + at_once]) for i in firsts]
         obs, action, reward, valid = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
         dist = policy_of(params, by_task(obs))
-        return Data(by_task(obs), by_task(action), judge(obs, reward, valid), by_task(valid), dist)
+        return Data(by_task(obs), by_task(action), estimate_advantages(obs, reward, valid), by_task(valid), dist)
 
 
 def surrogate(params: list, data: Data, clip: float = float("inf")) -> Any:
-    """The sum over tasks of the clipped ratio surrogate."""
+    """Returns the sum over tasks of the clipped surrogate."""
     log_ratio = policy_of(params, data.obs).log_prob(data.action) - data.dist.log_prob(data.action)
     ratio = log_ratio.sum(-1).exp()
     gain = torch.minimum(ratio * data.advantage, ratio.clamp(1 - clip, 1 + clip) * data.advantage)
@@ -240,19 +241,19 @@ def surrogate(params: list, data: Data, clip: float = float("inf")) -> Any:
 
 
 def divergence(params: list, data: Data) -> Any:
-    """The sum over tasks of the divergence from the policy that played."""
+    """Returns the sum over tasks of the KL divergence from the policy that played."""
     kl = torch.distributions.kl_divergence(data.dist, policy_of(params, data.obs)).sum(-1)
     return ((kl * data.valid).sum(1) / data.valid.sum(1)).sum()
 
 
 def adapt(params: list, data: Data, create_graph: bool) -> list:
-    """One inner step in every task."""
+    """Takes one inner step in every task."""
     gradients = torch.autograd.grad(surrogate(params, data), params, create_graph=create_graph)
     return [x - INNER_RATE * gradient for x, gradient in zip(params, gradients, strict=True)]
 
 
 def with_torch(args: Args, vector_env: Any) -> Iterator[None]:
-    """Meta-iterations with PyTorch, all tasks at once but for playing."""
+    """Runs meta-iterations with PyTorch, with all tasks at once except for playing."""
     spaces = vector_env.single_observation_space, vector_env.single_action_space
     widths = [spaces[0].shape[0], 64, 64, spaces[1].shape[0]]
     torch.set_num_threads(args.torch_threads)
@@ -278,14 +279,14 @@ def with_torch(args: Args, vector_env: Any) -> Iterator[None]:
 
 
 def rows(args: Args) -> dict[str, Iterator[None]]:
-    """Meta-iterations in all ways, ours first."""
+    """Returns the meta-iterations of each row, those of jaxmeta first."""
     vector_envs = make_vector_envs(args) if torch else {}
-    return {"jaxmeta": ours(args)} | {name: with_torch(args, env) for name, env in vector_envs.items()}
+    return {"jaxmeta": with_jaxmeta(args)} | {name: with_torch(args, env) for name, env in vector_envs.items()}
 
 
 def make_vector_envs(args: Args) -> dict[str, Any]:
-    """The environments of PyTorch's rows, by the row's name."""
-    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns; it does not run in the workers
+    """Returns the environments of the rows with PyTorch, by the row's name."""
+    warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns, but it does not run in the workers
     make_env: Callable[[], gymnasium.Env] = Particle if args.env == "particles2d" else HalfCheetah
     lanes = args.num_tasks * args.episodes
     found: dict[str, Any] = {
@@ -298,7 +299,7 @@ def make_vector_envs(args: Args) -> dict[str, Any]:
 
 
 def main(args: Args) -> None:
-    """Time all rows, print a table."""
+    """Times all rows and prints a table."""
     table = rows(args)
     seconds: dict[str, list[float]] = {name: [] for name in table}
     for _ in range(1 + args.rounds):  # the first one compiles

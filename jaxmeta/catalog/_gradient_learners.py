@@ -17,7 +17,7 @@ from jaxmeta.meta_gradients import cg
 
 _FIRST_ORDER_SHARE = 0.3  # of MAML++'s training, as 50 of 150 epochs in its paper
 MAML = "Finn et al. 2017, https://arxiv.org/abs/1703.03400"
-SINE = "MAML's code; its text says a rate of 0.01, with which many a test task diverges"
+SINE = "MAML's code (the paper's text says 0.01, with which many test tasks diverge)"
 PLAIN = ("cnn", "cnn4", "fc", "mlp")  # have warp layers and take a context
 OURS = "ours, the paper has no such experiment"
 
@@ -176,7 +176,7 @@ register_learner("reptile", _reptile, [
            num_tasks=5),
 ], about=alg.reptile, optimizer=optax.sgd)
 register_learner("oml", _oml, [
-    recipe("images text", "Javed & White 2019; rates ours, see experiments/continual.py", inner_rate=0.03,
+    recipe("images text", "Javed & White 2019, rates ours", inner_rate=0.03,
            norm="layer", meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine", num_tasks=8),
     recipe("regression", OURS, inner_rate=0.01, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine",
            num_tasks=25),
