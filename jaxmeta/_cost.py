@@ -1,4 +1,4 @@
-"""What a compiled function costs, without running it."""
+"""Cost of a compiled function, without running it."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ class Cost(NamedTuple):
     argument_bytes: int
     """Memory of the arguments."""
     flops: float
-    """Floating-point operations; a loop's body counts once, so compare functions with the same loops only."""
+    """Floating-point operations. The body of a loop counts once, so compare only functions with the same loops."""
     compile_seconds: float
     """Time to compile (not to trace)."""
 

@@ -13,7 +13,7 @@ Apply = Callable[[PyTree, jax.Array], Any]
 
 
 def at_least_float32(tree: PyTree) -> PyTree:
-    """The same with what is of half precision in float32: the outputs of a model, before a loss or a linear solve."""
+    """Widens values of half precision to float32, such as the outputs of a model before a loss or a linear solve."""
 
     def widen(x: jax.Array) -> jax.Array:
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
@@ -25,9 +25,9 @@ def classification(apply: Apply) -> LossFn:
     """Softmax cross-entropy with integer labels.
 
     Args:
-        apply: `(params, x) -> logits [n, ways]`, such as a Linen module's `apply`; of half precision they are taken to
-            float32. A model with randomness of its own (dropout) is used by writing the four lines of a `LossFn`, which
-            is given a key.
+        apply: `(params, x) -> logits [n, ways]`, such as a Linen module's `apply`. Logits of half precision are widened
+            to float32. For a model with randomness of its own (dropout), write the four lines of a `LossFn`, which gets a
+            key.
 
     Returns:
         `(params, batch, key) -> (mean cross-entropy in nats, {"accuracy": share in [0, 1]})`.

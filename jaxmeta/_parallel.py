@@ -39,12 +39,12 @@ def task_mesh(devices: int | None = None) -> Mesh:
 
 
 def auto(mesh: Mesh) -> Mesh:
-    """The same devices, axes of type Auto: the compiler divides what `shard_map` does not."""
+    """Returns a mesh of the same devices with axes of type Auto: the compiler divides what `shard_map` does not."""
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
 
 
 def replicate(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """Puts every array on all devices of the mesh, but for those that are divided over several devices already.
+    """Puts every array on all devices of the mesh, except those that are divided over several devices already.
 
     In a run of several processes each one gives the same values. Without a mesh everything stays where it is.
     """

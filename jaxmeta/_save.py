@@ -83,7 +83,7 @@ def _opaque(leaf: Any) -> bool:
 
 
 def _leaves(state: Any) -> dict[str, str]:
-    """What is where, as `float32[2, 3]` by path."""
+    """Returns descriptions such as `float32[2, 3]` by path."""
 
     def describe(leaf: Any) -> str:
         shape, dtype = getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf).__name__)

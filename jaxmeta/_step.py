@@ -98,7 +98,7 @@ def evaluate(
 
     Args:
         learner: the meta-learner.
-        num_tasks: how many tasks.
+        num_tasks: number of tasks.
         batch_size: see `meta_step`.
         mesh: see `meta_step`.
 
@@ -146,18 +146,18 @@ def evaluate(
 
 
 class Summary(NamedTuple):
-    """What one metric did over many tasks."""
+    """Statistics of one metric over many tasks."""
 
     mean: float
-    """Mean over the tasks; infinite or NaN if some task's value is."""
+    """Mean over the tasks. Infinite or NaN if the value of some task is."""
     interval: float
     """Half the width of the 95 % confidence interval of the mean: 1.96 standard errors."""
     median: float
-    """Median over the tasks, a NaN counting as infinite: it stays telling while less than half of the tasks diverge."""
+    """Median over the tasks, with NaN counted as infinite. It is meaningful while fewer than half of the tasks diverge."""
     finite: float
     """Share of the tasks whose value is finite, in [0, 1]."""
     num_tasks: int
-    """How many tasks."""
+    """Number of tasks."""
 
     def __str__(self) -> str:
         return f"{self.mean:.4f} ± {self.interval:.4f}"

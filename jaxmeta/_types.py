@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One task: what a learner adapts on, and what the adapted learner is judged on.
+    """One task: the data to adapt on, and the data that measure the adapted learner.
 
     For images both parts are a `Batch`; in general they are any two pytrees that the learner understands.
     """
@@ -35,19 +35,19 @@ class Task(NamedTuple):
 
 
 class MetaParams(NamedTuple):
-    """What the outer optimizer updates."""
+    """Meta-parameters: everything that the outer optimizer updates."""
 
     params: PyTree
     """The model's initial parameters."""
     learned: PyTree = ()
-    """The learned part of the inner optimizer's state (see `jaxmeta.partition`); no leaves if nothing is learned."""
+    """Learned part of the inner optimizer's state (see `jaxmeta.partition`). It has no leaves if nothing is learned."""
 
 
 class LossFn(Protocol):
     """The only thing that knows the model: `(params, batch, key) -> (scalar loss, metrics)`."""
 
     def __call__(self, params: PyTree, batch: Any, key: jax.Array, /) -> tuple[jax.Array, Metrics]:
-        """Return the mean loss over `batch` and a dictionary of scalar metrics."""
+        """Returns the mean loss over `batch` and a dictionary of scalar metrics."""
         ...
 
 
@@ -55,7 +55,7 @@ class Sampler(Protocol):
     """Draws one task from one key. A pytree, so that it can be an argument of a jitted function."""
 
     def __call__(self, key: jax.Array, /) -> Task:
-        """Return one task; batch with `jax.vmap` over keys."""
+        """Returns one task. Batch with `jax.vmap` over keys."""
         ...
 
 
@@ -87,7 +87,7 @@ class Training(NamedTuple):
 class MetaLearner(NamedTuple):
     """A meta-learning algorithm as four pure functions.
 
-    All of them treat one task; batch with `jax.vmap` or `jaxmeta.meta_step`.
+    All of them treat one task. Batch with `jax.vmap` or `jaxmeta.meta_step`.
     """
 
     init: Callable[[PyTree], MetaParams]
@@ -101,5 +101,5 @@ class MetaLearner(NamedTuple):
 
 
 def definite(tree: PyTree) -> PyTree:
-    """The same arrays with strong types, so that a jitted step that returns them traces once."""
+    """Returns the arrays with strong types, so that a jitted step that returns them traces once."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

@@ -11,19 +11,17 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("jaxmeta", "data", "envs") for path in (ROOT / folder).rglob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
 RIDDLES = re.compile(r"(What|How|Where|Whether|Which|Of|When|That|Such|If|The same)\b")
-IMPERATIVE = re.compile(r"(Return|Raise|Make|Build|Draw|Read|Check|Compute|Create|Get|Set|Write|Give|Take|Add|Apply)\b")
-BRITISH = re.compile(
-    r"\b\w*(?:colour|behaviour|neighbour|favour|[mn]ormalis|ptimis[ei]|[mx]imis|[lr]alis|ummaris)\w*\b"
+IMPERATIVE = re.compile(
+    r"(Return|Raise|Make|Build|Draw|Read|Check|Create|Get|Set|Give|Take|Add) (an?|all|one|the|if)\b"
 )
+BRITISH = re.compile(r"\b\w*(?:colour|behaviour|neighbour|favour|[mn]ormalis|ptimis[ei]|[mx]imis|[lr]alis)\w*\b")
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
     """Line and text of every docstring, those below fields included."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        for child in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
-            if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
-                if isinstance(child.value.value, str):
-                    yield child.lineno, " ".join(re.split(r"\n\s*\n", child.value.value.strip())[0].split(" "))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value.strip()
 
 
 def prose(text: str) -> str:

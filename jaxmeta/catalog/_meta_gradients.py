@@ -11,8 +11,10 @@ from jaxmeta.meta_gradients import MetaGradient, cg, evolution, first_order, imp
 
 ALL = ("reverse", "mixed", "first-order", "truncated", "implicit", "evolution")
 UNROLLED = ("reverse", "mixed", "first-order", "truncated")
-"""The ones that are defined for every inner loop: `implicit` takes all parameters for adapted, and leaves what an inner
-optimizer learns without a gradient."""
+"""Meta-gradients that are defined for every inner loop.
+
+`implicit` assumes that all parameters adapt, and gives no gradient for values that an inner optimizer learns.
+"""
 
 _SCHEDULES = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),

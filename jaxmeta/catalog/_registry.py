@@ -21,7 +21,7 @@ class Network(NamedTuple):
     loss: LossFn
     """`(params, batch, key) -> (loss, metrics)` of its predictions."""
     head_loss: LossFn
-    """The same on a batch whose inputs are features."""
+    """Loss `(params, batch, key) -> (loss, metrics)` on a batch whose inputs are features."""
     train_features: Callable[[Any, Any, jax.Array], Any] | None
     """`(params, x, key) -> features` with dropout; `None` without dropout."""
     method: Callable[[str], Callable[..., Any]]
@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
 
     kinds: tuple[str, ...]
     source: str
-    """Where the values come from."""
+    """Source of the values."""
     values: Mapping[str, Any]
     from_ways: int
     """Smallest number of ways for which these values hold."""
@@ -48,8 +48,11 @@ class Learner(NamedTuple):
     """A learner by its name."""
 
     build: Callable[..., Any]
-    """For few-shot tasks `(settings, network) -> MetaLearner`, or a function from the number of updates to one, as
-    `meta_step` takes it. For environments `(settings, env, mesh) -> Agent`."""
+    """Function that builds the learner.
+
+    For few-shot tasks it is `(settings, network) -> MetaLearner`. It may also return a function from the number of
+    updates to a `MetaLearner`, as `meta_step` takes it. For environments it is `(settings, env, mesh) -> Agent`.
+    """
     recipes: tuple[Recipe, ...]
     about: str
     paper: str
@@ -66,9 +69,9 @@ class Learner(NamedTuple):
     model: Callable[[Settings, Any], nn.Module] = lambda settings, network: network
     """Builds the learner's model around the network that the options name."""
     dropout: bool = False
-    """Whether it uses the network's dropout in training."""
+    """True if it uses the network's dropout in training."""
     has_network: bool = True
-    """Whether there is such a network; otherwise the learner's model stands alone."""
+    """False if the learner's model needs no network that the options name."""
 
 
 class Model(NamedTuple):

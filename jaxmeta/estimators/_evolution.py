@@ -91,6 +91,6 @@ def _pair(theta: PyTree, noise: PyTree, scale: float) -> tuple[PyTree, PyTree]:
 
 
 def _slope(losses: jax.Array, noise: PyTree, scale: float) -> PyTree:
-    """What one pair says of the gradient: its difference along the noise."""
+    """Estimates the gradient from one pair: the difference of its losses along the noise."""
     slope = (losses[0] - losses[1]) / (2 * scale)
     return jax.tree.map(lambda n: (slope * n).astype(n.dtype), noise)

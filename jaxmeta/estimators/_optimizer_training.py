@@ -1,4 +1,4 @@
-"""Training runs as a process: what a learned optimizer is meta-trained on (Andrychowicz et al. 2016).
+"""Training runs as a process, to meta-train a learned optimizer on (Andrychowicz et al. 2016).
 
 https://arxiv.org/abs/1606.04474.
 """
@@ -21,9 +21,9 @@ class Problem(NamedTuple):
     """A training problem of a family; all problems of one family have the same shapes."""
 
     params: PyTree
-    """Where training starts."""
+    """Initial parameters."""
     batch: Any
-    """What the loss depends on beside the parameters: data, usually a `jaxmeta.Batch`."""
+    """Data that the loss depends on beside the parameters, usually a `jaxmeta.Batch`."""
 
 
 class TrainingRun(NamedTuple):

@@ -1,4 +1,4 @@
-"""Processes that run for long, and how the meta-gradient of one window of them is estimated."""
+"""Processes that run for long, and estimators of the meta-gradient of one window of them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ class Process(NamedTuple):
 
 
 class ProcessRun(NamedTuple):
-    """What an estimator keeps of one run between two windows."""
+    """State of one run between two windows."""
 
     state: PyTree
     """State of the process. `persistent_evolution` has two, in a leading axis: of the two signs of the noise."""
@@ -33,7 +33,7 @@ class ProcessRun(NamedTuple):
 
 
 class GradientEstimator(NamedTuple):
-    """How a meta-gradient is made of one window of one run, as pure functions."""
+    """Estimator of a meta-gradient from one window of one run, as pure functions."""
 
     window: int
     """Steps in a window."""

@@ -1,4 +1,4 @@
-"""An inner loop, how it is run, and how a derivative is taken through it."""
+"""Inner loops, and derivatives through them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ class Unrolled(NamedTuple):
 
 
 class MetaGradient(NamedTuple):
-    """How a meta-gradient is computed, as two pure functions."""
+    """Way to compute a meta-gradient, as two pure functions."""
 
     unroll: Callable[[LossFn, optax.GradientTransformation, PyTree, optax.OptState, Any, PyTree], Unrolled]
     """`(loss_fn, inner, params, state, batch, xs) -> Unrolled`: the inner loop. `xs` holds one entry per step (leading

@@ -93,7 +93,7 @@ def _paths(tree: PyTree) -> dict[str, Any]:
 
 
 def _by_path(tree: PyTree) -> dict[str, np.ndarray]:
-    """What is saved: no empty arrays, which orbax refuses."""
+    """Returns the arrays to save by path, without empty ones, which orbax refuses."""
     arrays = {name: np.asarray(_data(leaf)) for name, leaf in _paths(tree).items()}
     return {name: array for name, array in arrays.items() if array.size}
 

@@ -1,4 +1,4 @@
-"""What a training run keeps while it runs: its records and its checkpoints, in memory and, given a folder, on disk."""
+"""Records and checkpoints of a training run, in memory and, given a folder, on disk."""
 
 import contextlib
 import json
@@ -22,13 +22,13 @@ class Snapshot(NamedTuple):
     """All that a checkpoint holds."""
 
     state: PyTree
-    """What an update changes."""
+    """State of the training."""
     best: PyTree
-    """What is worth keeping of the state that did best so far."""
+    """Meta-parameters with the best validation value so far."""
     best_score: Any
     best_step: Any
     settings: dict[str, Any]
-    """What decides the numbers and does not show in the shapes above."""
+    """Settings that decide the numbers and do not show in the shapes above."""
 
 
 class Log:
@@ -174,5 +174,5 @@ def _check_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> N
 
 
 def settings(key: jax.Array, **numbers: int) -> dict[str, Any]:
-    """What `Log` compares between a run and its continuation."""
+    """Returns the settings that `Log` compares between a run and its continuation."""
     return {"key": jax.random.key_data(key), **{name: np.int32(value) for name, value in numbers.items()}}

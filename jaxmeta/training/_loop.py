@@ -34,8 +34,11 @@ class Trained(NamedTuple):
     step: int
     """The update after which they were taken."""
     history: list[dict[str, float]]
-    """One record per logged step: `step`, `seconds`, `updates_per_second` (from `train`: `tasks_per_second`),
-    `train/...` and `validation/...` values."""
+    """Records, one per logged step.
+
+    They hold `step`, `seconds`, `updates_per_second` (from `train`: `tasks_per_second`), and the values `train/...` and
+    `validation/...`.
+    """
     state: Any
     """The state after the last update."""
 

@@ -1,4 +1,4 @@
-"""What the processes of one run do together, and what one does when it is asked to end."""
+"""Agreement among the processes of a run, and the answer to SIGTERM."""
 
 import contextlib
 import signal

@@ -30,7 +30,7 @@ class Minibatches:
     Examples are drawn with replacement. A class is a row of the table; with rotations, each turn of it is a class.
 
     Attributes:
-        source: the data, of which the task sizes play no role.
+        source: the data, whose task sizes play no role.
         size: examples per minibatch.
 
     Example:
@@ -59,7 +59,7 @@ class Minibatches:
         return self.source.example
 
     def __call__(self, key: jax.Array) -> Batch:
-        """Draw one minibatch.
+        """Draws one minibatch.
 
         Args:
             key: a random key.
