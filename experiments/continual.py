@@ -40,7 +40,6 @@ import numpy as np
 import optax
 import tyro
 from flax import linen as nn
-from flax import struct
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -112,22 +111,6 @@ def draw(split: Literal["train", "validation", "test"], count: int) -> np.ndarra
         return jnp.round(255 * jax.vmap(glyphs.render, (None, 0))(class_id, keys)).astype(jnp.uint8)
 
     return np.asarray(jax.jit(partial(jax.lax.map, character))(jnp.arange(count)))
-
-
-@struct.dataclass
-class Streams:
-    """Tasks as streams: one class after the other, each with an output of its own, drawn at random."""
-
-    tasks: data.FewShot
-    """Groups the examples of a task by class."""
-    outputs: int = struct.field(pytree_node=False)
-    """Outputs of the head."""
-
-    def __call__(self, key: jax.Array) -> Task:
-        """Draw one stream."""
-        task_key, output_key = jax.random.split(key)
-        outputs = data.sample_without_replacement(output_key, self.outputs, self.tasks.ways)
-        return Task(*(Batch(part.x, outputs[part.y]) for part in self.tasks(task_key)))
 
 
 class Gated(nn.Module):
@@ -215,7 +198,7 @@ def train(method: str, args: Args, images: np.ndarray) -> tuple[nn.Module, Any]:
         sampler = tasks
         learner = jaxmeta.anil(jaxmeta.classification(model.apply), optax.sgd(0.1), steps=5)
     else:
-        sampler = Streams(tasks, outputs)
+        sampler = data.Streams(tasks, outputs)
         features_fn, head_loss = partial(model.apply, method="features"), jaxmeta.classification(apply_head(model))
         reset = partial(new_head, outputs=outputs)
         learner = jaxmeta.oml(features_fn, head_loss, optax.sgd(args.inner_rate), reset=reset)
@@ -247,7 +230,7 @@ def represent(model: nn.Module, params: Any, images: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="count")
-def draw_streams(sampler: Streams, key: jax.Array, count: int) -> Task:
+def draw_streams(sampler: data.Streams, key: jax.Array, count: int) -> Task:
     """`count` streams, stacked."""
     return jax.vmap(sampler)(jax.random.split(key, count))
 
@@ -283,7 +266,7 @@ def test_length(
     def run(part: np.ndarray, seed: int, rate: float) -> dict[str, np.ndarray]:
         tasks = data.FewShot.from_classes(part, ways=ways, shots=SHOTS, queries=DRAWINGS - SHOTS)
         draw_key, learn_key = jax.random.split(jax.random.key(seed))
-        streams = draw_streams(Streams(tasks, outputs), draw_key, CHUNK)
+        streams = draw_streams(data.Streams(tasks, outputs), draw_key, CHUNK)
         keys = jax.random.split(learn_key, CHUNK)
         scale = 1.0 if head == "random" else 0.0
         return jax.device_get(learn_streams(params, streams, keys, rate, scale, order == "shuffled", outputs))

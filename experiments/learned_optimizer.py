@@ -37,7 +37,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import jaxmeta
-from jaxmeta import Batch, Problem, data, models, optim
+from jaxmeta import Batch, data, estimators, models, optim
+from jaxmeta.estimators import Problem
 
 WAYS, DRAWINGS, PIXELS, BATCH = 10, 20, 8, 20
 CHARACTERS = {"train": 1000, "validation": 200, "test": 300}
@@ -182,14 +183,14 @@ def learned(args: Args, **weights: Any) -> optax.GradientTransformation:
     return make(optax.sgd(args.nominal_rate), **weights)
 
 
-def make_training(args: Args, characters: data.FewShot) -> jaxmeta.ProcessStep:
+def make_training(args: Args, characters: data.FewShot) -> jaxmeta.Training:
     """Meta-training on problems of some characters."""
     estimator = {
-        "backprop": jaxmeta.truncated_backprop,
-        "evolution": partial(jaxmeta.truncated_evolution, scale=args.scale),
-        "persistent": partial(jaxmeta.persistent_evolution, scale=args.scale),
+        "backprop": estimators.truncated_backprop,
+        "evolution": partial(estimators.truncated_evolution, scale=args.scale),
+        "persistent": partial(estimators.persistent_evolution, scale=args.scale),
     }[args.estimator](args.window)
-    process = jaxmeta.optimizer_training(
+    process = estimators.optimizer_training(
         learned(args, key=jax.random.key(args.seed)),
         minibatch_loss(args.hidden),
         partial(sample, characters, args.hidden),
@@ -197,36 +198,42 @@ def make_training(args: Args, characters: data.FewShot) -> jaxmeta.ProcessStep:
     )
     rate = optax.cosine_decay_schedule(args.outer_rate, args.iterations)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
-    return jaxmeta.process_step(process, estimator, optimizer, args.num_runs)
+    return estimators.process_step(process, estimator, optimizer, args.num_runs)
 
 
 def meta_train(args: Args, characters: dict[str, data.FewShot], setting: Setting) -> Any:
     """The weights that do best on validation problems."""
     start_key, train_key, validation_key = jax.random.split(jax.random.key(args.seed), 3)
 
-    def start(characters: data.FewShot) -> Any:
-        params = sample(characters, args.hidden, start_key).params
-        theta, _ = jaxmeta.partition(learned(args, key=jax.random.key(args.seed)).init(params))
-        return make_training(args, characters).init(theta, start_key)
+    train = characters["train"]
+    params = jax.jit(lambda train: sample(train, args.hidden, start_key).params)(train)
+    theta, _ = jaxmeta.partition(learned(args, key=jax.random.key(args.seed)).init(params))
+
+    def init(theta: Any, key: jax.Array) -> Any:
+        del key
+        return jax.jit(lambda theta, train: make_training(args, train).init(theta, start_key))(theta, train)
+
+    def step(state: Any, key: jax.Array, train: data.FewShot) -> Any:
+        return make_training(args, train).step(state, key)
 
     problems = draw(characters["validation"], args.hidden, validation_key, 64)
     measure = trainer(lambda weights: learned(args, weights=weights), setting)
 
-    def validate(state: jaxmeta.OuterState) -> dict[str, float]:
-        return {"loss": float(measures(measure(state.theta.weights.value, problems))["average"].mean())}
+    def validate(theta: Any) -> dict[str, float]:
+        return {"loss": float(measures(measure(theta.weights.value, problems))["average"].mean())}
 
     every = min(250, args.iterations)
     done = jaxmeta.loop(
-        lambda state, key, characters: make_training(args, characters).step(state, key),
-        jax.jit(start)(characters["train"]),
+        jaxmeta.Training(init, step),
+        theta,
         train_key,
-        characters["train"],
+        train,
         iterations=args.iterations,
         log_every=every,
         validate=validate,
         validate_every=every,
     )
-    return done.best.theta.weights.value
+    return done.meta.weights.value
 
 
 def draw(characters: data.FewShot, hidden: int, key: jax.Array, number: int) -> Problem:

@@ -119,7 +119,7 @@ def meta_train(args: Args, learner: str, ways: int, shots: int) -> tuple[jaxmeta
     folder = args.folder / f"{learner}-{ways}way-{shots}shot-{row.iterations}-seed{args.seed}"
     result = row.run(folder, root=args.root)
     minutes = result.trained.history[-1]["seconds"] / 60
-    return result.test["accuracy"], f"{row.iterations:,} x {result.experiment.num_tasks}", minutes
+    return result.test["accuracy"], f"{row.iterations:,} x {result.settings.num_tasks}", minutes
 
 
 def pre_train(args: Args, learner: str, ways: int, shots: int) -> tuple[jaxmeta.Summary, str, float]:

@@ -96,7 +96,7 @@ class Fitted(NamedTuple):
 
 
 @cache
-def load(args: Args) -> data.TaskSets:
+def load(args: Args) -> data.BenchmarkTasksets:
     """The benchmark; glyphs for training are a fixed set of 20 drawings of each of the first classes."""
     if args.benchmark != "glyphs":
         return data.get_tasksets(args.benchmark, args.ways, 1, queries=QUERIES, split=args.split, root=args.root)
@@ -110,7 +110,7 @@ def load(args: Args) -> data.TaskSets:
         return jnp.round(255 * jax.vmap(partial(train.render, number))(keys)).astype(jnp.uint8)
 
     images = jax.lax.map(partial(draw, jax.random.key(0)), jnp.arange(args.classes))
-    return data.TaskSets(data.FewShot.from_classes(images, ways=args.ways), validation, test)
+    return data.BenchmarkTasksets(data.FewShot.from_classes(images, ways=args.ways), validation, test)
 
 
 def resized(sampler: Any, ways: int, shots: int, queries: int) -> Any:
@@ -119,12 +119,12 @@ def resized(sampler: Any, ways: int, shots: int, queries: int) -> Any:
     return resize(ways=ways, shots=shots, queries=queries)
 
 
-def num_classes(sets: data.TaskSets) -> int:
+def num_classes(sets: data.BenchmarkTasksets) -> int:
     """Base classes."""
     return sets.train.num_classes  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def options(args: Args, sets: data.TaskSets, iterations: int, stage: str) -> dict[str, Any]:
+def options(args: Args, sets: data.BenchmarkTasksets, iterations: int, stage: str) -> dict[str, Any]:
     """What both stages of training are told alike."""
     return {
         "validation": sets.validation,
@@ -155,10 +155,10 @@ def pretrain(args: Args, head: str) -> Backbone:
         augment=partial(data.random_crop, padding=2),
         **options(args, sets, args.iterations, head),
     )
-    jaxmeta.save(args.folder / f"{args.benchmark}-{head}-seed{args.seed}.msgpack", done.variables)
+    jaxmeta.save(args.folder / f"{args.benchmark}-{head}-seed{args.seed}.msgpack", done.meta)
     sample = jax.vmap(lambda key: batches(key).x)(jax.random.split(init_key))
     untrained = models.with_batch_stats(model, start, sample)
-    return Backbone(partial(model.apply, method="features"), untrained, done.variables, done.history[-1]["seconds"])
+    return Backbone(partial(model.apply, method="features"), untrained, done.meta, done.history[-1]["seconds"])
 
 
 @cache

@@ -109,7 +109,7 @@ def make_learner(name: str, args: Args) -> jaxmeta.MetaLearner:
         case "ridge":
             return jaxmeta.r2d2(lambda _, x: x, WAYS, regularization=0.1)
         case "protonet":
-            return jaxmeta.protonet(features, distance="cosine", temperature=20.0, **sizes)
+            return jaxmeta.protonet(features, distance="cosine", scale=20.0, **sizes)
         case "r2d2":
             return jaxmeta.r2d2(features, regularization=0.3, **sizes)
         case "anil":

@@ -25,8 +25,8 @@ def classification(apply: Apply) -> LossFn:
     """Softmax cross-entropy with integer labels.
 
     Args:
-        apply: `(params, x) -> logits [n, ways]`, such as a Linen module's `apply`. Logits of half precision are widened
-            to float32. For a model with randomness of its own (dropout), write the four lines of a `LossFn`, which gets a
+        apply: `(params, x) -> logits [n, ways]`, such as a Linen module's `apply`. Half precision is widened to
+            float32. For a model with randomness of its own (dropout), write the four lines of a `LossFn`, which gets a
             key.
 
     Returns:

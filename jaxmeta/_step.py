@@ -153,7 +153,7 @@ class Summary(NamedTuple):
     interval: float
     """Half the width of the 95 % confidence interval of the mean: 1.96 standard errors."""
     median: float
-    """Median over the tasks, with NaN counted as infinite. It is meaningful while fewer than half of the tasks diverge."""
+    """Median over the tasks, with NaN counted as infinite. It is meaningful while most tasks converge."""
     finite: float
     """Share of the tasks whose value is finite, in [0, 1]."""
     num_tasks: int

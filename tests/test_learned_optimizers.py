@@ -163,19 +163,20 @@ def test_saved_and_used_in_a_plain_optax_loop(tmp_path):
     """Meta-train a little, save; load and train another model with optax alone: as the meta-trained state would."""
     nominal = optax.sgd(0.05)
     optimizer = mlp(nominal, key=KEY)
-    process = jaxmeta.optimizer_training(
+    process = jaxmeta.estimators.optimizer_training(
         optimizer,
         lambda w, target, key: (jnp.sum((w - target) ** 2), {}),
-        lambda key: jaxmeta.Problem(jnp.zeros(2), jax.random.normal(key, (2,))),
+        lambda key: jaxmeta.estimators.Problem(jnp.zeros(2), jax.random.normal(key, (2,))),
         horizon=4,
     )
     theta, _ = jaxmeta.partition(optimizer.init(jnp.zeros(2)))
-    train = jaxmeta.process_step(process, jaxmeta.truncated_backprop(4), optax.adam(1e-2), num_runs=4)
+    estimator = jaxmeta.estimators.truncated_backprop(4)
+    train = jaxmeta.estimators.process_step(process, estimator, optax.adam(1e-2), num_runs=4)
     state, metrics = jax.jit(lambda state, keys: jax.lax.scan(train.step, state, keys))(
         train.init(theta, KEY), jax.random.split(KEY, 30)
     )
     assert float(metrics["loss"][-5:].mean()) < float(metrics["loss"][:5].mean())
-    jaxmeta.save(tmp_path / "optimizer", state.theta.weights.value)
+    jaxmeta.save(tmp_path / "optimizer", state.meta.weights.value)
 
     model = models.MLP(sizes=(4,))
     x = jnp.linspace(-1.0, 1.0, 8)[:, None]
@@ -199,7 +200,7 @@ def test_saved_and_used_in_a_plain_optax_loop(tmp_path):
         return found
 
     loaded = mlp(nominal, weights=jaxmeta.load(tmp_path / "optimizer"))
-    assert losses(loaded, None) == losses(optimizer, state.theta.weights.value)
+    assert losses(loaded, None) == losses(optimizer, state.meta.weights.value)
     assert losses(loaded, None) != losses(optimizer, None)
 
 

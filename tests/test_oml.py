@@ -124,10 +124,10 @@ def test_meta_training_makes_a_head_forget_less():
     head_loss = jaxmeta.classification(partial(model.apply, method=lambda module, features: module.head(features)))
     learner = jaxmeta.oml(features, head_loss, optax.sgd(0.1))
     meta = learner.init(model.init(KEY, tasks.example))
-    step = jax.jit(jaxmeta.meta_step(learner, optax.adam(3e-3), num_tasks=8, batch_size=8))
-    trained, opt_state = meta, optax.adam(3e-3).init(meta)
+    training = jaxmeta.meta_step(learner, optax.adam(3e-3), num_tasks=8, batch_size=8)
+    step, state = jax.jit(training.step), training.init(meta)
     for key in jax.random.split(KEY, 60):
-        trained, opt_state, _ = step(trained, opt_state, tasks, key)
+        state, _ = step(state, key, tasks)
 
     def oldest(meta, key):
         task = test(key)
@@ -136,7 +136,7 @@ def test_meta_training_makes_a_head_forget_less():
 
     before, after = (
         float(jax.jit(jax.vmap(oldest, (None, 0)))(m, jax.random.split(jax.random.key(1), 64)).mean())
-        for m in (meta, trained)
+        for m in (meta, state.meta)
     )
     assert after > before + 0.2, f"accuracy on the oldest class: {before} before, {after} after meta-training"
 

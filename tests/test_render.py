@@ -179,7 +179,7 @@ def test_mp4_is_what_ffmpeg_makes_of_the_frames(moved, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="ffmpeg failed: no such codec"):
         envs.save_video(env, states, tmp_path / "a.mp4")
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(RuntimeError, match="an MP4 needs ffmpeg, .* install it, or save a .gif"):
+    with pytest.raises(RuntimeError, match="an MP4 needs ffmpeg, .* Install it, or save a .gif"):
         envs.save_video(env, states, tmp_path / "b.mp4")
 
 

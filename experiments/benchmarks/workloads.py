@@ -104,18 +104,17 @@ def jax_way(
     meta_gradient: jaxmeta.MetaGradient | None = None,
     mesh: Any = None,
 ) -> Way:
-    """`jaxmeta.meta_step`, compiled; `updates` of them in one program."""
+    """Compiles `jaxmeta.meta_step`, with `updates` of them in one program."""
     optimizer, meta = work.optimizer(), work.init()
-    step = jaxmeta.meta_step(work.make(meta_gradient), optimizer, work.num_tasks, batch_size=batch_size, mesh=mesh)
+    training = jaxmeta.meta_step(work.make(meta_gradient), optimizer, work.num_tasks, batch_size=batch_size, mesh=mesh)
 
-    def train(meta: Any, opt_state: Any, sampler: Any, key: jax.Array) -> Any:
-        def update(carry: tuple[Any, Any], key: jax.Array) -> tuple[tuple[Any, Any], None]:
-            meta, opt_state, _ = step(*carry, sampler, key)
-            return (meta, opt_state), None
+    def train(state: jaxmeta.TrainingState, sampler: Any, key: jax.Array) -> Any:
+        def update(state: Any, key: jax.Array) -> tuple[Any, None]:
+            return training.step(state, key, sampler)[0], None
 
-        return jax.lax.scan(update, (meta, opt_state), jax.random.split(key, updates))[0]
+        return jax.lax.scan(update, state, jax.random.split(key, updates))[0]
 
-    arguments = (meta, optimizer.init(meta), work.sampler, jax.random.key(KEY))
+    arguments = (training.init(meta), work.sampler, jax.random.key(KEY))
     begin = time.process_time()
     compiled = jax.jit(train).lower(*arguments).compile()
     compile_s = time.process_time() - begin
@@ -123,7 +122,7 @@ def jax_way(
 
     def gradient(result: Any) -> list[Any]:
         # Adam's first moment after its first update is the gradient times 1 - b1.
-        return [moment / 0.1 for moment in jax.tree.leaves(result[1][0].mu.params)]
+        return [moment / 0.1 for moment in jax.tree.leaves(result.opt_state[0].mu.params)]
 
     return Way(
         lambda: jax.block_until_ready(compiled(*arguments)),

@@ -151,7 +151,7 @@ register_learner("tnet", _of(alg.tnet), [
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", "Lee & Choi 2018, rates as MAML", steps=1, test_steps=10, inner_rate=1e-3,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.tnet, meta_gradients=UNROLLED, models=PLAIN, model=lambda s, network: network.clone(warp=True))
+], about=alg.tnet, meta_gradients=UNROLLED, models=PLAIN, model=lambda s, network, ways: network.clone(warp=True))
 register_learner("imaml", _imaml, [
     recipe("images text", "Rajeswaran et al. 2019, Omniglot 5-way", steps=16, test_steps=16, inner_rate=0.1,
            proximal=2.0, solver_steps=5, outer_rate=1e-3, outer_schedule="constant", num_tasks=32),

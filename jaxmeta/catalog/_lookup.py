@@ -87,14 +87,14 @@ def _does_not_apply(option: Option, given: Mapping[str, Any], kind: str, names: 
     def error(what: str, have: Iterable[str]) -> ValueError:
         return ValueError(f"{name} does not apply to {what}, only to {', '.join(have)}; {got}")
 
+    if name == "drop_rate" and not LEARNERS[names["learner"]].dropout:
+        return error(names["learner"], (n for n in learners_for(kind) if LEARNERS[n].dropout))
+    have = tuple(n for n in models_for(kind) if name in options_of_model(MODELS[n], kind))
+    if have and "model" in names:
+        return error(f"model {names['model']}", have)
     learners = tuple(n for n in learners_for(kind) if name in recipe_of(LEARNERS[n], kind, 0).values)
     if learners:
         return error(names["learner"], learners)
-    if name == "drop_rate" and not LEARNERS[names["learner"]].dropout:
-        return error(names["learner"], (n for n in learners_for(kind) if LEARNERS[n].dropout))
-    have = tuple(n for n in models_for(kind) if name in MODELS[n].options)
-    if have and "model" in names:
-        return error(f"model {names['model']}", have)
     have = tuple(n for n, entry in META_GRADIENTS.items() if name in entry.options)
     if have and "meta_gradient" in names:
         return error(f"meta_gradient {names['meta_gradient']}", have)

@@ -1,7 +1,6 @@
 """The learners without an inner loop of their own that a run can name: heads, in-context and pre-trained learners."""
 
 from collections.abc import Callable
-from typing import Any
 
 from flax import linen as nn
 
@@ -33,8 +32,8 @@ def _in_context(s: Settings, net: Network) -> MetaLearner:
     return alg.in_context(net.method("encode"), net.method("decode"), loss_fn)
 
 
-def _context_transformer(s: Settings, network: nn.Module) -> nn.Module:
-    return alg.ContextTransformer(1 if s.kind == "regression" else s.ways, backbone=network)
+def _context_transformer(s: Settings, network: nn.Module, ways: int) -> nn.Module:
+    return alg.ContextTransformer(ways, backbone=network)
 
 
 def _neural_process(s: Settings, net: Network) -> MetaLearner:
@@ -51,8 +50,8 @@ def _pretrained(make: Callable[..., MetaLearner]) -> Callable[[Settings, Network
     return build
 
 
-def _cosine_classifier(s: Settings, network: Any) -> nn.Module:
-    return models.Classifier(network, models.CosineDense(network.ways))
+def _cosine_classifier(s: Settings, network: nn.Module, ways: int) -> nn.Module:
+    return models.Classifier(network, models.CosineDense(ways))
 
 
 def _leo(s: Settings, net: Network) -> MetaLearner:
@@ -89,14 +88,14 @@ register_learner("meta-baseline", _with_head(alg.meta_baseline), [
 register_learner("relation-network", _relation_network, [
     recipe("images text", "Sung et al. 2018, Omniglot, rate ours", queries=5, test_queries=15, outer_rate=1e-3,
            outer_schedule="cosine", num_tasks=16),
-], about=alg.relation_network, model=lambda s, network: alg.RelationNet(network))
+], about=alg.relation_network, model=lambda s, network, ways: alg.RelationNet(network))
 register_learner("in-context", _in_context, [
     recipe("images text", "ours", queries=5, test_queries=15, outer_rate=1e-3, outer_schedule="cosine", num_tasks=16),
     recipe("regression", "ours", outer_rate=1e-3, outer_schedule="cosine", num_tasks=25),
 ], about=alg.in_context, model=_context_transformer)
 register_learner("conditional-neural-process", _neural_process, [
     recipe("regression", "ours, the paper has no sinusoids", outer_rate=1e-3, outer_schedule="cosine", num_tasks=25),
-], about=alg.conditional_neural_process, model=lambda s, network: alg.NeuralProcess(), has_network=False)
+], about=alg.conditional_neural_process, model=lambda s, network, ways: alg.NeuralProcess(), has_network=False)
 register_learner("simpleshot", _pretrained(alg.simpleshot), [
     recipe("images text", "Wang et al. 2019, rate ours", queries=15, minibatch=64, outer_rate=1e-3,
            outer_schedule="cosine"),

@@ -66,7 +66,7 @@ class Learner(NamedTuple):
     """Names of the networks that it can use; all if empty."""
     optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam
     """The outer optimizer, from its rate."""
-    model: Callable[[Settings, Any], nn.Module] = lambda settings, network: network
+    model: Callable[[Settings, Any, int], nn.Module] = lambda settings, network, ways: network
     """Builds the learner's model around the network that the options name."""
     dropout: bool = False
     """True if it uses the network's dropout in training."""
@@ -130,7 +130,7 @@ def register_learner(
     models: tuple[str, ...] = (),
     dropout: bool = False,
     optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
-    model: Callable[[Settings, Any], nn.Module] = lambda settings, network: network,
+    model: Callable[[Settings, Any, int], nn.Module] = lambda settings, network, ways: network,
     has_network: bool = True,
 ) -> None:
     """Adds a few-shot learner, for `--learner name` and `Experiment(learner=name)`.
@@ -149,7 +149,7 @@ def register_learner(
         models: names of the networks that it can use; all if empty.
         dropout: whether it uses dropout in meta-training, through `network.train_features`.
         optimizer: the outer optimizer, a function of its rate.
-        model: `(settings, network) -> model`, for a learner that builds a model around the network.
+        model: `(settings, network, ways) -> model`, for a learner that builds a model around the network.
         has_network: whether there is a network in its model that the option `model` names.
 
     Raises:

@@ -27,7 +27,7 @@ def trpo(
     max_kl: float | jax.Array = 0.01,
     *,
     cg_steps: int = 10,
-    damping: float | jax.Array = 1e-5,
+    damping: float = 1e-5,
     backtrack: float | jax.Array = 0.8,
     max_backtracks: int = 15,
 ) -> optax.GradientTransformationExtraArgs:
