@@ -4,7 +4,7 @@ DATA ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-docs test-torch test-slow lint smoke docs benchmarks constraints clean
+.PHONY: install demo test test-docs test-torch test-slow test-optimized lint smoke docs benchmarks constraints clean
 
 install: $(INSTALLED)
 
@@ -28,8 +28,12 @@ test-torch: $(INSTALLED)  ## The checks that need PyTorch or TensorFlow Datasets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[torch,tfds]"
 	$(BIN)/python -m pytest -m torch
 
-test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow
+test-slow: $(INSTALLED)  ## The longer checks.
+	$(BIN)/python -m pytest -n auto -m slow
+
+test-optimized: $(INSTALLED)  ## A sample of the tests, compiled at XLA's default optimization as users compile.
+	JAXMETA_XLA_DEFAULT=1 $(BIN)/python -m pytest -n auto tests/test_step.py tests/test_meta_gradients.py tests/test_loop.py \
+	  tests/test_estimators.py tests/test_optim_formulas.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -59,7 +63,8 @@ smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/benchmarks/rl.py --num-tasks 2 --episodes 2 --horizon 5 --rounds 1 --output runs/smoke/rl.json
 	$(BIN)/python experiments/benchmarks/sampling.py --rounds 2 --output runs/smoke/sampling.json
 
-docs: $(INSTALLED)
+docs: $(INSTALLED)  ## The documentation in site/, with its generated tables made anew.
+	$(BIN)/python docs/generate.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f docs/mkdocs.yml
 
 benchmarks: $(INSTALLED)

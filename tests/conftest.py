@@ -1,16 +1,21 @@
 """Strict JAX for every test, and one compilation cache for the whole suite.
 
-The suite compiles much and computes little, so it compiles at XLA's lowest optimization level. Set JAXMETA_XLA_DEFAULT=1
-to compile as users do. What is set in XLA_FLAGS stays, except the number of devices. Subprocesses inherit all of it.
+The suite compiles much and computes little, so it asks XLA for quick compilation. Set JAXMETA_XLA_DEFAULT=1 to compile
+as users do. Flags that you set in XLA_FLAGS stay, except the number of devices. Subprocesses of tests inherit them all.
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
-LEVEL = "" if os.environ.get("JAXMETA_XLA_DEFAULT") == "1" else "--xla_backend_optimization_level=0"
-DEVICES = "--xla_force_host_platform_device_count=8"
-# The last of two equal flags counts: yours before our level, our number of devices before yours.
-os.environ["XLA_FLAGS"] = " ".join([LEVEL, os.environ.get("XLA_FLAGS", ""), DEVICES]).strip()
+QUICK = ["--xla_backend_optimization_level=0"]
+if version("jaxlib").startswith("0.10."):  # another XLA may not know these flags, and would refuse to start
+    QUICK += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+if os.environ.get("JAXMETA_XLA_DEFAULT") == "1":
+    QUICK = []
+# The last of several equal flags counts: so yours override ours, except your number of devices.
+flags = [*QUICK, *os.environ.get("XLA_FLAGS", "").split(), "--xla_force_host_platform_device_count=8"]
+os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(flags))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads are slower for small matrices
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Experiment and the command line: what they build, leave behind and refuse."""
 
 import json

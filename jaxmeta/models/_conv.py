@@ -133,7 +133,7 @@ def _pads(padding: Padding, shape: Pair, size: Pair, strides: Pair) -> tuple[Pai
 
 def _pair(value: Any) -> tuple[Any, Any]:
     """Returns the two entries of a sequence, or one number twice."""
-    return tuple(value) if isinstance(value, Sequence) else (value, value)
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
 
 
 def _check_axes(name: str, values: Any) -> None:
