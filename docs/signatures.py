@@ -30,11 +30,13 @@ class Signatures(griffe.Extension):
 
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Adds `__init__` to `cls` if its base or its decorator is one of the known ones, and documents its options."""
+        made = cls.members.get("__init__")
         for field in cls.attributes.values():
             if isinstance(field.value, griffe.ExprCall) and str(field.value.function) == "option":
                 text = ast.literal_eval(str(field.value.arguments[0]))
                 field.docstring, field.value = griffe.Docstring(text, parent=field), "None"
-                cls.members["__init__"].parameters[field.name].default = "None"
+                if isinstance(made, griffe.Function):
+                    made.parameters[field.name].default = "None"
         bases = [getattr(base, "canonical_path", "") for base in cls.bases]
         decorators = [getattr(decorator.value, "canonical_path", "") for decorator in cls.decorators]
         if "__init__" in cls.members or not ({*bases} & {*_BASES} or {*decorators} & {*_DECORATORS}):

@@ -47,7 +47,7 @@ class GymEnv(_Env):
         self.env = env
         self._task: PyTree | None = None
         self._key: jax.Array | None = None
-        self._states: list[State] = []  # of the episode so far; only the last one if nothing is rendered
+        self._states: list[State] = []  # of the episode so far, or only the last one if nothing is rendered
 
     def sample_tasks(self, num_tasks: int, *, split: str = "train") -> list[PyTree]:
         """Draws tasks, which are the same ones after every `reset(seed=...)` with the same seed."""

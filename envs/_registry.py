@@ -68,7 +68,9 @@ def register(name: str, build: Callable[..., BaseEnv], variants: Variants = _NO_
         (2, 'Bandit with two arms.')
     """
     check_function(build=build)
-    check_new_name("environment", name, (known for known, e in _REGISTRY.items() if (known, e.build) != (name, build)))
+    check_new_name(
+        "registered environment", name, (known for known, e in _REGISTRY.items() if (known, e.build) != (name, build))
+    )
     for option, default in _options(build).items():
         if default is inspect.Parameter.empty:
             raise TypeError(f"build must have a default for every argument, got {build!r} with none for {option}")

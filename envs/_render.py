@@ -20,7 +20,7 @@ from jaxmeta.envs._meta_env import MetaEnv, State
 from jaxmeta.envs._page import PAGE
 
 _SPHERE, _CAPSULE = 2, 3  # mujoco.mjtGeom
-_AZIMUTH, _ELEVATION = 0.35, 0.25  # of the camera, in radians; at 0 it looks along y
+_AZIMUTH, _ELEVATION = 0.35, 0.25  # of the camera, in radians (at 0 it looks along y)
 _MIDDLE, _REACH = 0.6, 1.4  # height of the picture's middle, and half the height that it shows, in meters
 _SIZE = 320, 240
 _FLOOR = 6  # lines on each side of the body, one meter apart

@@ -210,6 +210,7 @@ def _mean(
     mesh: Mesh | None,
 ) -> Any:
     """Mean of `fn(meta, draw(key))` over the keys."""
+    fn = jax.jit(fn, inline=True)  # traced once for the shapes, the types and each place where it is used
     if mesh is None:
         sums = _sum(lambda key: fn(meta, draw(key)), keys, batch_size)
     else:

@@ -260,7 +260,7 @@ def test_no_nan_in_1e5_random_steps(name):
     env = envs.make(name, horizon=100)
 
     def episode(key):
-        def step(state, key):  # bodies that have fallen go on
+        def step(state, key):  # bodies that have fallen continue
             state = env.step(state, jax.random.uniform(key, (env.action_size,), minval=-1))
             return state, state.reward + state.obs.sum()
 

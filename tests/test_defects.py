@@ -109,8 +109,8 @@ def test_d8_the_order_of_loading_and_labelling_does_not_change_a_task(order):
 def test_d9_accuracy_is_a_mean_over_tasks():
     """A sum over 32 tasks would pass a bound of 0.35 with an accuracy of 0.011."""
     learner, meta, sampler = _learner()
-    step = jax.jit(jaxmeta.meta_step(learner, optax.sgd(0.0), num_tasks=32))
-    _, _, metrics = step(meta, optax.sgd(0.0).init(meta), sampler, jax.random.key(0))
+    training = jaxmeta.meta_step(learner, optax.sgd(0.0), num_tasks=32)
+    _, metrics = jax.jit(training.step)(training.init(meta), jax.random.key(0), sampler)
     keys = jax.vmap(jax.random.split)(jax.random.split(jax.random.key(0), 32))
     each = jax.jit(lambda s, k: jax.vmap(lambda k: learner.grad(meta, s(k[0]), k[1])[0])(k))(sampler, keys)
     assert 0 <= metrics["accuracy"] <= 1

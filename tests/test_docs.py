@@ -4,18 +4,16 @@ import ast
 import contextlib
 import importlib
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import jax
 import pytest
 
-import jaxmeta
-import jaxmeta.testing
+from jaxmeta import Experiment
 from jaxmeta import __main__ as command_line
-from jaxmeta.runs._recipes import RECIPES
-from jaxmeta.runs._rl_recipes import POLICY_RECIPES
-from jaxmeta.runs._run import Run
+from jaxmeta.catalog import LEARNERS
 
 README = Path(__file__).parents[1] / "README.md"
 PAGES = README.parent / "docs" / "pages"
@@ -55,8 +53,8 @@ def test_commands_parse(page, monkeypatch):
     def stop(*args, **kwargs):
         raise Parsed
 
-    monkeypatch.setattr(Run, "run", stop)
-    monkeypatch.setattr("jaxmeta.runs._evaluate_run.evaluate_run", stop)
+    monkeypatch.setattr(Experiment, "run", stop)
+    monkeypatch.setattr(command_line, "evaluate_run", stop)
     monkeypatch.setattr("jax.distributed.initialize", lambda *_: None)
     for _, code in blocks(page, "bash"):
         for line in code.replace("\\\n", " ").splitlines():
@@ -78,47 +76,27 @@ def test_command_line_page_has_every_option_and_no_other(command, capsys):
 
 
 def exported(package: str) -> set[str]:
-    """The names that the `__init__` of a package imports, packages left out."""
+    """The names that the `__init__` of a package imports, packages and stars left out."""
     tree = ast.parse(Path(str(importlib.import_module(package).__file__)).read_text(encoding="utf-8"))
     names = {a.asname or a.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for a in node.names}
-    return names - {"algorithms", "data", "envs", "models", "optim", "rl", "testing"}
+    return names - {"*", "algorithms", "data", "envs", "estimators", "models", "optim", "rl", "testing"}
 
 
 def test_api_pages_have_every_public_name_and_no_other():
-    public = {f"jaxmeta.{name}" for name in exported("jaxmeta") | exported("jaxmeta.algorithms")}
-    parts = ("data", "envs", "models", "optim", "rl")
+    root = ("jaxmeta", "jaxmeta.algorithms", "jaxmeta.meta_gradients")
+    public = {f"jaxmeta.{name}" for package in root for name in exported(package)}
+    parts = ("data", "envs", "estimators", "models", "optim", "register", "rl", "testing")
     public |= {f"jaxmeta.{part}.{name}" for part in parts for name in exported(f"jaxmeta.{part}")}
-    public |= {f"jaxmeta.testing.{name}" for name in vars(jaxmeta.testing) if name.startswith("check_")}
-    pages = [page.read_text(encoding="utf-8") for page in (PAGES / "api").glob("*.md")]
+    expand = runpy.run_path(str(PAGES.parent / "members.py"))["expand"]
+    pages = [expand(page.read_text(encoding="utf-8")) for page in (PAGES / "api").glob("*.md")]
     shown = [name for text in pages for name in re.findall(r"^::: (\S+)$", text, re.M)]
     assert sorted(shown) == sorted(public), f"missing {public - set(shown)}, unknown {set(shown) - public}"
 
 
-def rows_of_recipes(options_of):
-    """The lines of a table: a value, in brackets what it is from 20 ways on, and what only some learners have."""
-    columns = ("steps", "test_steps", "inner_rate", "outer_rate", "outer_schedule", "num_tasks")
-    for learner, recipe in RECIPES.items():
-        options, from_20_ways = options_of(recipe)
-        if options is not None:
-            shown = {k: f"{v} ({from_20_ways[k]})" if k in from_20_ways else str(v) for k, v in options.items()}
-            cells = [shown.pop(column, "") for column in columns]
-            shown.pop("meta_gradient", None)
-            others = ", ".join(f"`--{name.replace('_', '-')}` {value}" for name, value in shown.items())
-            yield f"| `{learner}` | " + " | ".join([*cells, others]).rstrip() + " |"
-
-
-def test_command_line_page_has_the_published_values():
-    page = (PAGES / "command-line.md").read_text(encoding="utf-8").splitlines()
-    images = list(rows_of_recipes(lambda recipe: (recipe.images, recipe.from_20_ways)))
-    regression = list(rows_of_recipes(lambda recipe: (recipe.regression, {})))
-    assert [line for line in page if line.startswith("| `") and line.split("`")[1] in RECIPES] == images + regression
-
-
-def test_command_line_page_has_the_published_values_in_environments():
-    page = (PAGES / "command-line.md").read_text(encoding="utf-8").splitlines()
-    columns = ("steps", "test_steps", "inner_rate", "outer_rate", "num_tasks", "episodes")
-    expected = [
-        f"| `{learner}` | " + " | ".join(str(recipe.options.get(column, "")) for column in columns) + " |"
-        for learner, recipe in POLICY_RECIPES.items()
-    ]
-    assert [line for line in page if line.startswith("| `") and line.split("`")[1] in POLICY_RECIPES] == expected
+def test_generated_tables_are_current():
+    """`python docs/generate.py` writes them from the options and the recipes."""
+    generated = runpy.run_path(str(PAGES.parent / "generate.py"))["generated"]
+    page = (PAGES / "command-line.md").read_text(encoding="utf-8")
+    assert generated(page) == page
+    for name in LEARNERS:
+        assert f"| `{name}`" in page

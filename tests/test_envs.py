@@ -298,8 +298,14 @@ def test_register_adds_an_environment(registry):
 @pytest.mark.parametrize(
     ("name", "build", "variants", "error", "message"),
     [
-        ("tabular", two_arms, {}, ValueError, "there is an environment 'tabular' already"),
-        ("cart-pole", two_arms, {}, ValueError, "there is an environment 'cartpole' already, got 'cart-pole'"),
+        ("tabular", two_arms, {}, ValueError, "there is a registered environment 'tabular' already"),
+        (
+            "cart-pole",
+            two_arms,
+            {},
+            ValueError,
+            "there is a registered environment 'cartpole' already, got 'cart-pole'",
+        ),
         ("Two Arms", two_arms, {}, ValueError, "lower-case letters, digits and hyphens, got 'Two Arms'"),
         ("two-arms", 3, {}, TypeError, "build must be a function, got 3"),
         ("two-arms", lambda arms: two_arms(arms=arms), {}, TypeError, "a default for every argument, .* arms"),

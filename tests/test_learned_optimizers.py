@@ -219,8 +219,16 @@ LSTM, MLP, SGD = optim.learned_lstm, optim.learned_mlp, optax.sgd(0.1)
         (lambda: LSTM(SGD, key=KEY, step_scale=np.inf), ValueError, "step_scale must be a finite number, got inf"),
         (lambda: MLP(SGD, key=KEY, sizes=()), ValueError, "sizes must have at least one hidden layer"),
         (lambda: MLP(SGD, key=KEY, sizes=(4, 0)), ValueError, r"sizes\[1\] must be an integer of at least 1, got 0"),
-        (lambda: MLP(SGD, key=KEY, momenta=(1.0,)), ValueError, r"momenta\[0\] must be a number of at least 0 and less than 1, got 1.0"),
-        (lambda: MLP(SGD, key=KEY, second_moment=-0.1), ValueError, "second_moment must be a number of at least 0 and less than 1"),
+        (
+            lambda: MLP(SGD, key=KEY, momenta=(1.0,)),
+            ValueError,
+            r"momenta\[0\] must be a number of at least 0 and",
+        ),
+        (
+            lambda: MLP(SGD, key=KEY, second_moment=-0.1),
+            ValueError,
+            "second_moment must be a number of at least 0",
+        ),
         (
             lambda: lstm(SGD, weights={**moved("lstm"), "out": {"kernel": np.ones((2, 1)), "bias": np.ones(1)}}),
             ValueError,

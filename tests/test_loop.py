@@ -1,6 +1,8 @@
 # pyright: reportArgumentType=false
 """`loop` for any update, and learners that change in training."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,32 +10,54 @@ import optax
 import pytest
 
 import jaxmeta
-from jaxmeta import data, models
+from jaxmeta import Training, TrainingState, data, models
 
 KEY = jax.random.key(0)
 
 
+class State(NamedTuple):
+    """A training's own state: more than meta-parameters."""
+
+    meta: Any
+    noise: jax.Array
+
+
+def init(meta, key):
+    return State(meta, jax.random.normal(key))
+
+
 def step(state, key, drift):
-    """A random walk that counts itself: more than parameters in the state, integers too."""
-    place = state["place"] + drift + jax.random.normal(key)
-    return {"place": place, "count": state["count"] + 1}, {"loss": jnp.abs(place)}
+    """A random walk that counts itself, with integers among its meta-parameters."""
+    place = state.meta["place"] + drift + jax.random.normal(key)
+    return State({"place": place, "count": state.meta["count"] + 1}, state.noise + 1), {"loss": jnp.abs(place)}
 
 
 START = {"place": jnp.array(0.0), "count": jnp.array(0)}
+WALK = Training(init, step)
+
+
+def plain(step):
+    """A training without a random state, of a step of its meta-parameters."""
+
+    def update(state, key):
+        meta, metrics = step(state.meta, key)
+        return TrainingState(meta, (), state.update + 1), metrics
+
+    return Training(lambda meta, key: TrainingState(meta, (), jnp.int32(0)), update)
 
 
 def run(folder=None, **options):
     defaults = {"iterations": 10, "log_every": 2, "validate_every": 4, "progress": False}
-    return jaxmeta.loop(step, START, KEY, 0.5, folder=folder, **{**defaults, **options})
+    return jaxmeta.loop(WALK, START, KEY, 0.5, folder=folder, **{**defaults, **options})
 
 
 def test_updates_are_those_of_the_step():
-    state = START
-    for i in range(10):
-        state, _ = step(state, jax.random.fold_in(KEY, i), 0.5)
+    place = sum(0.5 + float(jax.random.normal(jax.random.fold_in(KEY, i))) for i in range(10))
     done = run()
-    np.testing.assert_allclose(done.state["place"], state["place"], rtol=1e-6)
-    assert int(done.state["count"]) == done.step == 10
+    np.testing.assert_allclose(done.meta["place"], place, rtol=1e-5)
+    np.testing.assert_array_equal(done.state.meta["place"], done.meta["place"])
+    assert int(done.meta["count"]) == done.step == 10
+    assert -4 < float(done.state.noise) - 10 < 4  # drawn once, by init
     assert [record["step"] for record in done.history] == [2, 4, 6, 8, 10]
     assert all(record["updates_per_second"] > 0 for record in done.history)
 
@@ -42,9 +66,9 @@ def test_updates_are_those_of_the_step():
 def test_the_best_state_is_kept(monitor, best):
     """Validated after 4, 8 and 10 updates: a loss is minimized, anything else maximized."""
     values = iter([1.0, 3.0, 2.0])
-    done = run(validate=lambda state: {monitor: next(values)}, monitor=monitor)
-    assert done.step == int(done.best["count"]) == best
-    assert int(done.state["count"]) == 10
+    done = run(validate=lambda meta: {monitor: next(values)}, monitor=monitor)
+    assert done.step == int(done.meta["count"]) == best
+    assert int(done.state.meta["count"]) == 10
     assert [r[f"validation/{monitor}"] for r in done.history if f"validation/{monitor}" in r] == [1.0, 3.0, 2.0]
 
 
@@ -60,14 +84,14 @@ def test_a_state_that_is_not_finite_is_named():
     def diverge(state, key):
         return {**state, "place": jnp.where(state["count"] > 2, jnp.nan, 1.0), "count": state["count"] + 1}, {}
 
-    with pytest.raises(FloatingPointError, match=r"state\['place'\] became NaN or infinite by update 4"):
-        jaxmeta.loop(diverge, START, KEY, iterations=6, log_every=2, progress=False)
+    with pytest.raises(FloatingPointError, match=r"meta\['place'\] became NaN or infinite by update 4"):
+        jaxmeta.loop(plain(diverge), START, KEY, iterations=6, log_every=2, progress=False)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"iterations": 0}, "iterations must be an integer of at least 1, got 0"),
         ({"validate_every": 3}, r"validate_every must be a multiple of log_every \(2\), got 3"),
         ({"validate": lambda state: {"a": 0.0}, "monitor": "b"}, r"monitor must be one of \['a'\], got 'b'"),
     ],
@@ -75,6 +99,11 @@ def test_a_state_that_is_not_finite_is_named():
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         run(**options)
+
+
+def test_a_step_alone_is_no_training():
+    with pytest.raises(TypeError, match=r"training must be a jaxmeta.Training, a pair \(init, step\)"):
+        jaxmeta.loop(step, START, KEY, iterations=1)
 
 
 def test_updates_that_are_not_finite_are_left_out():
@@ -86,15 +115,15 @@ def test_updates_that_are_not_finite_are_left_out():
         return bool(jax.random.bernoulli(jax.random.fold_in(KEY, number), 0.3))
 
     options = {"iterations": 12, "log_every": 4, "progress": False}
-    done = jaxmeta.loop(step, jnp.array(0.0), KEY, skip_nonfinite=True, **options)
+    done = jaxmeta.loop(plain(step), jnp.array(0.0), KEY, skip_nonfinite=True, **options)
     skipped = [sum(map(bad, range(start, start + 4))) for start in (0, 4, 8)]
     assert any(skipped)
     assert [record["train/skipped"] for record in done.history] == skipped
-    assert float(done.state) == 12 - sum(skipped)
+    assert float(done.state.meta) == 12 - sum(skipped)
     with pytest.raises(FloatingPointError, match="loss became NaN or infinite at update"):
-        jaxmeta.loop(step, jnp.array(0.0), KEY, **options)
+        jaxmeta.loop(plain(step), jnp.array(0.0), KEY, **options)
     with pytest.raises(FloatingPointError, match="every update from 1 to 4 gave a NaN or infinite value"):
-        jaxmeta.loop(lambda s, k: (s, {"loss": s / 0}), jnp.array(0.0), KEY, skip_nonfinite=True, **options)
+        jaxmeta.loop(plain(lambda s, k: (s, {"loss": s / 0})), jnp.array(0.0), KEY, skip_nonfinite=True, **options)
 
 
 def test_a_learner_that_changes_in_training():

@@ -117,7 +117,10 @@ def test_no_grouped_convolution_under_vmap_over_kernels():
         (dict(features=1, kernel_size=(3, 3), strides=0), "strides"),
         (dict(features=1, kernel_size=(3, 3), padding="same"), "padding"),
         (dict(features=1, kernel_size=(3, 3), padding=(1, 1, 1)), "padding"),
-        (dict(features=1, kernel_size=(3, 3), padding=((1, 1), -1)), "padding must be an integer of at least 0, got -1"),
+        (
+            dict(features=1, kernel_size=(3, 3), padding=((1, 1), -1)),
+            "padding must be an integer of at least 0",
+        ),
         (dict(features=1, kernel_size=(3, 3), lowering="gemm"), "lowering"),
     ],
 )

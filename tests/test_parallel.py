@@ -47,8 +47,8 @@ def test_step_does_not_depend_on_the_devices(name):
     optimizer = optax.sgd(1.0)  # its update is the meta-gradient
 
     def step(mesh):
-        step = jax.jit(jaxmeta.meta_step(learner, optimizer, 8, mesh=mesh))
-        return step(meta, optimizer.init(meta), sampler, KEY)
+        training = jaxmeta.meta_step(learner, optimizer, 8, mesh=mesh)
+        return jax.jit(training.step)(training.init(meta), KEY, sampler)
 
     assert_close(step(jaxmeta.task_mesh(8)), step(None))
 
@@ -62,9 +62,10 @@ def test_any_number_of_tasks_can_be_divided(devices, num_tasks, batch_size):
     learner, meta, sampler = start("maml")
 
     def both(mesh):
-        step = jaxmeta.meta_step(learner, OPTIMIZER, num_tasks, batch_size=batch_size, mesh=mesh)
+        training = jaxmeta.meta_step(learner, OPTIMIZER, num_tasks, batch_size=batch_size, mesh=mesh)
         run = jaxmeta.evaluate(learner, num_tasks, batch_size=batch_size, mesh=mesh)
-        return jax.jit(lambda *args: (step(*args), run(args[0], *args[2:])))(meta, OPTIMIZER.init(meta), sampler, KEY)
+        together = jax.jit(lambda state, key, tasks: (training.step(state, key, tasks), run(state.meta, tasks, key)))
+        return together(training.init(meta), KEY, sampler)
 
     found = both(jaxmeta.task_mesh(devices))
     assert found[1]["loss"].shape == (num_tasks,)
@@ -90,9 +91,9 @@ def test_tasks_that_fill_up_a_device_do_not_count():
 
     learner = LEARNERS["maml"][0]._replace(grad=grad)
     meta = jaxmeta.MetaParams(jnp.zeros(()))
-    step = jaxmeta.meta_step(learner, optax.sgd(1.0), 9, mesh=jaxmeta.task_mesh())
-    new, _, metrics = jax.jit(lambda key: step(meta, optax.sgd(1.0).init(meta), Numbered(), key))(KEY)
-    assert (float(metrics["loss"]), float(new.params)) == (4.0, -4.0)
+    training = jaxmeta.meta_step(learner, optax.sgd(1.0), 9, mesh=jaxmeta.task_mesh())
+    new, metrics = jax.jit(lambda key: training.step(training.init(meta), key, Numbered()))(KEY)
+    assert (float(metrics["loss"]), float(new.meta.params)) == (4.0, -4.0)
 
 
 def test_a_mesh_of_any_shape_and_a_divided_data_set():
@@ -103,10 +104,11 @@ def test_a_mesh_of_any_shape_and_a_divided_data_set():
     there = data.FewShot.from_classes(
         classes, ways=3, shots=2, queries=2, device=NamedSharding(rows, PartitionSpec("rows"))
     )
-    expected = jax.jit(jaxmeta.meta_step(learner, OPTIMIZER, 8))(meta, OPTIMIZER.init(meta), sampler, KEY)
+    plain = jaxmeta.meta_step(learner, OPTIMIZER, 8)
+    expected = jax.jit(plain.step)(plain.init(meta), KEY, sampler)
     for mesh, tasks in ((square, sampler), (rows, there)):
-        step = jax.jit(jaxmeta.meta_step(learner, OPTIMIZER, 8, mesh=mesh))
-        assert_close(step(meta, OPTIMIZER.init(meta), tasks, KEY), expected)
+        training = jaxmeta.meta_step(learner, OPTIMIZER, 8, mesh=mesh)
+        assert_close(jax.jit(training.step)(training.init(meta), KEY, tasks), expected)
 
 
 def train(folder, mesh, iterations, **options):
@@ -148,11 +150,11 @@ def test_the_optimizers_state_is_divided():
     learner = jaxmeta.maml(jaxmeta.regression(wide.apply), optax.sgd(0.01))
     meta = learner.init(wide.init(jax.random.key(0), sampler.example))
     mesh = jaxmeta.task_mesh()
-    step = jax.jit(jaxmeta.meta_step(learner, OPTIMIZER, 8, mesh=mesh, divide_optimizer=True))
-    new, state, _ = step(meta, OPTIMIZER.init(meta), sampler, KEY)
-    plain = jax.jit(jaxmeta.meta_step(learner, OPTIMIZER, 8))(meta, OPTIMIZER.init(meta), sampler, KEY)
-    assert_close((new, state), plain[:2])
-    moments = jax.tree.leaves(state[0].mu)
+    training = jaxmeta.meta_step(learner, OPTIMIZER, 8, mesh=mesh, divide_optimizer=True)
+    state, _ = jax.jit(training.step)(training.init(meta), KEY, sampler)
+    plain = jaxmeta.meta_step(learner, OPTIMIZER, 8)
+    assert_close(state, jax.jit(plain.step)(plain.init(meta), KEY, sampler)[0])
+    moments = jax.tree.leaves(state.opt_state[0].mu)
     assert all((x.size < 8) == x.sharding.is_fully_replicated for x in moments)
     assert sum(x.addressable_shards[0].data.size for x in moments) < sum(x.size for x in moments) / 7
 

@@ -67,19 +67,19 @@ def test_learns_features_for_few_shots(tmp_path):
     evaluate = jax.jit(jaxmeta.evaluate(learner, 50))
     key = jax.random.split(jax.random.key(1), 3)[2]
     start = models.with_batch_stats(MODEL, MODEL.init(KEY, BASE.example), BASE.inputs.reshape(10, 60, 6, 4, 1))
-    before, after = (np.mean(evaluate(learner.init(v), TASKS, key)["accuracy"]) for v in (start, done.variables))
+    before, after = (np.mean(evaluate(learner.init(v), TASKS, key)["accuracy"]) for v in (start, done.meta))
     assert before < 0.5 < 0.7 < accuracy
     np.testing.assert_allclose(after, accuracy, atol=1e-6)
 
-    embedded, alone = features(done.variables, TASKS.inputs[:7]), features(done.variables, TASKS.inputs[:1])
+    embedded, alone = features(done.meta, TASKS.inputs[:7]), features(done.meta, TASKS.inputs[:1])
     np.testing.assert_allclose(embedded[:1], alone, rtol=1e-4, atol=1e-4)
     again = run(validation=TASKS, validation_tasks=50, folder=tmp_path)  # finished: only read
-    jax.tree.map(np.testing.assert_array_equal, again.variables, done.variables)
+    jax.tree.map(np.testing.assert_array_equal, again.meta, done.meta)
 
 
 def test_augment_and_given_learner():
     """With its inputs gone nothing can be learned; a learner of ours is what validation measures."""
-    learner = jaxmeta.protonet(features, 3, temperature=1e-6)
+    learner = jaxmeta.protonet(features, 3, scale=1e-6)
     options = {"iterations": 20, "validate_every": 20, "log_every": 20, "validation": TASKS, "validation_tasks": 2}
     done = run(augment=lambda key, x: 0 * x, learner=learner, **options)
     assert done.history[-1]["train/loss"] > 3.9  # log 60 is 4.1

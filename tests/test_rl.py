@@ -136,7 +136,7 @@ def test_an_episode_that_terminates():
     np.testing.assert_array_equal(data.reward[:, 0], [1, 2, 3, 4, 0, 0])
     np.testing.assert_array_equal(rl.episode_returns(data), [10, 10, 10])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(data))
-    # What the next step sees is what the last one led to, and an episode that is over stands still.
+    # What the next step sees is what the last one led to, and an episode that is over keeps its state.
     np.testing.assert_array_equal(data.next_obs[:-1], data.obs[1:])
     np.testing.assert_array_equal(data.obs[4:, :, 0], 4)
     # The environment has seen the actions, whose log-probability is that under the distribution.

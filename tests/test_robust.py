@@ -28,7 +28,7 @@ def run(folder=None, when=None, **options):
 
     def step(state, key):
         drift = jax.random.normal(key)
-        return state + drift, {"loss": drift**2}
+        return state._replace(meta=state.meta + drift), {"loss": drift**2}
 
     def validate(state):
         nonlocal validated
@@ -40,7 +40,8 @@ def run(folder=None, when=None, **options):
     validated = 0
     start = jax.random.normal(jax.random.key(1), (SIZE,))
     numbers = {"iterations": 12, "log_every": 2, "validate_every": 4, "progress": False, **options}
-    return jaxmeta.loop(step, start, KEY, validate=validate, folder=folder, **numbers)
+    training = jaxmeta.Training(lambda meta, key: jaxmeta.TrainingState(meta, (), jax.numpy.int32(0)), step)
+    return jaxmeta.loop(training, start, KEY, validate=validate, folder=folder, **numbers)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def no_large_files():
 @failing_orbax
 def test_a_checkpoint_that_cannot_be_written(tmp_path, undisturbed):
     with no_large_files() as forbid:
-        message = f"folder {tmp_path} cannot be written: File too large; once it can, start again to go on from"
+        message = f"folder {tmp_path} cannot be written: File too large; once it can, run again to resume from"
         with pytest.raises(OSError, match=message) as caught:
             run(tmp_path, lambda step: forbid() if step == 8 else None)
         gc.collect()

@@ -111,7 +111,7 @@ def test_evaluate_with_other_ways(finished, tmp_path):
     options = {name: value for name, value in TINY.items() if name not in ("steps", "test_steps", "hidden")}
     experiment = Experiment(learner="protonet", model="fc", norm="none", train_ways=3, test_queries=2, **options)
     done = experiment.run(tmp_path / "run", progress=False)
-    parts = experiment.build()
+    parts: Any = experiment.build()
     learner = jaxmeta.protonet(partial(parts.model.apply, method="features"), 4)
     test = jax.jit(jaxmeta.evaluate(learner, 3))
     expected = test(done.trained.meta, jaxmeta.data.get_tasksets("glyphs", 4, 1, 2).test, parts.test_key)
@@ -263,7 +263,7 @@ def test_meta_gradients_by_name_with_their_options(name):
 
 
 def test_clip_bounds_the_gradient_that_the_outer_optimizer_sees():
-    parts = Experiment("sinusoid", learner="reptile", outer_rate=1.0, outer_schedule="constant", clip=1e-3).build()
+    parts: Any = Experiment("sinusoid", learner="reptile", outer_rate=1.0, outer_schedule="constant", clip=1e-3).build()
     grads = jax.tree.map(np.ones_like, parts.meta)
     updates, _ = parts.optimizer.update(grads, parts.optimizer.init(parts.meta), parts.meta)
     np.testing.assert_allclose(optax.tree.norm(updates), 1e-3, rtol=1e-5)
@@ -271,7 +271,7 @@ def test_clip_bounds_the_gradient_that_the_outer_optimizer_sees():
 
 def test_everything_follows_from_the_seed():
     def build(seed):
-        parts = Experiment("sinusoid", seed=seed).build()
+        parts: Any = Experiment("sinusoid", seed=seed).build()
         return [np.asarray(x) for x in (*jax.tree.leaves(parts.meta), jax.random.key_data(parts.train_key))]
 
     first, same, other = build(0), build(0), build(1)

@@ -82,14 +82,14 @@ def test_updates_are_those_of_meta_step():
     learner = jaxmeta.maml(jaxmeta.regression(MODEL.apply), optax.sgd(0.01))
     optimizer = optax.adam(1e-2)
     meta = learner.init(MODEL.init(jax.random.key(0), SAMPLER.example))
-    opt_state = optimizer.init(meta)
-    step = jax.jit(jaxmeta.meta_step(learner, optimizer, 2))
+    training = jaxmeta.meta_step(learner, optimizer, 2)
+    state, step = training.init(meta), jax.jit(training.step)
     train_key, _ = jax.random.split(KEY)
     last = {}
     for i in range(5):
-        meta, opt_state, last = step(meta, opt_state, SAMPLER, jax.random.fold_in(train_key, i))
+        state, last = step(state, jax.random.fold_in(train_key, i), SAMPLER)
     trained = run(iterations=5, validation=None, log_every=1, validate_every=1)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), trained.meta, meta)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), trained.meta, state.meta)
     assert trained.history[-1]["train/loss"] == pytest.approx(float(last["loss"]), rel=1e-4)
     assert trained.step == 5
 

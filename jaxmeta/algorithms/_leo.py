@@ -137,8 +137,7 @@ def leo(
     code_inner, head_inner = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
 
     def init(params: Any) -> MetaParams:
-        if not isinstance(params, LEOParams):
-            raise TypeError(f"params must be LEOParams, from leo_params(key, features), got {type(params).__name__}")
+        _check_params(params)
         codes, weights = params.encoder, params.encoder.T  # arrays with as many columns as codes and weights have
         return MetaParams(params, (learned_state(code_inner, codes), learned_state(head_inner, weights)))
 
@@ -159,12 +158,11 @@ def leo(
         loop = partial(adapt, batch=support, meta_gradient=meta_gradient)
         # z <- z - alpha * dL/dz, and after that w <- w - alpha_head * dL/dw
         last = loop(code_loss, code_inner, first, key=code_key, steps=steps, learned=code_rates)
-        weights = decode(last, decode_key)
-        weights = loop(head_loss, head_inner, weights, key=head_key, steps=head_steps, learned=head_rates)
+        decoded = decode(last, decode_key)
+        weights = loop(head_loss, head_inner, decoded, key=head_key, steps=head_steps, learned=head_rates)
 
         # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
-        distance = jnp.mean((jax.lax.stop_gradient(last) - first) ** 2)
-        penalty = kl_weight * _divergence(mean, log_deviation) + encoder_weight * distance
+        penalty = kl_weight * _divergence(mean, log_deviation) + encoder_weight * _distance(first, last)
         return weights, penalty + orthogonality_weight * _correlation(params.decoder)
 
     def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -177,6 +175,12 @@ def leo(
         return run(meta, support, key, training=False)[0]
 
     return MetaLearner(init, adapt_at_test, partial(_head_loss, dropout=None), grad_of(objective, meta_gradient))
+
+
+def _check_params(params: Any) -> None:
+    """Raises TypeError unless the parameters are LEO's."""
+    if not isinstance(params, LEOParams):
+        raise TypeError(f"params must be LEOParams, from leo_params(key, features), got {type(params).__name__}")
 
 
 def _head_loss(
@@ -228,6 +232,11 @@ def _drop(key: jax.Array, x: jax.Array, dropout: float | jax.Array | None) -> ja
 def _divergence(mean: jax.Array, log_deviation: jax.Array) -> jax.Array:
     """Returns the mean of `KL(N(mu, sigma^2) | N(0, 1)) = (sigma^2 + mu^2 - 1) / 2 - log sigma`, in nats."""
     return jnp.mean(0.5 * (jnp.exp(2 * log_deviation) + mean**2 - 1) - log_deviation)
+
+
+def _distance(first: jax.Array, last: jax.Array) -> jax.Array:
+    """Returns the mean of `|stop_gradient(z') - z|^2` for the first codes `z` and the last codes `z'`."""
+    return jnp.mean((jax.lax.stop_gradient(last) - first) ** 2)
 
 
 def _correlation(matrix: jax.Array) -> jax.Array:

@@ -26,8 +26,8 @@ def oml(
 ) -> MetaLearner:
     """OML, online-aware meta-learning: one inner step of the head for each example of a stream, in order.
 
-    With the representation `f(x; theta)`, head parameters `w` and inner rate `alpha`, the example `(x_t, y_t)` of the
-    stream gives the step `w_{t+1} = w_t - alpha * grad_w L(w_t, f(x_t; theta), y_t)`, and the outer loss is that of the
+    With the representation `f(x, theta)`, head parameters `w` and inner rate `alpha`, the example `(x_t, y_t)` of the
+    stream gives the step `w_{t+1} = w_t - alpha * grad_w L(w_t, f(x_t, theta), y_t)`, and the outer loss is that of the
     last `w` on the query set.
 
     The support set is the stream. The query set holds what should be known at its end. If the stream shows one class

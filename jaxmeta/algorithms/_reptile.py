@@ -24,7 +24,7 @@ def reptile(
     batch_size: int | None = None,
     test_batch_size: int | None = None,
 ) -> MetaLearner:
-    """Reptile: MAML without second derivatives, whose meta-gradient is the initial minus the adapted parameters.
+    """Reptile: first-order meta-learning, whose meta-gradient is the initial minus the adapted parameters.
 
     With initial parameters `phi` and parameters `phi_task` after the inner steps on a task, the meta-gradient is
     `phi - phi_task`. An outer `optax.sgd(epsilon)` makes the paper's update `phi + epsilon * mean(phi_task - phi)` of
@@ -35,7 +35,7 @@ def reptile(
 
     Args:
         loss_fn: see `maml`.
-        inner: inner optimizer. The paper's is `optax.adam(1e-3, b1=0.0)`. Its state starts anew for every task.
+        inner: inner optimizer. The paper's is `optax.adam(1e-3, b1=0.0)`. Its state is initialized for every task.
         steps: number of inner steps during meta-training (default: 5).
         test_steps: number of inner steps at test. `None` (default) takes `steps`.
         batch_size: number of examples per inner step, at most those of the support set. `None` (default) takes the

@@ -190,6 +190,7 @@ def _standardize(x: jax.Array, axes: tuple[int, ...], scale: jax.Array, epsilon:
 
 @_standardize.defjvp
 def _(axes: Any, epsilon: float, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns the result of `_standardize` and its derivative."""
     (x, scale), (dx, dscale) = primals, tangents
     centered, inverse = _center(x, axes, epsilon)
     slope = scale * inverse
@@ -206,6 +207,7 @@ def _center(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> tuple[jax.Ar
 
 @_center.defjvp
 def _(axes: Any, epsilon: float, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    """Returns the result of `_center` and its derivative."""
     (x,), (dx,) = primals, tangents
     centered, inverse = _center(x, axes, epsilon)
     dinverse = -(inverse**3) * jnp.mean(centered * dx, axes, keepdims=True)

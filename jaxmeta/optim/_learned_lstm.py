@@ -118,7 +118,7 @@ def learned_lstm(
 
 
 def _log_and_sign(grad: jax.Array) -> jax.Array:
-    """Returns the paper's two features of a gradient, `[2, ...]`, both of order 1 for any size of it and for zero.
+    """Returns the paper's two features of a gradient, `[2, ...]`, both of order 1 for gradients of any size.
 
     They are `log |g| / p` and `sign g` if `|g| >= e^-p`, otherwise `-1` and `e^p g`.
     """

@@ -144,7 +144,6 @@ def learned_mlp(
         def step(known: jax.Array, g: jax.Array, p: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
             x = _features(g, p.astype(dtype), m / column(weight[:-1], m.ndim), v / weight[-1])
             direction, magnitude = _network(network, x, time)
-            # step = nominal step - step_scale * direction * exp(magnitude)
             return (known - step_scale * direction * jnp.exp(magnitude)).astype(known.dtype)
 
         steps = jax.tree.map(step, known, grads, params, first, second)

@@ -12,7 +12,7 @@ from jaxmeta.envs import MetaEnv, State
 
 @dataclass(frozen=True)
 class Trial:
-    """Environment whose episodes are trials: `episodes` episodes of one task in a row, each from its own reset.
+    """Environment whose episodes are trials: `episodes` consecutive episodes of one task, each from its own reset.
 
     An observation consists of the environment's observation, the last action (one-hot if discrete), the last reward,
     and a flag, 1.0 or 0.0, that tells whether the last step ended an episode. A trial terminates after its last

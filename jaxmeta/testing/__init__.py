@@ -5,6 +5,6 @@ Each function runs a list of checks and raises an `AssertionError` that names th
 
 from jaxmeta.testing._check_env import check_env as check_env
 from jaxmeta.testing._check_learner import check_learner as check_learner
-from jaxmeta.testing._check_learner import check_meta_gradient as check_meta_gradient
+from jaxmeta.testing._check_meta_gradient import check_meta_gradient as check_meta_gradient
 from jaxmeta.testing._check_sampler import check_sampler as check_sampler
 from jaxmeta.testing._check_transform import check_transform as check_transform

@@ -1,24 +1,37 @@
-"""Checks of a meta-learner."""
+"""Check of a meta-learner."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from jaxmeta._step import evaluate, meta_step
-from jaxmeta._types import MetaLearner, MetaParams, PyTree, Sampler, Task
-from jaxmeta.testing._compare import check_close
+from jaxmeta._step import meta_step
+from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState
+from jaxmeta.testing._compare import check_close, check_same_types
+
+_NUM_TASKS = 8  # in an update
+_UPDATES = 100
+_SEEDS = 2
+_TEST_TASKS = 64
 
 
 def check_learner(learner: MetaLearner, params: PyTree, sampler: Sampler) -> None:
     """Checks a meta-learner on a small problem.
 
-    That gradients and adapted values keep structure and type, jit equals eager, a sampled step traces once and moves
-    nothing between host and device, seeds can be batched by `vmap`, the result does not depend on how tasks are
-    batched, meta-training lowers the query loss, and adapting to a task then lowers its support loss.
+    Two programs are compiled: one update of eight tasks, one task at a time, and a hundred such updates of two seeds
+    and all tasks side by side. The checks are:
+
+    - Meta-gradients, and adapted values that look like parameters, keep their structure, shapes and types.
+    - Metrics and losses are scalars.
+    - An update traces once, and moves nothing between host and device.
+    - The two programs agree: the learner is a pure function, and the result depends neither on how tasks are batched
+      nor on the seeds beside.
+    - Meta-training lowers the query loss.
+    - Adapting to a task leads to a lower support loss than adapting to another task, before it or after it.
 
     Args:
         learner: the learner.
@@ -34,108 +47,123 @@ def check_learner(learner: MetaLearner, params: PyTree, sampler: Sampler) -> Non
         >>> check_learner(learner, jnp.array([1.0]), jaxmeta.data.Sinusoid())
     """
     meta = learner.init(params)
-    key = jax.random.key(0)
-    task = sampler(key)
-    metrics, grads = learner.grad(meta, task, key)
-    chex.assert_trees_all_equal_shapes_and_dtypes(grads, meta)
-    for name, value in metrics.items():
-        chex.assert_shape(value, (), custom_message=f"metric {name!r} is no scalar")
-    check_close(jax.jit(learner.grad)(meta, task, key), (metrics, grads), "jit differs from eager")
-    _check_step(learner, meta, sampler)
-    trained = _check_learns(learner, meta, sampler)
-    _check_adapts(learner, trained, sampler)
-
-
-def check_meta_gradient(learner: MetaLearner, params: PyTree, task: Task) -> None:
-    """Checks in float64 that `learner.grad` is the derivative of the loss that it reports.
-
-    Compares its component along a random direction with a central difference, to 1e-6. Not for learners whose
-    meta-gradient is no such derivative: first-order ones, Reptile.
-
-    Args:
-        learner: the learner.
-        params: initial model parameters, of any float type.
-        task: a task, in any float type.
-
-    Raises:
-        AssertionError: if they differ.
-
-    Example:
-        >>> import jaxmeta
-        >>> learner = jaxmeta.maml(jaxmeta.regression(lambda w, x: x * w), optax.sgd(0.01), steps=2)
-        >>> check_meta_gradient(learner, jnp.array([1.0]), jaxmeta.data.Sinusoid()(jax.random.key(0)))
-    """
-    with jax.enable_x64(True):
-        params, task = (
-            jax.tree.map(lambda x: jnp.asarray(x, jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
-            for tree in (params, task)
-        )
-        meta = learner.init(params)
-        key = jax.random.key(2)
-        leaves, structure = jax.tree.flatten(meta)
-        keys = jax.random.split(key, len(leaves))
-        direction = structure.unflatten([jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)])
-        grad = jax.jit(learner.grad)
-
-        def loss(step: float) -> jax.Array:
-            moved = jax.tree.map(lambda m, d: m + step * d, meta, direction)
-            return grad(moved, task, key)[0]["loss"]
-
-        h = 1e-6  # small: the loss after adaptation jumps where a ReLU of the inner loop flips
-        derivative = optax.tree.vdot(grad(meta, task, key)[1], direction)
-        check_close(derivative, (loss(h) - loss(-h)) / (2 * h), "meta-gradient differs from finite differences", 1e-6)
-
-
-def _check_step(learner: MetaLearner, meta: MetaParams, sampler: Sampler) -> None:
-    optimizer = optax.adam(1e-2)
-    opt_state = optimizer.init(meta)
-    keys = jax.random.split(jax.random.key(2), 2)
-    on_device = jax.device_put((meta, opt_state, sampler))
-    first, second = keys
-    results = []
-    for batch_size in (1, 2, 3):  # 2 leaves a batch of one over
-        step, traces = _counted(meta_step(learner, optimizer, 3, batch_size=batch_size))
-        results.append(step(*on_device, first))
-        with jax.transfer_guard("disallow"):
-            again = step(*on_device, second)
-            step(*again[:2], on_device[2], first)
-        assert len(traces) == 1, f"one step was traced {len(traces)} times"
-    for other in results[1:]:
-        check_close(other, results[0], "the result depends on batch_size", 1e-4)
-    seeds = jax.vmap(meta_step(learner, optimizer, 3, batch_size=1), (None, None, None, 0))
-    both = jax.jit(seeds)(meta, opt_state, sampler, keys)
-    check_close(jax.tree.map(lambda x: x[0], both), results[0], "vmap over seeds differs from one seed", 1e-4)
-
-
-def _check_adapts(learner: MetaLearner, meta: MetaParams, sampler: Sampler) -> None:
-    def losses(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        own, other = (sampler(k).support for k in jax.random.split(key))
-        adapted, misled = (learner.adapt(meta, support, key) for support in (own, other))
-        return learner.loss(adapted, own, key)[0], learner.loss(misled, own, key)[0]
-
-    own, other = jax.jit(jax.vmap(losses))(jax.random.split(jax.random.key(3), 32))
-    assert float(own.mean()) < float(other.mean()), (
-        f"adapting to a task is no better for its support set than adapting to another task: "
-        f"loss {float(own.mean())} against {float(other.mean())}"
+    learner = _strict(learner)
+    optimizer = optax.adam(3e-3)
+    one_by_one = meta_step(learner, optimizer, _NUM_TASKS, batch_size=1)
+    together = meta_step(learner, optimizer, _NUM_TASKS, batch_size=_NUM_TASKS)
+    meta, sampler, keys = jax.device_put((meta, sampler, jax.random.split(jax.random.key(0), (_SEEDS, _UPDATES))))
+    update = _check_update(one_by_one, meta, sampler, keys[0, 0])
+    results = jax.jit(partial(_train_and_test, learner, together))(meta, sampler, keys)
+    check_close(
+        jax.tree.map(lambda x: x[0], results.update),
+        update,
+        "an update of all tasks and two seeds under vmap differs from one task at a time: the learner treats tasks in a "
+        "batch differently, or is not a pure function",
+        1e-4,
+    )
+    before, after = (float(results.query_loss[metas].mean()) for metas in (slice(1), slice(1, None)))
+    assert after < before, f"meta-training did not lower the query loss: {before} before it, {after} after it"
+    gains = np.diff(np.asarray(results.support_losses).mean(axis=1))
+    assert max(gains[0], gains[1:].mean()) > 0, (
+        "adapting to a task is no better for its support set than adapting to another task: the losses differ by "
+        f"{gains[0]} before meta-training, and by {gains[1:].mean()} after it"
     )
 
 
-def _check_learns(learner: MetaLearner, meta: MetaParams, sampler: Sampler) -> MetaParams:
-    optimizer = optax.adam(3e-3)
-    run = jax.jit(meta_step(learner, optimizer, 8, batch_size=8))
-    test: Callable[..., Any] = jax.jit(evaluate(learner, 64, batch_size=64))
-    key = jax.random.key(4)
-    before = float(test(meta, sampler, key)["loss"].mean())
-    opt_state = optimizer.init(meta)
-    for k in jax.random.split(key, 100):
-        meta, opt_state, _ = run(meta, opt_state, sampler, k)
-    after = float(test(meta, sampler, key)["loss"].mean())
-    assert after < before, f"meta-training raised the query loss: {before} to {after}"
-    return meta
+class _Results(NamedTuple):
+    """Results of the program that trains and tests."""
+
+    update: tuple[Any, Metrics]
+    """State of the optimizer and metrics after the first update, one per seed."""
+    query_loss: jax.Array
+    """Query loss of every test task: `[1 + seeds, tasks]`, first before and then after meta-training."""
+    support_losses: jax.Array
+    """Support loss after adaptation to the task, and to another one: `[1 + seeds, tasks, 2]`."""
+
+
+def _train_and_test(
+    learner: MetaLearner, training: Training, meta: MetaParams, sampler: Sampler, keys: jax.Array
+) -> _Results:
+    """Meta-trains with each row of `keys: [seeds, updates]`, and tests what comes of it."""
+
+    def train(keys: jax.Array) -> tuple[MetaParams, tuple[Any, Metrics]]:
+        def update(carry: tuple[TrainingState, Any], key: jax.Array) -> tuple[tuple[TrainingState, Any], Metrics]:
+            state, first = carry
+            state, metrics = training.step(state, key, sampler)
+            first = jax.tree.map(lambda new, old: jnp.where(state.update == 1, new, old), state.opt_state, first)
+            return (state, first), metrics
+
+        start = training.init(meta)
+        (state, first), metrics = jax.lax.scan(update, (start, start.opt_state), keys)
+        return state.meta, (first, jax.tree.map(lambda x: x[0], metrics))
+
+    def test(meta: MetaParams, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        task_key, adapt_key, loss_key = jax.random.split(key, 3)
+        tasks = jax.vmap(sampler)(jax.random.split(task_key))
+        own = jax.tree.map(lambda x: x[0], tasks)
+
+        def losses(support: Any) -> tuple[jax.Array, jax.Array]:
+            adapted = learner.adapt(meta, support, adapt_key)
+            return learner.loss(adapted, own.query, loss_key)[0], learner.loss(adapted, own.support, loss_key)[0]
+
+        query_losses, support_losses = jax.vmap(losses)(tasks.support)
+        return query_losses[0], support_losses
+
+    trained, first = jax.vmap(train)(keys)
+    metas = jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), meta, trained)
+    test_keys = jax.random.split(jax.random.key(1), _TEST_TASKS)
+    return _Results(first, *jax.lax.map(lambda meta: jax.vmap(partial(test, meta))(test_keys), metas))
+
+
+def _check_update(training: Training, meta: MetaParams, sampler: Sampler, key: jax.Array) -> tuple[Any, Metrics]:
+    """Runs one update three times, and returns the optimizer's state and the metrics of the first."""
+    step, traces = _counted(training.step)
+    start = jax.device_put(training.init(meta))
+    state, metrics = step(start, key, sampler)
+    later, _ = step(state, key, sampler)
+    assert len(traces) == 1, (
+        f"an update was traced {len(traces)} times in two calls: the types of its results differ from its arguments'"
+    )
+    try:
+        with jax.transfer_guard("disallow_explicit"):
+            jax.block_until_ready(step(later, key, sampler))
+    except Exception as error:  # what JAX makes of it depends on the kind of callback
+        if "transfer" not in str(error):
+            raise
+        raise AssertionError("a compiled update moves values between host and device, as a callback does") from error
+    return state.opt_state, metrics
+
+
+def _strict(learner: MetaLearner) -> MetaLearner:
+    """Returns the learner with checks of what it returns, which run whenever it is traced."""
+
+    def adapt(meta: MetaParams, support: Any, key: jax.Array) -> Any:
+        adapted = learner.adapt(meta, support, key)
+        if jax.tree.structure(adapted) == jax.tree.structure(meta.params):
+            check_same_types("the adapted parameters", adapted, "the initial ones", meta.params)
+        return adapted
+
+    def loss(adapted: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        value, metrics = learner.loss(adapted, batch, key)
+        _check_scalars({"loss": value, **metrics})
+        return value, metrics
+
+    def grad(meta: MetaParams, task: Any, key: jax.Array) -> tuple[Metrics, MetaParams]:
+        metrics, gradient = learner.grad(meta, task, key)
+        check_same_types("the meta-gradient", gradient, "meta", meta)
+        _check_scalars(metrics)
+        return metrics, gradient
+
+    return MetaLearner(learner.init, adapt, loss, grad)
+
+
+def _check_scalars(metrics: Metrics) -> None:
+    for name, value in metrics.items():
+        assert jnp.shape(value) == (), f"metric {name!r} is no scalar, its shape is {jnp.shape(value)}"
 
 
 def _counted(fn: Callable[..., Any]) -> tuple[Callable[..., Any], list[int]]:
-    """The jitted function, and a list that grows by one with every trace."""
+    """Returns the jitted function, and a list that grows by one with every trace."""
     traces: list[int] = []
 
     def call(*args: Any) -> Any:

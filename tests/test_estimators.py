@@ -8,15 +8,17 @@ import optax
 import pytest
 
 import jaxmeta
-from jaxmeta import Process, optim
+from jaxmeta import estimators, optim
+from jaxmeta._noise import noise_like
+from jaxmeta.estimators import Process
 
 KEY = jax.random.key(0)
 HORIZON, WINDOW = 12, 3
 SGD = optax.sgd(0.1)
 ESTIMATORS = {
-    "backprop": jaxmeta.truncated_backprop,
-    "evolution": jaxmeta.truncated_evolution,
-    "persistent": jaxmeta.persistent_evolution,
+    "backprop": estimators.truncated_backprop,
+    "evolution": estimators.truncated_evolution,
+    "persistent": estimators.persistent_evolution,
 }
 every_estimator = pytest.mark.parametrize("name", ESTIMATORS)
 
@@ -68,16 +70,16 @@ def test_the_influence_problem_misleads_short_windows():
 @pytest.mark.parametrize("window", [1, WINDOW, HORIZON])
 def test_backprop_is_the_truncated_gradient(window):
     with jax.enable_x64(True):
-        found = gradients(jaxmeta.truncated_backprop(window), influence(), jnp.array(START), 1, HORIZON // window)
+        found = gradients(estimators.truncated_backprop(window), influence(), jnp.array(START), 1, HORIZON // window)
     np.testing.assert_allclose(found.mean(), influence_gradient(window), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("estimator", "exact_window"),
     [
-        (jaxmeta.truncated_evolution(WINDOW, scale=0.1), WINDOW),
-        (jaxmeta.persistent_evolution(WINDOW, scale=0.1), HORIZON),
-        (jaxmeta.persistent_evolution(HORIZON, scale=0.1), HORIZON),
+        (estimators.truncated_evolution(WINDOW, scale=0.1), WINDOW),
+        (estimators.persistent_evolution(WINDOW, scale=0.1), HORIZON),
+        (estimators.persistent_evolution(HORIZON, scale=0.1), HORIZON),
     ],
     ids=["truncated", "persistent", "one-window"],
 )
@@ -93,7 +95,7 @@ def test_mean_of_evolution(estimator, exact_window):
 def test_persistent_evolution_counts_all_noise_since_the_reset():
     """The loss is theta itself, so a window's slope is its own noise; it is multiplied with the sum so far."""
     process = Process(lambda key: jnp.zeros([]), lambda theta, state, key: (state + 1, jnp.sum(theta)), HORIZON)
-    training = jaxmeta.process_step(process, jaxmeta.persistent_evolution(WINDOW, scale=0.1), optax.sgd(1.0), 1)
+    training = estimators.process_step(process, estimators.persistent_evolution(WINDOW, scale=0.1), optax.sgd(1.0), 1)
     state, total = training.init(jnp.zeros(3), KEY), np.zeros(3)
     step = jax.jit(training.step)
     for i, key in enumerate(jax.random.split(KEY, 2 * HORIZON // WINDOW)):
@@ -101,7 +103,7 @@ def test_persistent_evolution_counts_all_noise_since_the_reset():
         first = i % (HORIZON // WINDOW) == 0
         own = np.asarray(new.runs.noise[0]) - (0 if first else total)
         total = np.asarray(new.runs.noise[0])
-        np.testing.assert_allclose(state.theta - new.theta, own.sum() * total, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(state.meta - new.meta, own.sum() * total, rtol=1e-3, atol=1e-4)
         age = (i * WINDOW) % HORIZON + WINDOW
         np.testing.assert_array_equal(new.runs.state[0], [age, age])
         state = new
@@ -111,7 +113,7 @@ def family(key):
     """A quadratic of random curvatures."""
     start_key, curvature_key = jax.random.split(key)
     start = jax.random.normal(start_key, (3,))
-    return jaxmeta.Problem(start, jnp.exp(jax.random.uniform(curvature_key, (3,), minval=-2.0)))
+    return estimators.Problem(start, jnp.exp(jax.random.uniform(curvature_key, (3,), minval=-2.0)))
 
 
 def quadratic(w, curvature, key):
@@ -122,7 +124,7 @@ def moved_mlp(nominal):
     """A learned optimizer whose network does something."""
     sizes = {"sizes": (4,), "momenta": (0.5,)}
     weights = optim.learned_mlp(nominal, key=KEY, **sizes).init({}).weights.value
-    noise = jaxmeta.meta_gradients._evolution.noise_like(KEY, weights)
+    noise = noise_like(KEY, weights)
     return optim.learned_mlp(nominal, weights=jax.tree.map(lambda w, n: w + 0.1 * n, weights, noise), **sizes)
 
 
@@ -151,10 +153,10 @@ def test_backprop_through_a_training_run_equals_a_plain_loop(window, meta_gradie
                 losses.append(loss)
             return jnp.mean(jnp.stack(losses))
 
-        process = jaxmeta.optimizer_training(
+        process = estimators.optimizer_training(
             optimizer, quadratic, lambda key: problem, horizon=horizon, meta_gradient=meta_gradient
         )
-        estimator = jaxmeta.truncated_backprop(window)
+        estimator = estimators.truncated_backprop(window)
         found = gradients(estimator, process, theta, 1, horizon // window)
         expected = jax.tree.map(np.asarray, jax.jit(jax.grad(plain))(theta))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0].mean(0), b, rtol=1e-10, atol=1e-14), found, expected)
@@ -163,9 +165,9 @@ def test_backprop_through_a_training_run_equals_a_plain_loop(window, meta_gradie
 
 def train(name, num_runs, optimizer):
     learned = optax.chain(optim.scale_by_learned_rate(0.1), optax.trace(0.5))
-    process = jaxmeta.optimizer_training(learned, quadratic, family, horizon=HORIZON)
+    process = estimators.optimizer_training(learned, quadratic, family, horizon=HORIZON)
     theta, _ = jaxmeta.partition(learned.init(family(KEY).params))
-    training = jaxmeta.process_step(process, ESTIMATORS[name](WINDOW), optimizer, num_runs)
+    training = estimators.process_step(process, ESTIMATORS[name](WINDOW), optimizer, num_runs)
     return training, training.init(theta, KEY)
 
 
@@ -173,15 +175,16 @@ def train(name, num_runs, optimizer):
 def test_training_lowers_the_loss_of_new_problems(name):
     """In the loop with checkpoints, which gives what a plain scan gives."""
     training, state = train(name, 16, optax.adam(0.01))
-    done = jaxmeta.loop(training.step, state, KEY, iterations=300, log_every=100, progress=False)
+    done = jaxmeta.loop(training, state.meta, KEY, iterations=300, log_every=100, progress=False)
+    state = training.init(state.meta, jax.random.fold_in(KEY, 2**32 - 1))  # as `loop` starts
     keys = jax.vmap(lambda i: jax.random.fold_in(KEY, i))(jnp.arange(300))
     again, _ = jax.jit(lambda state: jax.lax.scan(training.step, state, keys))(state)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), again.theta, done.state.theta)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), again.meta, done.state.meta)
 
     frozen, _ = train("backprop", 200, optax.set_to_zero())
     keys = jax.random.split(jax.random.key(2), 2 * HORIZON // WINDOW)
     measure = jax.jit(lambda theta: jax.lax.scan(frozen.step, frozen.init(theta, jax.random.key(1)), keys)[1]["loss"])
-    before, after = (float(measure(theta)[HORIZON // WINDOW :].mean()) for theta in (state.theta, done.state.theta))
+    before, after = (float(measure(theta)[HORIZON // WINDOW :].mean()) for theta in (state.meta, done.state.meta))
     assert after < 0.9 * before
 
 
@@ -189,7 +192,7 @@ def test_training_lowers_the_loss_of_new_problems(name):
 def test_a_step_is_one_program_whatever_the_batch_size(name):
     results, traces = [], []
     for batch_size in (None, 3):
-        training = jaxmeta.process_step(influence(), ESTIMATORS[name](WINDOW), SGD, 4, batch_size=batch_size)
+        training = estimators.process_step(influence(), ESTIMATORS[name](WINDOW), SGD, 4, batch_size=batch_size)
 
         @jax.jit
         def step(state, key, training=training):
@@ -215,7 +218,7 @@ def test_runs_are_reset_at_their_own_times(name):
         lambda theta, state, key: ((state[0] + 1, state[1]), theta * jnp.cos(state[1])),
         HORIZON,
     )
-    training = jaxmeta.process_step(process, ESTIMATORS[name](WINDOW), optax.sgd(0.0), 8)
+    training = estimators.process_step(process, ESTIMATORS[name](WINDOW), optax.sgd(0.0), 8)
     state = training.init(jnp.array(1.0), KEY)
     assert state.runs.age.tolist() == [0, 0, 3, 3, 6, 6, 9, 9]
     lead = np.asarray(state.runs.age)
@@ -250,29 +253,35 @@ def test_gradients_keep_structure_and_type(name):
 
 
 def step_of(window=WINDOW, horizon=HORIZON, optimizer=SGD, num_runs=2, **options):
-    return jaxmeta.process_step(influence(horizon), jaxmeta.truncated_backprop(window), optimizer, num_runs, **options)
+    return estimators.process_step(
+        influence(horizon), estimators.truncated_backprop(window), optimizer, num_runs, **options
+    )
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: jaxmeta.truncated_backprop(0), ValueError, "window must be an integer of at least 1, got 0"),
-        (lambda: jaxmeta.truncated_evolution(1.5), ValueError, "window must be an integer of at least 1, got 1.5"),
-        (lambda: jaxmeta.truncated_evolution(1, scale=0.0), ValueError, "scale must be a positive number, got 0.0"),
-        (lambda: jaxmeta.persistent_evolution(0), ValueError, "window must be an integer"),
-        (lambda: jaxmeta.persistent_evolution(1, scale=np.inf), ValueError, "scale must be a positive number, got inf"),
+        (lambda: estimators.truncated_backprop(0), ValueError, "window must be an integer of at least 1, got 0"),
+        (lambda: estimators.truncated_evolution(1.5), ValueError, "window must be an integer of at least 1, got 1.5"),
+        (lambda: estimators.truncated_evolution(1, scale=0.0), ValueError, "scale must be a positive number, got 0.0"),
+        (lambda: estimators.persistent_evolution(0), ValueError, "window must be an integer"),
+        (
+            lambda: estimators.persistent_evolution(1, scale=np.inf),
+            ValueError,
+            "scale must be a positive number, got inf",
+        ),
         (lambda: step_of(window=5), ValueError, r"horizon must be a multiple of the window \(5\), got 12"),
         (lambda: step_of(horizon=0), ValueError, "horizon must be an integer of at least 1, got 0"),
         (lambda: step_of(num_runs=0), ValueError, "num_runs must be an integer of at least 1, got 0"),
         (lambda: step_of(batch_size=0), ValueError, "batch_size must be an integer of at least 1, got 0"),
         (lambda: step_of(optimizer=0.1), TypeError, "optimizer must be an optax.GradientTransformation"),
         (
-            lambda: jaxmeta.optimizer_training(0.1, quadratic, family, horizon=1),
+            lambda: estimators.optimizer_training(0.1, quadratic, family, horizon=1),
             TypeError,
             "optimizer must be an optax.GradientTransformation",
         ),
         (
-            lambda: jaxmeta.optimizer_training(optax.sgd(0.1), quadratic, family, horizon=0),
+            lambda: estimators.optimizer_training(optax.sgd(0.1), quadratic, family, horizon=0),
             ValueError,
             "horizon must be an integer of at least 1, got 0",
         ),
