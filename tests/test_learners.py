@@ -63,10 +63,7 @@ def initial_params(name):
     return model.init(jax.random.key(0), jnp.zeros((1, inputs)))
 
 
-QUICK = tuple(LEARNERS)
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in LEARNERS])
+@pytest.mark.parametrize("name", LEARNERS)
 def test_learner(name):
     check_learner(LEARNERS[name][0], initial_params(name), SINUSOID)
 

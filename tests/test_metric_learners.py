@@ -86,12 +86,7 @@ def initial(name):
     return learner, model.init(jax.random.key(0), task.query.x), task
 
 
-def slow_but(*quick):
-    """All rows, of which only some are run every time."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in LEARNERS]
-
-
-@pytest.mark.parametrize("name", slow_but("protonet"))
+@pytest.mark.parametrize("name", LEARNERS)
 def test_learner(name):
     learner, params, _ = initial(name)
     check_learner(learner, params, LEARNERS[name][2])

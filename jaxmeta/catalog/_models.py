@@ -60,7 +60,7 @@ def _plain(make: Callable[..., nn.Module], *names: str) -> Callable[[Settings, i
 _MLP = {"hidden": {"text": 64, "regression": 40}}
 _CONV = {"hidden": 64, "norm": "batch"}
 _DEEP = {"drop_rate": 0.1, "norm": "batch"}
-_VIT = {"drop_rate": 0.0, "patch": 7}
+_VIT = {"drop_rate": 0.0, "patch": 4}
 register_model("cnn", _plain(models.OmniglotCNN, *_CONV), options=_CONV, about=models.OmniglotCNN)
 register_model("cnn4", _plain(models.CNN4, *_CONV), options=_CONV, about=models.CNN4)
 register_model("fc", _plain(models.OmniglotFC, "norm"), options={"norm": "batch"}, about=models.OmniglotFC)

@@ -25,7 +25,7 @@ def check_learner(learner: MetaLearner, params: PyTree, sampler: Sampler) -> Non
     Two programs are compiled: one update of eight tasks, one task at a time, and a hundred such updates of two seeds
     and all tasks side by side. The checks are:
 
-    - Meta-gradients, and adapted values that look like parameters, keep their structure, shapes and types.
+    - Meta-gradients, and adapted values that look like parameters, keep structure, shapes and types, bfloat16 too.
     - Metrics and losses are scalars.
     - An update traces once, and moves nothing between host and device.
     - The two programs agree: the learner is a pure function, and the result depends neither on how tasks are batched
@@ -48,6 +48,7 @@ def check_learner(learner: MetaLearner, params: PyTree, sampler: Sampler) -> Non
     """
     meta = learner.init(params)
     learner = _strict(learner)
+    _check_half_precision(learner, params, sampler)
     optimizer = optax.adam(3e-3)
     one_by_one = meta_step(learner, optimizer, _NUM_TASKS, batch_size=1)
     together = meta_step(learner, optimizer, _NUM_TASKS, batch_size=_NUM_TASKS)
@@ -57,7 +58,7 @@ def check_learner(learner: MetaLearner, params: PyTree, sampler: Sampler) -> Non
     check_close(
         jax.tree.map(lambda x: x[0], results.update),
         update,
-        "an update of all tasks and two seeds under vmap differs from one task at a time: the learner treats tasks in a "
+        "an update of all tasks and seeds under vmap differs from one task at a time: the learner treats tasks in a "
         "batch differently, or is not a pure function",
         1e-4,
     )
@@ -68,6 +69,18 @@ def check_learner(learner: MetaLearner, params: PyTree, sampler: Sampler) -> Non
         "adapting to a task is no better for its support set than adapting to another task: the losses differ by "
         f"{gains[0]} before meta-training, and by {gains[1:].mean()} after it"
     )
+
+
+def _check_half_precision(learner: MetaLearner, params: PyTree, sampler: Sampler) -> None:
+    """Traces the meta-gradient of parameters in bfloat16."""
+
+    def half(x: jax.Array) -> jax.Array:
+        return x.astype(jnp.bfloat16) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    def trace(params: PyTree, key: jax.Array) -> tuple[Metrics, MetaParams]:
+        return learner.grad(learner.init(jax.tree.map(half, params)), sampler(key), key)
+
+    jax.eval_shape(trace, params, jax.random.key(0))
 
 
 class _Results(NamedTuple):

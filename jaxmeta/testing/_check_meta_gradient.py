@@ -39,7 +39,7 @@ def check_meta_gradient(learner: MetaLearner, params: PyTree, task: Task) -> Non
             def at(step: jax.Array) -> tuple[jax.Array, jax.Array]:
                 moved = jax.tree.map(lambda m, d: m + step * d, meta, direction)
                 metrics, gradient = learner.grad(moved, task, key)
-                return metrics["loss"], optax.tree.vdot(gradient, direction)
+                return metrics["loss"], jnp.asarray(optax.tree.vdot(gradient, direction))
 
             return jax.lax.map(at, jnp.array([h, 0.0, -h]))
 
