@@ -189,14 +189,16 @@ def test_cost_of_a_matrix_product():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jaxmeta.reverse(remat=0), "remat must be a bool or a number of steps of at least 1, got 0"),
-        (lambda: jaxmeta.truncated(1, remat=0), "remat must be a bool or a number of steps of at least 1, got 0"),
-        (lambda: jaxmeta.truncated(-1), "steps must not be negative, got -1"),
+        (lambda: jaxmeta.reverse(remat=0), "remat must be an integer of at least 1, got 0"),
+        (lambda: jaxmeta.truncated(1, remat=0), "remat must be an integer of at least 1, got 0"),
+        (lambda: jaxmeta.truncated(-1), "steps must be an integer of at least 0, got -1"),
         (lambda: jaxmeta.implicit(proximal=0.0), "proximal must be a positive number, got 0.0"),
-        (lambda: jaxmeta.cg(0), "steps must be at least 1, got 0"),
-        (lambda: jaxmeta.cg(1, damping=-1.0), "damping must be a finite number"),
-        (lambda: jaxmeta.neumann(1, rate=0.0), "rate must be positive"),
-        (lambda: jaxmeta.evolution(0), "samples must be at least 1, got 0"),
+        (lambda: jaxmeta.cg(0), "steps must be an integer of at least 1, got 0"),
+        (lambda: jaxmeta.cg(1, damping=-1.0), "damping must be a number of at least 0, got -1.0"),
+        (lambda: jaxmeta.neumann(1, rate=0.0), "rate must be a positive number, got 0.0"),
+        (lambda: jaxmeta.evolution(0), "samples must be an integer of at least 1, got 0"),
+        (lambda: jaxmeta.evolution(2.5), "samples must be an integer of at least 1, got 2.5"),
+        (lambda: jaxmeta.mixed(remat=2.5), "remat must be an integer of at least 1, got 2.5"),
         (lambda: jaxmeta.evolution(1, scale=-1.0), "scale must be a positive number"),
     ],
 )

@@ -79,11 +79,17 @@ LEARNERS = {
 CLASSIFIERS = [name for name, (_, _, tasks) in LEARNERS.items() if tasks is TASKS]
 
 
+@functools.cache
+def parameters(model, tasks):
+    """Initial parameters of a model, and a task."""
+    task = jax.jit(tasks)(jax.random.key(1))
+    return jax.jit(model.init)(jax.random.key(0), task.query.x), task
+
+
 def initial(name):
     """The learner, its model's parameters, and a task."""
     learner, model, tasks = LEARNERS[name]
-    task = tasks(jax.random.key(1))
-    return learner, model.init(jax.random.key(0), task.query.x), task
+    return learner, *parameters(model, tasks)
 
 
 @pytest.mark.parametrize("name", LEARNERS)

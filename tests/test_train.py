@@ -165,12 +165,12 @@ def test_the_first_of_equals_is_kept(monitor):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations must be at least 1, got 0"),
-        ({"log_every": 0}, "log_every must be at least 1"),
-        ({"validate_every": 0}, "validate_every must be at least 1"),
-        ({"num_tasks": 0}, "num_tasks must be at least 1"),
-        ({"validation_tasks": 0}, "validation_tasks must be at least 1"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"iterations": 0}, "iterations must be an integer of at least 1, got 0"),
+        ({"log_every": 0}, "log_every must be an integer of at least 1"),
+        ({"validate_every": 0}, "validate_every must be an integer of at least 1"),
+        ({"num_tasks": 0}, "num_tasks must be an integer of at least 1"),
+        ({"validation_tasks": 0}, "validation_tasks must be an integer of at least 1"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
         ({"validate_every": 5}, r"validate_every must be a multiple of log_every \(2\), got 5"),
         ({"monitor": "accuracy"}, r"monitor must be one of \['loss'\], got 'accuracy'"),
     ],
@@ -182,13 +182,13 @@ def test_bad_arguments_are_named_before_anything_is_made(tmp_path, options, mess
 
 
 def test_divergence_at_once():
-    with pytest.raises(FloatingPointError, match="update 1; the state after update 0 is the last"):
+    with pytest.raises(FloatingPointError, match="update 1. The state after update 0 is the last"):
         run(inner_rate=1e30)
 
 
 def test_divergence_names_the_update_and_keeps_the_last_finite_state(tmp_path):
     outer = optax.sgd(lambda count: jnp.where(count < 8, 1e-3, 1e30))  # update 9 throws the parameters away
-    with pytest.raises(FloatingPointError, match="loss became NaN or infinite at update 10; the state after update 8"):
+    with pytest.raises(FloatingPointError, match="loss became NaN or infinite at update 10. The state after update 8"):
         run(tmp_path, outer=outer)
     assert steps_saved(tmp_path)[-1] == 8
     assert [record["step"] for record in metrics(tmp_path)] == [2, 4, 6, 8]
@@ -200,7 +200,7 @@ def test_divergence_names_the_update_and_keeps_the_last_finite_state(tmp_path):
 
 def test_divergence_in_the_last_update_of_a_chunk_is_found_in_the_parameters():
     outer = optax.sgd(lambda count: jnp.where(count < 3, 1e-3, jnp.inf))
-    with pytest.raises(FloatingPointError, match=r"meta\.params.* by update 4; the state after update 2"):
+    with pytest.raises(FloatingPointError, match=r"meta\.params.* by update 4. The state after update 2"):
         run(outer=outer)
 
 

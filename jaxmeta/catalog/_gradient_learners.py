@@ -54,6 +54,12 @@ def _maml_plus_plus(s: Settings, net: Network) -> Callable[[jax.Array], MetaLear
 
 
 def _anil_kfo(s: Settings, net: Network) -> MetaLearner:
+    """ANIL with Kronecker factors: the inner gradients of the head go through `jaxmeta.optim.scale_by_kronecker`.
+
+    References:
+        Arnold, Iqbal & Sha, *When MAML Can Adapt Fast and How to Assist When It Cannot*, AISTATS 2021,
+        https://arxiv.org/abs/1910.13603
+    """
     inner = optax.chain(optim.scale_by_kronecker(layers=s.layers), optax.sgd(s.inner_rate))
     return alg.anil(net.loss, inner, **_inner_loop(s))
 
@@ -117,7 +123,7 @@ register_learner("anil-kfo", _anil_kfo, [
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, layers=1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.meta_kfo, meta_gradients=UNROLLED)
+], meta_gradients=UNROLLED)
 register_learner("boil", _of(alg.boil), [
     recipe("images text", "Oh et al. 2021, CIFAR-FS", steps=1, test_steps=1, inner_rate=0.5, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=32),

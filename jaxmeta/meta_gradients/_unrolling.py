@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_integer
 from jaxmeta._types import LossFn, Metrics, PyTree
 
 Objective = Callable[[PyTree, jax.Array], tuple[jax.Array, Metrics]]
@@ -86,8 +87,8 @@ def by_autodiff(value_and_grad: ValueAndGrad, remat: bool | int = False) -> Meta
 
 
 def check_remat(remat: bool | int) -> None:
-    if not isinstance(remat, bool) and remat < 1:
-        raise ValueError(f"remat must be a bool or a number of steps of at least 1, got {remat}")
+    if not isinstance(remat, bool):
+        check_integer(remat=remat)
 
 
 def explicit_arguments(
