@@ -1,7 +1,6 @@
 """Data that do not fit a device: streamed by prefetch, or divided among devices; and many hosts."""
 
 import itertools
-import re
 import threading
 import time
 from functools import partial
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import jaxmeta
 from jaxmeta import Batch
 from jaxmeta.data import FewShot, KShots, LoadData, Map, NWays, RemapLabels, Taskset, prefetch
 
@@ -91,16 +91,16 @@ def test_prefetch_raises_what_a_task_raises():
 
 def test_data_divided_among_devices():
     """The same tasks; no device ever holds all images."""
-    images, labels = IMAGES[:-3], LABELS[:-3]  # 997 do not divide by 8
-    create = partial(FewShot.create, images, labels, ways=5, shots=1, queries=3, rotations=4)
+    labels = LABELS[:-3]  # 997 do not divide by 8
+    images = np.random.default_rng(0).integers(0, 256, (997, 32, 32, 1)).astype(np.uint8)
+    create = partial(FewShot.create, images, labels, ways=5, shots=1, queries=1, rotations=4)
     whole, parts = create(), create(device=NamedSharding(_mesh(), PartitionSpec("data")))
     assert parts.inputs.shape[0] == 1000
     assert {shard.data.shape[0] for shard in parts.inputs.addressable_shards} == {125}
     keys = jax.random.split(KEY, 16)
     draw = jax.jit(lambda s, k: jax.vmap(s)(k))
     for given in (keys, jax.device_put(keys, NamedSharding(_mesh(), PartitionSpec("data")))):
-        compiled = draw.lower(parts, given).compile()
-        assert not re.search(r"u8\[(997|1000),", compiled.as_text() or ""), "a device gathers all images"
+        assert jaxmeta.cost(draw, parts, given).temporary_bytes < images.nbytes / 2
         _trees_equal(draw(parts, given), draw(whole, keys))
 
 

@@ -69,16 +69,17 @@ def optimizer_training(
 
     Example:
         >>> import jax.numpy as jnp, jaxmeta
+        >>> from jaxmeta import estimators
         >>> def sample(key):  # w should become what the data say
         ...     return Problem(jnp.zeros(3), jax.random.normal(key, (3,)))
         >>> loss_fn = lambda w, target, key: (jnp.sum((w - target) ** 2), {})
         >>> optimizer = jaxmeta.optim.scale_by_learned_rate(0.01)
         >>> process = optimizer_training(optimizer, loss_fn, sample, horizon=10)
-        >>> train = jaxmeta.process_step(process, jaxmeta.truncated_backprop(5), optax.adam(0.01), num_runs=8)
+        >>> train = estimators.process_step(process, estimators.truncated_backprop(5), optax.adam(0.01), num_runs=8)
         >>> theta, _ = jaxmeta.partition(optimizer.init(jnp.zeros(3)))
         >>> state, metrics = jax.jit(lambda s, keys: jax.lax.scan(train.step, s, keys))(
         ...     train.init(theta, jax.random.key(0)), jax.random.split(jax.random.key(1), 300))
-        >>> bool(jnp.all(state.theta.rate.value > 0.2))
+        >>> bool(jnp.all(state.meta.rate.value > 0.2))
         True
 
     References:

@@ -52,6 +52,7 @@ def process_step(
         TypeError: if `optimizer` is not an optax transformation.
 
     Example:
+        >>> from jaxmeta.estimators import persistent_evolution
         >>> # A falling ball, x' = x + v, that is pushed by theta in each step and should stay near 1.
         >>> def step(theta, state, key):
         ...     x, v = state

@@ -27,6 +27,7 @@ def cg(steps: int = 5, *, damping: float = 0.0) -> LinearSolver:
         ValueError: if `steps` is less than 1 or `damping` is negative.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> solve = cg(2)
         >>> solve(lambda x: 4.0 * x, jnp.array([8.0])).tolist()
         [2.0]
@@ -57,6 +58,7 @@ def neumann(steps: int = 5, rate: float = 0.1) -> LinearSolver:
         ValueError: if `steps` is less than 1 or `rate` is not positive.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> solve = neumann(50, rate=0.1)
         >>> [round(x, 4) for x in solve(lambda x: 4.0 * x, jnp.array([8.0])).tolist()]
         [2.0]
