@@ -32,8 +32,7 @@ test-slow: $(INSTALLED)  ## The longer checks.
 	$(BIN)/python -m pytest -n auto -m slow
 
 test-optimized: $(INSTALLED)  ## A sample of the tests, compiled at XLA's default optimization as users compile.
-	JAXMETA_XLA_DEFAULT=1 $(BIN)/python -m pytest -n auto tests/test_step.py tests/test_meta_gradients.py tests/test_loop.py \
-	  tests/test_estimators.py tests/test_optim_formulas.py
+	JAXMETA_XLA_DEFAULT=1 $(BIN)/python -m pytest -n auto tests/test_step.py tests/test_loop.py tests/test_optim_formulas.py tests/test_dice.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
