@@ -571,7 +571,8 @@ register.benchmark("my-glyphs", tasks, about="Small glyphs.", kind="images")
 @pytest.fixture
 def registries():
     """Names that a test registers are gone after it."""
-    before = [(registry, dict(registry)) for registry in (LEARNERS, MODELS, BENCHMARKS_BY_NAME)]
+    named: tuple[Any, ...] = (LEARNERS, MODELS, BENCHMARKS_BY_NAME)
+    before = [(registry, dict(registry)) for registry in named]
     yield
     for registry, entries in before:
         registry.clear()
