@@ -2,6 +2,7 @@
 
 import functools
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,9 +111,9 @@ def test_an_iteration_does_not_depend_on_the_devices(name, devices):
 
 def test_episodes_and_losses_are_divided():
     """Each device computes, and holds, two of the eleven tasks throughout the program."""
-    alone, shared = (compiled("promp", devices)[0] for devices in (None, 8))
-    memory = [program.memory_analysis().temp_size_in_bytes for program in (alone, shared)]
-    operations = [program.cost_analysis()["flops"] for program in (alone, shared)]
+    programs: list[Any] = [compiled("promp", devices)[0] for devices in (None, 8)]
+    memory = [program.memory_analysis().temp_size_in_bytes for program in programs]
+    operations = [program.cost_analysis()["flops"] for program in programs]
     assert memory[1] < 0.3 * memory[0]
     assert operations[1] < 0.3 * operations[0]
 
