@@ -18,7 +18,7 @@ flags = [*QUICK, *os.environ.get("XLA_FLAGS", "").split(), "--xla_force_host_pla
 os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(flags))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # more threads are slower for small matrices
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import pytest

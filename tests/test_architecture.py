@@ -7,6 +7,7 @@ import inspect
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,7 @@ PUBLIC = ["jaxmeta", *(f"jaxmeta.{name}" for name in ("algorithms", "data", "env
 PUBLIC += [f"jaxmeta.{name}" for name in ("models", "optim", "register", "rl", "testing", "training", "runs")]
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """The modules that a file imports, anywhere in it."""
     found = set()
@@ -71,9 +73,6 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-IMPORTS = {name: imports(path) for name, path in SOURCES.items()}
-
-
 def unit(name: str) -> str:
     """The part of a module's name that `ALLOWED` knows."""
     return name.split(".")[1] if "." in name else ""
@@ -82,24 +81,24 @@ def unit(name: str) -> str:
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "jaxmeta"])
 def test_imports_go_down_only(name):
     assert unit(name) in ALLOWED, f"{name} has no place in ALLOWED: say what it may import"
-    used = {unit(module) for module in IMPORTS[name] if module.startswith("jaxmeta.")} - {unit(name)}
+    used = {unit(module) for module in imports(SOURCES[name]) if module.startswith("jaxmeta.")} - {unit(name)}
     assert used <= set(ALLOWED[unit(name)]), f"{name} must not import {sorted(used - set(ALLOWED[unit(name)]))}"
-    assert "jaxmeta" not in IMPORTS[name], f"{name} must import from where a name is, not from the top"
-    assert not {module.split(".")[0] for module in IMPORTS[name]} & {"experiments", "tests", "data", "envs"}
+    assert "jaxmeta" not in imports(SOURCES[name]), f"{name} must import from where a name is, not from the top"
+    assert not {module.split(".")[0] for module in imports(SOURCES[name])} & {"experiments", "tests", "data", "envs"}
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_packages_are_entered_by_their_front_door(name):
     """A private module is imported by the modules of its own package only."""
     own = name if SOURCES[name].stem == "__init__" else name.rpartition(".")[0]
-    private = {m for m in IMPORTS[name] if m.startswith("jaxmeta.") and m.rpartition(".")[2].startswith("_")}
+    private = {m for m in imports(SOURCES[name]) if m.startswith("jaxmeta.") and m.rpartition(".")[2].startswith("_")}
     foreign = {m for m in private if m.rpartition(".")[0] not in ("jaxmeta", own)}
     assert not foreign, f"{name} reaches into {sorted(foreign)}"
 
 
 def test_there_is_no_import_circle():
     """Also none through imports in functions or in blocks for type checkers."""
-    graph = {name: {m for m in found if m in SOURCES and m != name} for name, found in IMPORTS.items()}
+    graph = {name: {m for m in imports(path) if m in SOURCES and m != name} for name, path in SOURCES.items()}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 

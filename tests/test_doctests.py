@@ -2,19 +2,20 @@
 
 import doctest
 import importlib
-import pkgutil
+from pathlib import Path
 
 import jax
 import pytest
 
 import jaxmeta
 
-MODULES = sorted(
-    {
-        "jaxmeta",
-        *(m.name for m in pkgutil.walk_packages(jaxmeta.__path__, "jaxmeta.") if not m.name.endswith("__main__")),
-    }
-)
+PACKAGE = Path(str(jaxmeta.__file__)).parent
+FILES = [path for folder in (PACKAGE, PACKAGE / "data", PACKAGE / "envs") for path in sorted(folder.rglob("*.py"))]
+MODULES = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+    for path in FILES
+    if ">>> " in path.read_text(encoding="utf-8")
+]
 
 
 def examples(name: str) -> list[doctest.DocTest]:
@@ -23,7 +24,7 @@ def examples(name: str) -> list[doctest.DocTest]:
 
 
 @pytest.mark.docs
-@pytest.mark.parametrize("name", [name for name in MODULES if examples(name)])
+@pytest.mark.parametrize("name", MODULES)
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
@@ -35,4 +36,6 @@ def test_examples(name, tmp_path, monkeypatch):
 
 
 def test_there_are_examples():
-    assert sum(len(examples(name)) for name in MODULES) > 20
+    assert len(MODULES) == len(set(MODULES)) > 100
+    assert len(examples("jaxmeta.training")) == 0
+    assert len(examples("jaxmeta.training._loop")) == 1

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from jaxmeta import envs
 from jaxmeta.envs import _registry
@@ -128,7 +128,7 @@ def test_particles_rewards(variant, goals, step):
 
 def test_particles_tasks():
     goals = {v: envs.make("particles2d", variant=v).sample_tasks(KEY, 2000)["goal"] for v in ("l2l", "promp", "pearl")}
-    assert stats.kstest(np.ravel(goals["l2l"]), stats.uniform(-0.5, 1).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(np.ravel(goals["l2l"]), scipy.stats.uniform(-0.5, 1).cdf).pvalue > 1e-3
     corners, counts = np.unique(goals["promp"], axis=0, return_counts=True)
     assert corners.tolist() == [[-2, -2], [-2, 2], [2, -2], [2, 2]] and counts.min() > 400
     pearl = np.unique(goals["pearl"], axis=0)
@@ -173,16 +173,16 @@ def test_bandits_pay_as_their_means_say():
     bernoulli = rewards_of(envs.make("bandit-bernoulli", arms=3), task, jnp.array(1))
     assert set(bernoulli.tolist()) == {0.0, 1.0} and bernoulli.mean() == pytest.approx(0.7, abs=0.03)
     gaussian = rewards_of(envs.make("bandit-gaussian", arms=3), task, jnp.array(2))
-    assert stats.kstest(gaussian, stats.norm(0.4, 1).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(gaussian, scipy.stats.norm(0.4, 1).cdf).pvalue > 1e-3
     env: Any = envs.make("bandit-bernoulli", arms=3, horizon=50)
     state = env.step(env.reset(KEY, task), jnp.array(0))
     assert int(env.oracle_action(state)) == 1
     assert float(state.metrics["regret"]) == pytest.approx(0.5)
     assert float(env.floor_return(task)) == pytest.approx(50 * 1.3 / 3)
     means = envs.make("bandit-bernoulli").sample_tasks(KEY, 1000)["means"]
-    assert means.shape == (1000, 5) and stats.kstest(np.ravel(means), "uniform").pvalue > 1e-3
+    assert means.shape == (1000, 5) and scipy.stats.kstest(np.ravel(means), "uniform").pvalue > 1e-3
     means = envs.make("bandit-gaussian").sample_tasks(KEY, 1000)["means"]
-    assert stats.kstest(np.ravel(means), "norm").pvalue > 1e-3
+    assert scipy.stats.kstest(np.ravel(means), "norm").pvalue > 1e-3
 
 
 def test_tabular_moves_and_pays_as_the_task_says():
@@ -196,12 +196,12 @@ def test_tabular_moves_and_pays_as_the_task_says():
 
     _, (obs, rewards) = jax.jit(lambda s: jax.lax.scan(step, s, length=4000))(env.reset(KEY, task))
     np.testing.assert_allclose(obs.mean(axis=0), [0.1, 0.3, 0.6], atol=0.03)
-    assert stats.kstest(np.asarray(rewards), stats.norm(5, 1).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(np.asarray(rewards), scipy.stats.norm(5, 1).cdf).pvalue > 1e-3
     tasks = env.sample_tasks(KEY, 2000)
     np.testing.assert_allclose(tasks["transitions"].sum(-1), 1, atol=1e-5)
     # each coordinate of a flat Dirichlet distribution of three
-    assert stats.kstest(np.asarray(tasks["transitions"])[:, 0, 0, 1], stats.beta(1, 2).cdf).pvalue > 1e-3
-    assert stats.kstest(np.ravel(tasks["rewards"]), stats.norm(1, 1).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(np.asarray(tasks["transitions"])[:, 0, 0, 1], scipy.stats.beta(1, 2).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(np.ravel(tasks["rewards"]), scipy.stats.norm(1, 1).cdf).pvalue > 1e-3
 
 
 def test_pendulum_equals_gymnasiums():

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from jaxmeta.data import FewShot, Streams, sample_without_replacement
 from jaxmeta.data.samplers._sampling import distinct
@@ -48,7 +48,7 @@ def _traced(keys, n, k):
 
 
 def _check_uniform(counts, expected=None):
-    assert stats.chisquare(counts, expected).pvalue > 1e-4
+    assert scipy.stats.chisquare(counts, expected).pvalue > 1e-4
 
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 1), (5, 5), (20, 16), (1623, 5), (100_000, 3)])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import optimize
+import scipy
 
 import jaxmeta
 from jaxmeta.algorithms._lr_d2 import logistic
@@ -124,7 +124,7 @@ def test_logistic_head_converges_to_scipys_minimum(d):
         def gradient(w, signs=signs):
             return -x.T @ (signs / (1 + np.exp(signs * (x @ w)))) + 0.3 * w
 
-        found = optimize.minimize(loss, np.zeros(d), jac=gradient, method="BFGS", options={"gtol": 1e-9})
+        found = scipy.optimize.minimize(loss, np.zeros(d), jac=gradient, method="BFGS", options={"gtol": 1e-9})
         np.testing.assert_allclose(weights[:, k], found.x, atol=1e-7)
 
 
@@ -179,7 +179,7 @@ def by_scipy(gram, y, c, weight=1e4):
     sums = np.kron(np.eye(n), np.ones((1, ways)))
     matrix = np.vstack([np.kron(-root, np.eye(ways)), weight * sums])
     right = np.concatenate([(target - root @ (c * y)).ravel(), np.full(n, weight * c)])
-    return c * y - optimize.nnls(matrix, right, maxiter=10_000)[0].reshape(n, ways)
+    return c * y - scipy.optimize.nnls(matrix, right, maxiter=10_000)[0].reshape(n, ways)
 
 
 @pytest.mark.parametrize("shots", [1, 5, 15])

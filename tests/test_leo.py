@@ -1,6 +1,8 @@
 # pyright: reportArgumentType=false
 """LEO: the checks of every learner, its encoder and penalties by hand, and what is random when."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,6 @@ from jaxmeta.testing import check_learner, check_meta_gradient
 
 KEY = jax.random.key(0)
 WAYS, FEATURES, LATENTS = 3, 6, 4
-PARAMS = jaxmeta.leo_params(jax.random.key(1), FEATURES, LATENTS)
 
 
 @struct.dataclass
@@ -32,101 +33,112 @@ class Clusters:
         return Task(Batch(x[: 2 * WAYS], y[: 2 * WAYS]), Batch(x[2 * WAYS :], y[2 * WAYS :]))
 
 
-SAMPLER = Clusters(jax.random.normal(jax.random.key(2), (2, FEATURES)))
-TASK = SAMPLER(jax.random.key(3))
+@pytest.fixture(scope="module")
+def sampler():
+    return Clusters(jax.random.normal(jax.random.key(2), (2, FEATURES)))
 
 
-def test_learner():
-    check_learner(jaxmeta.leo(WAYS, steps=2, head_steps=2, dropout=0.0), PARAMS, SAMPLER)
+@cache
+def initial_params():
+    return jax.jit(jaxmeta.leo_params, static_argnums=(1, 2))(jax.random.key(1), FEATURES, LATENTS)
 
 
-def test_meta_gradient_equals_finite_differences():
+@pytest.fixture(scope="module")
+def task(sampler):
+    return jax.jit(lambda key: sampler(key))(jax.random.key(3))
+
+
+def test_learner(sampler):
+    check_learner(jaxmeta.leo(WAYS, steps=2, head_steps=2, dropout=0.0), initial_params(), sampler)
+
+
+def test_meta_gradient_equals_finite_differences(task):
     """But for the distance of the codes, whose gradient is deliberately that of one side only."""
     learner = jaxmeta.leo(WAYS, steps=2, head_rate=0.1, head_steps=2, encoder_weight=0.0, meta_gradient=jaxmeta.mixed())
-    check_meta_gradient(learner, PARAMS, TASK)
+    check_meta_gradient(learner, initial_params(), task)
 
 
-def test_encoder_by_hand():
-    x, y = np.asarray(TASK.support.x), np.asarray(TASK.support.y)
-    codes = x @ np.asarray(PARAMS.encoder)
+def test_encoder_by_hand(task):
+    x, y = np.asarray(task.support.x), np.asarray(task.support.y)
+    codes = x @ np.asarray(initial_params().encoder)
     classes = np.zeros((WAYS, 2 * LATENTS))
     for i, label in enumerate(y):
         for other in codes:
             hidden = np.concatenate([codes[i], other])
-            for matrix in PARAMS.relation[:-1]:
+            for matrix in initial_params().relation[:-1]:
                 hidden = np.maximum(hidden @ np.asarray(matrix), 0)
-            classes[label] += hidden @ np.asarray(PARAMS.relation[-1]) / len(codes) / np.sum(y == label)
-    encoded = _encode(PARAMS, TASK.support.x, TASK.support.y, WAYS)
+            classes[label] += hidden @ np.asarray(initial_params().relation[-1]) / len(codes) / np.sum(y == label)
+    encoded = _encode(initial_params(), task.support.x, task.support.y, WAYS)
     np.testing.assert_allclose(np.concatenate(encoded, axis=1), classes, rtol=1e-4, atol=1e-6)
 
 
-def test_adapt_takes_means_and_is_gradient_descent_in_codes_then_in_weights():
+def test_adapt_takes_means_and_is_gradient_descent_in_codes_then_in_weights(task):
     """With a rate of its own for every latent dimension and feature."""
     learner = jaxmeta.leo(WAYS, steps=2, head_steps=1)
     rates = jnp.linspace(0.5, 2.0, LATENTS)[None], jnp.linspace(0.1, 0.4, FEATURES)[None]
-    meta = learner.init(PARAMS)
-    meta = MetaParams(PARAMS, jax.tree.unflatten(jax.tree.structure(meta.learned), rates))
-    x, y = TASK.support
+    meta = learner.init(initial_params())
+    meta = MetaParams(initial_params(), jax.tree.unflatten(jax.tree.structure(meta.learned), rates))
+    x, y = task.support
 
     def loss(weights):
         return -jnp.mean(jax.nn.log_softmax(x @ weights.T)[jnp.arange(len(y)), y])
 
     def decode(codes):
-        return (codes @ PARAMS.decoder)[:, :FEATURES]
+        return (codes @ initial_params().decoder)[:, :FEATURES]
 
-    codes, _ = _encode(PARAMS, x, y, WAYS)
+    codes, _ = _encode(initial_params(), x, y, WAYS)
     for _ in range(2):
         codes = codes - rates[0] * jax.grad(lambda codes: loss(decode(codes)))(codes)
     weights = decode(codes)
     weights = weights - rates[1] * jax.grad(loss)(weights)
     for key in jax.random.split(KEY):
-        np.testing.assert_allclose(learner.adapt(meta, TASK.support, key), weights, rtol=1e-4, atol=1e-6)
-    losses = [learner.loss(weights, TASK.query, key)[0] for key in jax.random.split(KEY)]
+        np.testing.assert_allclose(learner.adapt(meta, task.support, key), weights, rtol=1e-4, atol=1e-6)
+    losses = [learner.loss(weights, task.query, key)[0] for key in jax.random.split(KEY)]
     assert losses[0] == losses[1]
 
 
-def test_meta_training_is_random():
+def test_meta_training_is_random(task):
     @jax.jit
     def losses(meta):
         plain, dropped = (jaxmeta.leo(WAYS, steps=1, head_steps=1, dropout=dropout) for dropout in (0.0, 0.5))
         cases = [(plain, KEY), (plain, jax.random.key(1)), (dropped, KEY)]
-        return [learner.grad(meta, TASK, key)[0]["loss"] for learner, key in cases]
+        return [learner.grad(meta, task, key)[0]["loss"] for learner, key in cases]
 
-    plain, other_draw, dropped = losses(jaxmeta.leo(WAYS).init(PARAMS))
+    plain, other_draw, dropped = losses(jaxmeta.leo(WAYS).init(initial_params()))
     assert abs(plain - other_draw) > 1e-3
     assert abs(plain - dropped) > 1e-3
 
 
-def test_the_order_of_the_classes_does_not_matter():
+def test_the_order_of_the_classes_does_not_matter(task):
     learner = jaxmeta.leo(WAYS, steps=2, head_steps=2)
-    meta, order = learner.init(PARAMS), jnp.array([2, 0, 1])
-    weights = learner.adapt(meta, TASK.support, KEY)
-    renamed = learner.adapt(meta, TASK.support._replace(y=order[TASK.support.y]), KEY)
+    meta, order = learner.init(initial_params()), jnp.array([2, 0, 1])
+    weights = learner.adapt(meta, task.support, KEY)
+    renamed = learner.adapt(meta, task.support._replace(y=order[task.support.y]), KEY)
     np.testing.assert_allclose(renamed[order], weights, rtol=1e-4, atol=1e-6)
 
 
-def test_penalties():
+def test_penalties(task):
     """Each is what the loss and the gradient grow by when its weight does; on the same random numbers."""
     weights = {"kl_weight": 0.0, "encoder_weight": 0.0, "orthogonality_weight": 0.0}
 
     @jax.jit
     def all_grads(meta):
         def grad(**changed):
-            return jaxmeta.leo(WAYS, steps=2, head_steps=1, dropout=0.0, **weights | changed).grad(meta, TASK, KEY)
+            return jaxmeta.leo(WAYS, steps=2, head_steps=1, dropout=0.0, **weights | changed).grad(meta, task, KEY)
 
         return grad(), {name: grad(**{name: 1.0}) for name in weights}
 
-    meta = jaxmeta.leo(WAYS).init(PARAMS)
+    meta = jaxmeta.leo(WAYS).init(initial_params())
     (plain, plain_grads), found = all_grads(meta)
     grown = {name: metrics["loss"] - plain["loss"] for name, (metrics, _) in found.items()}
     changes = {name: jax.tree.map(jnp.subtract, grads, plain_grads) for name, (_, grads) in found.items()}
 
-    mean, log_deviation = map(np.asarray, _encode(PARAMS, TASK.support.x, TASK.support.y, WAYS))
+    mean, log_deviation = map(np.asarray, _encode(initial_params(), task.support.x, task.support.y, WAYS))
     samples = mean + np.exp(log_deviation) * np.random.default_rng(0).normal(size=(20_000, *mean.shape))
     log_ratio = 0.5 * samples**2 - log_deviation - 0.5 * ((samples - mean) / np.exp(log_deviation)) ** 2
     np.testing.assert_allclose(grown["kl_weight"], log_ratio.mean(), atol=0.01)
 
-    np.testing.assert_allclose(grown["orthogonality_weight"], _correlation(PARAMS.decoder), rtol=1e-4)
+    np.testing.assert_allclose(grown["orthogonality_weight"], _correlation(initial_params().decoder), rtol=1e-4)
     only_decoder = changes["orthogonality_weight"].params._replace(decoder=jnp.zeros(()))
     assert max(jnp.abs(change).max() for change in jax.tree.leaves(only_decoder)) < 1e-6
 

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from jaxmeta.data import Harmonic, Linear, Sinusoid
 
@@ -56,21 +56,21 @@ def test_distributions():
     lines, line = draw(Linear)
     first, second = (np.asarray(part.x)[:, 0, 0] for part in tasks)
     harmonic = {
-        "frequency": (tone.frequency, stats.uniform(5, 2)),
-        "phase 1": (tone.phases[:, 0], stats.uniform(0, 2 * math.pi)),
-        "phase 2": (tone.phases[:, 1], stats.uniform(0, 2 * math.pi)),
-        "amplitude 1": (tone.amplitudes[:, 0], stats.norm()),
-        "amplitude 2": (tone.amplitudes[:, 1], stats.norm()),
-        "distance of two inputs": (first - second, stats.norm(scale=math.sqrt(2))),
+        "frequency": (tone.frequency, scipy.stats.uniform(5, 2)),
+        "phase 1": (tone.phases[:, 0], scipy.stats.uniform(0, 2 * math.pi)),
+        "phase 2": (tone.phases[:, 1], scipy.stats.uniform(0, 2 * math.pi)),
+        "amplitude 1": (tone.amplitudes[:, 0], scipy.stats.norm()),
+        "amplitude 2": (tone.amplitudes[:, 1], scipy.stats.norm()),
+        "distance of two inputs": (first - second, scipy.stats.norm(scale=math.sqrt(2))),
     }
     linear = {
-        "slope": (line.slope, stats.uniform(-3, 6)),
-        "intercept": (line.intercept, stats.uniform(-3, 6)),
-        "x": (lines.query.x[:, 0, 0], stats.uniform(-5, 10)),
+        "slope": (line.slope, scipy.stats.uniform(-3, 6)),
+        "intercept": (line.intercept, scipy.stats.uniform(-3, 6)),
+        "x": (lines.query.x[:, 0, 0], scipy.stats.uniform(-5, 10)),
     }
     for columns in (harmonic, linear):
         for name, (values, distribution) in columns.items():
-            assert stats.kstest(np.asarray(values), distribution.cdf).pvalue > 1e-3, name
+            assert scipy.stats.kstest(np.asarray(values), distribution.cdf).pvalue > 1e-3, name
         table = np.corrcoef([np.asarray(values) for values, _ in columns.values()])
         assert np.abs(table - np.eye(len(table))).max() < 0.07
     # An input is uniform(-4, 4), the same for the whole task, plus a standard normal number of its own.
@@ -85,7 +85,7 @@ def test_noise_is_normal_and_of_its_own(family):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), functions, same)
     np.testing.assert_array_equal(noisy.support.x, clean.support.x)
     noise = np.concatenate([np.ravel(a.y) - np.ravel(b.y) for a, b in zip(noisy, clean, strict=True)])
-    assert stats.kstest(noise, stats.norm(scale=0.3).cdf).pvalue > 1e-3
+    assert scipy.stats.kstest(noise, scipy.stats.norm(scale=0.3).cdf).pvalue > 1e-3
 
 
 def test_least_squares_solves_a_linear_task():

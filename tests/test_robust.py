@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.io
+import scipy
 
 import jaxmeta
 from jaxmeta.data.sources._mat import mat_numbers

@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from jaxmeta.data import Sinusoid
 
@@ -36,7 +36,7 @@ def test_amplitude_phase_and_inputs_are_uniform():
     wave, task = jax.jit(lambda s, k: (jax.vmap(s.wave)(k), jax.vmap(s)(k)))(sampler, keys)
     ranges = {(0.1, 5.0): wave.amplitude, (0.0, math.pi): wave.phase, (-5.0, 5.0): task.query.x}
     for (low, high), values in ranges.items():
-        assert stats.kstest(np.ravel(values), stats.uniform(low, high - low).cdf).pvalue > 1e-3
+        assert scipy.stats.kstest(np.ravel(values), scipy.stats.uniform(low, high - low).cdf).pvalue > 1e-3
     correlations = np.corrcoef([wave.amplitude, wave.phase, task.support.x[:, 0, 0], task.query.x[:, 0, 0]])
     assert np.abs(correlations - np.eye(4)).max() < 0.06
 

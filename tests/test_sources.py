@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import scipy.io
+import scipy
 from PIL import Image
 
 from jaxmeta.data import FewShot, describe_tasksets, get_tasksets, list_tasksets, load_examples

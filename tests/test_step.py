@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import stats
+import scipy
 
 import jaxmeta
 from jaxmeta import MetaLearner, Task, data, models
@@ -14,8 +14,12 @@ from jaxmeta import MetaLearner, Task, data, models
 MODEL = models.MLP(sizes=(8,))
 LEARNER = jaxmeta.maml(jaxmeta.regression(MODEL.apply), optax.sgd(0.01))
 SAMPLER = data.Sinusoid(shots=3, queries=4)
-META = LEARNER.init(MODEL.init(jax.random.key(0), SAMPLER.example))
 KEY = jax.random.key(1)
+
+
+@pytest.fixture(scope="module")
+def meta():
+    return LEARNER.init(jax.jit(MODEL.init)(jax.random.key(0), SAMPLER.example))
 
 
 def assert_close(actual, expected, tolerance=1e-5):
@@ -63,7 +67,7 @@ def test_tasks_are_independent_draws():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
-def test_step_traces_once_and_stays_on_the_device(batch_size):
+def test_step_traces_once_and_stays_on_the_device(batch_size, meta):
     traces = []
 
     def grad(meta, task, key):
@@ -73,7 +77,7 @@ def test_step_traces_once_and_stays_on_the_device(batch_size):
     optimizer = optax.adam(1e-3)
     training = jaxmeta.meta_step(LEARNER._replace(grad=grad), optimizer, 4, batch_size=batch_size)
     step = jax.jit(training.step)
-    state, sampler, key = jax.device_put((training.init(META), SAMPLER, KEY))
+    state, sampler, key = jax.device_put((training.init(meta), SAMPLER, KEY))
     state, _ = step(state, key, sampler)
     traced = len(traces)
     with jax.transfer_guard("disallow"):
@@ -82,7 +86,7 @@ def test_step_traces_once_and_stays_on_the_device(batch_size):
     assert len(traces) == traced, "traced again"
 
 
-def test_batch_size_of_one_has_no_batch_axis():
+def test_batch_size_of_one_has_no_batch_axis(meta):
     """One task at a time is the fast way on a CPU only if the model sees no batch of tasks."""
     seen = []
 
@@ -91,9 +95,9 @@ def test_batch_size_of_one_has_no_batch_axis():
         return MODEL.apply(params, x)
 
     learner = jaxmeta.maml(jaxmeta.regression(apply), optax.sgd(0.01))
-    jax.eval_shape(jaxmeta.evaluate(learner, 3, batch_size=1), META, SAMPLER, KEY)
+    jax.eval_shape(jaxmeta.evaluate(learner, 3, batch_size=1), meta, SAMPLER, KEY)
     training = jaxmeta.meta_step(learner, optax.sgd(0.1), 3, batch_size=1)
-    jax.eval_shape(training.step, training.init(META), KEY, SAMPLER)
+    jax.eval_shape(training.step, training.init(meta), KEY, SAMPLER)
     assert seen
     assert "BatchTracer" not in seen
 
@@ -140,7 +144,7 @@ def test_summary_by_hand():
     values = np.random.default_rng(0).normal(size=37).astype(np.float32)
     summary = jaxmeta.summarize({"loss": jnp.asarray(values)})["loss"]
     assert summary.mean == pytest.approx(values.astype(np.float64).mean(), rel=1e-12)
-    assert summary.interval == pytest.approx(1.96 * stats.sem(values.astype(np.float64)), rel=1e-12)
+    assert summary.interval == pytest.approx(1.96 * scipy.stats.sem(values.astype(np.float64)), rel=1e-12)
     assert summary.median == np.median(values)
     assert (summary.finite, summary.num_tasks) == (1.0, 37)
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from jaxmeta.data import (
     Augment,
@@ -199,10 +199,10 @@ def test_classes_labels_and_examples_are_uniform(transforms):
         rows[0, description.example[~description.query]] += 1
         rows[1, description.example[description.query]] += 1
     for counts in chosen:
-        assert counts.sum() == 1500 and stats.chisquare(counts).pvalue > 1e-4
+        assert counts.sum() == 1500 and scipy.stats.chisquare(counts).pvalue > 1e-4
     for part in rows:
         for label in np.unique(labels):
-            assert stats.chisquare(part[labels == label]).pvalue > 1e-4
+            assert scipy.stats.chisquare(part[labels == label]).pvalue > 1e-4
 
 
 @settings(max_examples=6, deadline=None, derandomize=True)
@@ -216,16 +216,16 @@ def test_any_class_counts_are_drawn_uniformly(data):
     rows = np.concatenate([tasks.describe(i).example for i in range(600)])
     seen = np.bincount(rows, minlength=len(labels))
     of_class = [seen[labels == label] for label in np.unique(labels)]
-    assert stats.chisquare([part.sum() / 3 for part in of_class]).pvalue > 1e-5  # three examples at a time
+    assert scipy.stats.chisquare([part.sum() / 3 for part in of_class]).pvalue > 1e-5  # three examples at a time
     for part in of_class:
-        assert stats.chisquare(part).pvalue > 1e-5
+        assert scipy.stats.chisquare(part).pvalue > 1e-5
 
 
 def test_shuffled_labels_of_classes_that_were_not_drawn_are_uniform():
     tasks = Taskset(([0, 1, 2], ["a", "b", "c"]), [RemapLabels()], seed=1)
     codes = [int("".join(map(str, tasks.describe(i).label))) for i in range(600)]
     seen, counts = np.unique(codes, return_counts=True)
-    assert seen.tolist() == [12, 21, 102, 120, 201, 210] and stats.chisquare(counts).pvalue > 1e-4
+    assert seen.tolist() == [12, 21, 102, 120, 201, 210] and scipy.stats.chisquare(counts).pvalue > 1e-4
 
 
 def test_seeds_differ_and_replacement_repeats():

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -25,9 +26,14 @@ KEY = jax.random.key(0)
 CLOCK = ("seconds", "tasks_per_second")
 
 
+@cache
+def parameters(model):
+    return jax.jit(model.init)(jax.random.key(0), SAMPLER.example)
+
+
 def run(folder=None, *, model=MODEL, inner_rate=0.01, outer=None, key=KEY, **options):
     learner = jaxmeta.maml(jaxmeta.regression(model.apply), optax.sgd(inner_rate))
-    meta = learner.init(model.init(jax.random.key(0), SAMPLER.example))
+    meta = learner.init(parameters(model))
     defaults = {
         "iterations": 20,
         "num_tasks": 2,
@@ -81,7 +87,7 @@ def test_history(uninterrupted):
 def test_updates_are_those_of_meta_step():
     learner = jaxmeta.maml(jaxmeta.regression(MODEL.apply), optax.sgd(0.01))
     optimizer = optax.adam(1e-2)
-    meta = learner.init(MODEL.init(jax.random.key(0), SAMPLER.example))
+    meta = learner.init(parameters(MODEL))
     training = jaxmeta.meta_step(learner, optimizer, 2)
     state, step = training.init(meta), jax.jit(training.step)
     train_key, _ = jax.random.split(KEY)

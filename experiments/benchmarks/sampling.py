@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -89,8 +90,9 @@ def columns(
         from torch.utils.data import DataLoader  # pyright: ignore[reportMissingImports]
 
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns; it does not run in the workers
+        dataset: Any = tasks  # it has the protocol of a torch data set, and is none
         for workers in (0, 2):
-            loader = DataLoader(tasks, batch_size=BATCH, num_workers=workers, sampler=range(1 << 31))
+            loader = DataLoader(dataset, batch_size=BATCH, num_workers=workers, sampler=range(1 << 31))
             found[f"DataLoader, {workers} workers"] = batches(iter(loader), on_the_host)
     return found
 
