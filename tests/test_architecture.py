@@ -149,6 +149,17 @@ def test_every_package_is_built():
     assert set(project["tool"]["setuptools"]["packages"]) == wanted
 
 
+def test_git_ignores_no_source_file():
+    """A pattern such as `runs/` without a leading slash would leave the package of that name out of every commit."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    folders = ("jaxmeta", "data", "envs", "experiments", "tests", "docs")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    names = "\n".join(str(path.relative_to(ROOT)) for path in files)
+    done = subprocess.run(["git", "check-ignore", "--stdin"], input=names, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1 and done.stdout == "", done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_files_and_functions_are_short(name):
     """A file of more than 300 lines, or a function of more than 60 beside its docstring, wants to be two."""

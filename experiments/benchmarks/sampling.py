@@ -90,9 +90,9 @@ def columns(
         from torch.utils.data import DataLoader  # pyright: ignore[reportMissingImports]
 
         warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX warns; it does not run in the workers
-        dataset: Any = tasks  # it has the protocol of a torch data set, and is none
+        like_torch: Any = tasks  # it has the protocol of a torch data set, and is none
         for workers in (0, 2):
-            loader = DataLoader(dataset, batch_size=BATCH, num_workers=workers, sampler=range(1 << 31))
+            loader = DataLoader(like_torch, batch_size=BATCH, num_workers=workers, sampler=range(1 << 31))
             found[f"DataLoader, {workers} workers"] = batches(iter(loader), on_the_host)
     return found
 

@@ -1,0 +1,50 @@
+"""The parts that every kind of run has, and small facts about runs."""
+
+from pathlib import Path
+from typing import Protocol
+
+from jax.sharding import Mesh
+
+from jaxmeta._cost import Cost
+from jaxmeta._step import Summary
+from jaxmeta._types import MetaParams
+from jaxmeta.catalog import Settings
+from jaxmeta.training import Trained
+
+
+class Parts(Protocol):
+    """A run that is ready to train."""
+
+    @property
+    def meta(self) -> MetaParams:
+        """Initial meta-parameters."""
+        ...
+
+    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+        """Meta-trains, with metrics and checkpoints in the folder."""
+        ...
+
+    def load(self, folder: Path) -> MetaParams:
+        """Returns the best meta-parameters that a run has saved in its folder."""
+        ...
+
+    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
+        """Adapts to the test tasks and summarizes each metric."""
+        ...
+
+    def estimate(self, mesh: Mesh | None = None) -> Cost:
+        """Compiles an outer update without running it."""
+        ...
+
+
+def monitored(kind: str) -> str:
+    """Returns the metric that selects the best meta-parameters and heads the report."""
+    return {"regression": "loss", "environment": "return"}.get(kind, "accuracy")
+
+
+def task_name(settings: Settings) -> str:
+    """Returns the kind of task in a few words, such as `5-way 1-shot`."""
+    if settings.kind == "environment":
+        return f"{settings.episodes}-episode"
+    ways = f"{settings.ways}-way " if "ways" in settings else ""
+    return f"{ways}{settings.shots}-shot"

@@ -1,0 +1,193 @@
+"""Runs that pre-train a network as a classifier of all training classes, and learners on its frozen features."""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jaxmeta import data
+from jaxmeta._cost import Cost, cost
+from jaxmeta._step import Summary, evaluate, meta_step, summarize
+from jaxmeta._types import Batch, MetaLearner, MetaParams, PyTree, Task, Training
+from jaxmeta.algorithms import leo_params
+from jaxmeta.catalog import LEARNERS, Settings, build_network, build_optimizer
+from jaxmeta.runs._task_run import load_tasksets, network_of
+from jaxmeta.training import Minibatches, Trained, best_meta, measure_statistics, pretrain, pretrain_step, train
+
+_DRAWINGS = 20  # of each class, where classes are drawn without end
+
+
+class PretrainedParts(NamedTuple):
+    """The parts of a run that pre-trains a network, and meta-trains a learner on its features if it can."""
+
+    settings: Settings
+    model: nn.Module
+    learner: MetaLearner
+    meta: MetaParams
+    tasksets: data.BenchmarkTasksets
+    batches: Minibatches
+    start: PyTree
+    """Initial variables of the network."""
+    train_key: jax.Array
+    test_key: jax.Array
+
+    @property
+    def on_features(self) -> bool:
+        """Tells a learner that is meta-trained on features from one that only adapts."""
+        return LEARNERS[self.settings.learner].trains_on == "features"
+
+    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+        """Pre-trains the network, and then meta-trains the learner if it has meta-parameters of its own."""
+        _check_one_device(self.settings, mesh)
+        if not self.on_features:
+            done = self._pretrain(folder, self.settings.iterations, progress)
+            return done._replace(meta=self.learner.init(done.meta))
+        s = self.settings
+        done = self._pretrain(folder / "pretraining", s.pretraining, progress)
+        validate_every = min(s.validate_every, s.iterations)
+        return train(
+            self.learner,
+            build_optimizer(s),
+            MetaParams({**self.meta.params, "network": done.meta}, self.meta.learned),
+            self.tasksets.train,
+            jax.random.fold_in(self.train_key, 1),
+            iterations=s.iterations,
+            num_tasks=s.num_tasks,
+            batch_size=s.batch_size or None,
+            validation=self.tasksets.validation,
+            validation_tasks=s.validation_tasks,
+            validate_every=validate_every,
+            log_every=math.gcd(validate_every, 50),
+            skip_nonfinite=s.skip_nonfinite,
+            folder=folder,
+            progress=progress,
+        )
+
+    def load(self, folder: Path) -> MetaParams:
+        """Returns the best meta-parameters that a run has saved."""
+        if self.on_features:
+            return best_meta(folder, self.meta)
+        params = best_meta(folder, {"params": self.start["params"]})
+        return self.learner.init(self._with_statistics(params))
+
+    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
+        """Adapts to tasks of the test split and summarizes each metric."""
+        _check_one_device(self.settings, mesh)
+        s = self.settings
+        run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None))
+        return summarize(run(meta, self.tasksets.test, self.test_key))
+
+    def estimate(self, mesh: Mesh | None = None) -> Cost:
+        """Compiles an update of the longer part of the training without running it."""
+        _check_one_device(self.settings, mesh)
+        s = self.settings
+        if self.on_features:
+            training: Training = meta_step(self.learner, build_optimizer(s), s.num_tasks)
+            return cost(training.step, training.init(self.meta), self.train_key, self.tasksets.train)
+        training = pretrain_step(self.model, build_optimizer(s))
+        return cost(training.step, training.init(self.start), self.train_key, self.batches)
+
+    def _pretrain(self, folder: Path, iterations: int, progress: bool) -> Trained:
+        s = self.settings
+        validate_every = min(s.validate_every, iterations)
+        return pretrain(
+            self.model,
+            optax.adam(optax.cosine_decay_schedule(1e-3, iterations)) if self.on_features else build_optimizer(s),
+            self.start,
+            self.batches,
+            self.train_key,
+            iterations=iterations,
+            validation=self.tasksets.validation,
+            learner=None if self.on_features else self.learner,
+            validation_tasks=s.validation_tasks,
+            validate_every=validate_every,
+            log_every=math.gcd(validate_every, 50),
+            skip_nonfinite=s.skip_nonfinite,
+            folder=folder,
+            progress=progress,
+        )
+
+    def _with_statistics(self, params: PyTree) -> PyTree:
+        statistics_key = jax.random.split(self.train_key, 3)[1]  # as in `pretrain`
+        run = jax.jit(lambda params, batches: measure_statistics(self.model, params, batches, statistics_key))
+        return run(params, self.batches)
+
+
+def build(settings: Settings, root: str | Path | None, download: bool) -> PretrainedParts:
+    """Makes the parts of a run that pre-trains a network."""
+    s, entry = settings, LEARNERS[settings.learner]
+    tasksets = load_tasksets(s, root, download)
+    if "base_classes" in s:
+        tasksets = tasksets._replace(train=_drawn(tasksets.train, s))
+    source: Any = tasksets.train
+    batches = Minibatches(source, s.minibatch)
+    model = entry.model(s, build_network(s, batches.num_classes), batches.num_classes)
+    learner: MetaLearner = entry.build(s, network_of(s, model))
+    init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
+    start = jax.jit(model.init)(init_key, batches.example)
+    if entry.trains_on == "features":
+        features = partial(model.apply, method="features")
+        size = jax.eval_shape(features, start, batches.example).shape[-1]
+        learner = _on_frozen(learner, features)
+        variables = measure_statistics(model, start, batches, init_key)
+        meta = learner.init({"network": variables, "learner": leo_params(init_key, size, s.latents)})
+    else:
+        meta = learner.init(start)
+    return PretrainedParts(s, model, learner, meta, tasksets, batches, start, train_key, test_key)
+
+
+def _drawn(glyphs: Any, s: Settings) -> data.FewShot:
+    """The first classes of an endless sampler as a data set, a fixed number of drawings of each."""
+
+    @jax.jit
+    def draw(number: jax.Array) -> jax.Array:
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number), _DRAWINGS)
+        return jnp.round(255 * jax.vmap(partial(glyphs.render, number))(keys)).astype(jnp.uint8)
+
+    images = jax.lax.map(draw, jnp.arange(s.base_classes))
+    return data.FewShot.from_classes(images, ways=glyphs.ways, shots=glyphs.shots, queries=glyphs.queries)
+
+
+def _on_frozen(learner: MetaLearner, features: Any) -> MetaLearner:
+    """A learner on the features of a frozen network, scaled to length 1.
+
+    Its parameters are `{"network": variables, "learner": parameters}`; the network's have a gradient of zero.
+    """
+
+    def represent(variables: PyTree, batch: Batch) -> Batch:
+        x = features(jax.lax.stop_gradient(variables), batch.x)
+        return Batch(x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8), batch.y)
+
+    def init(params: PyTree) -> MetaParams:
+        own = learner.init(params["learner"])
+        return MetaParams({**params, "learner": own.params}, own.learned)
+
+    def own(meta: MetaParams) -> MetaParams:
+        return MetaParams(meta.params["learner"], meta.learned)
+
+    def adapt(meta: MetaParams, support: Batch, key: jax.Array) -> Any:
+        variables = meta.params["network"]
+        return variables, learner.adapt(own(meta), represent(variables, support), key)
+
+    def loss(adapted: Any, batch: Batch, key: jax.Array) -> Any:
+        variables, rest = adapted
+        return learner.loss(rest, represent(variables, batch), key)
+
+    def grad(meta: MetaParams, task: Task, key: jax.Array) -> Any:
+        variables = meta.params["network"]
+        metrics, found = learner.grad(own(meta), Task(*(represent(variables, part) for part in task)), key)
+        params = {"network": jax.tree.map(jnp.zeros_like, variables), "learner": found.params}
+        return metrics, MetaParams(params, found.learned)
+
+    return MetaLearner(init, adapt, loss, grad)
+
+
+def _check_one_device(s: Settings, mesh: Mesh | None) -> None:
+    if mesh is not None:
+        raise ValueError(f"several devices do not apply to {s.learner}, whose network is pre-trained on one")

@@ -1,0 +1,103 @@
+"""The report of a run: the result as numbers, a page, and a plot."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxmeta._files import write_atomically
+from jaxmeta._step import Summary
+from jaxmeta.catalog import LEARNERS, Settings
+from jaxmeta.runs._parts import monitored, task_name
+from jaxmeta.training import Trained
+
+
+def show(name: str, summary: Summary) -> str:
+    """Returns one metric over test tasks as text, accuracy in percent."""
+    if name == "accuracy":
+        return f"{100 * summary.mean:.2f} ± {100 * summary.interval:.2f} %"
+    return str(summary)
+
+
+def headline(settings: Settings, test: dict[str, Summary]) -> str:
+    """Returns the test result in one line."""
+    metric = monitored(settings.kind)
+    summary = test[metric]
+    return f"{task_name(settings)} test {metric} {show(metric, summary)} ({summary.num_tasks} tasks, 95 % interval)"
+
+
+def write_report(folder: Path, settings: Settings, trained: Trained, test: dict[str, Summary]) -> None:
+    """Writes `result.json`, `curve.png` and `report.md` into a run's folder."""
+    config = json.loads((folder / "config.json").read_text())
+    seconds = trained.history[-1]["seconds"] if trained.history else float("nan")
+    record = {
+        "test": {name: summary._asdict() for name, summary in test.items()},
+        "best_step": trained.step,
+        "train_seconds": seconds,
+    }
+    _plot_curve(folder, settings, trained, test)
+    page = "\n".join(_page(settings, trained, test, config, seconds))
+    write_atomically(folder / "report.md", page + "\n")
+    write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")
+
+
+def _page(
+    settings: Settings, trained: Trained, test: dict[str, Summary], config: dict[str, Any], seconds: float
+) -> list[str]:
+    rows = [
+        f"| {name} | {show(name, s)} | {s.median:.4f} | {100 * s.finite:.1f} % | {s.num_tasks} |"
+        for name, s in test.items()
+    ]
+    facts = {name: config[name] for name in ("device", "python", "started")} | config["versions"]
+    return [
+        f"# {settings.learner} on {settings.benchmark}",
+        "",
+        f"**{headline(settings, test)}**",
+        "",
+        "| test metric | mean ± 95 % interval | median | finite | tasks |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+        "![learning curve](curve.png)",
+        "",
+        f"Training took {seconds / 60:.1f} minutes. The meta-parameters after update {trained.step} of "
+        f"{settings.iterations} were the best on validation, and they were tested.",
+        "",
+        *_notes(settings),
+        "| setting | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in {**settings, **facts}.items()),
+    ]
+
+
+def _notes(settings: Settings) -> list[str]:
+    """Facts that a reader of the numbers must know."""
+    own_statistics = LEARNERS[settings.learner].trains_on in ("classes", "features")
+    if settings.get("norm") != "batch" or own_statistics:
+        return []
+    return ["Batch norm uses the statistics of the batch at hand, at test too: the numbers are *transductive*.", ""]
+
+
+def _plot_curve(folder: Path, settings: Settings, trained: Trained, test: dict[str, Summary]) -> None:
+    """Plots the metric against outer updates, for training and validation."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    metric = monitored(settings.kind)
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    styles: dict[str, dict[str, Any]] = {"train": {"alpha": 0.5}, "validation": {"marker": "o", "markersize": 4}}
+    for part, style in styles.items():
+        points = [(r["step"], r[f"{part}/{metric}"]) for r in trained.history if f"{part}/{metric}" in r]
+        if points:
+            steps, values = zip(*points, strict=True)
+            axes.plot(steps, values, label=part, **style)
+    axes.axhline(test[metric].mean, color="black", linestyle=":", label=f"test {test[metric].mean:.3f}")
+    axes.set(xlabel="outer updates", ylabel=metric)
+    axes.set_title(f"{settings.learner} on {settings.benchmark}\n{headline(settings, test)}", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    temporary = folder / "curve.png.tmp"
+    figure.savefig(temporary, dpi=150, format="png")
+    os.replace(temporary, folder / "curve.png")

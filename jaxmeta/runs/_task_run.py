@@ -1,0 +1,127 @@
+"""Runs on few-shot tasks and regression: the parts of an `Experiment` on a benchmark."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from jaxmeta import data
+from jaxmeta._cost import Cost, cost
+from jaxmeta._losses import at_least_float32, classification, regression
+from jaxmeta._parallel import replicate
+from jaxmeta._step import Summary, evaluate, meta_step, summarize
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
+from jaxmeta.algorithms import Contextual
+from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
+from jaxmeta.runs._parts import Parts, monitored
+from jaxmeta.training import Trained, best_meta, train
+
+
+class TaskParts(NamedTuple):
+    """The parts of a run that meta-trains on tasks."""
+
+    settings: Settings
+    model: nn.Module
+    learner: MetaLearner
+    learner_at: MetaLearner | Callable[[jax.Array], MetaLearner]
+    """The learner that `train` takes: one that may change in training."""
+    optimizer: optax.GradientTransformation
+    tasksets: data.BenchmarkTasksets
+    meta: MetaParams
+    train_key: jax.Array
+    test_key: jax.Array
+
+    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+        """Meta-trains."""
+        s = self.settings
+        validate_every = min(s.validate_every, s.iterations)
+        return train(
+            self.learner_at,
+            self.optimizer,
+            self.meta,
+            self.tasksets.train,
+            self.train_key,
+            iterations=s.iterations,
+            num_tasks=s.num_tasks,
+            batch_size=s.batch_size or None,
+            mesh=mesh,
+            validation=self.tasksets.validation,
+            validation_tasks=s.validation_tasks,
+            validate_every=validate_every,
+            monitor=monitored(s.kind),
+            log_every=math.gcd(validate_every, 50),
+            skip_nonfinite=s.skip_nonfinite,
+            folder=folder,
+            progress=progress,
+        )
+
+    def load(self, folder: Path) -> MetaParams:
+        """Returns the best meta-parameters that a run has saved."""
+        return best_meta(folder, self.meta)
+
+    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
+        """Adapts to tasks of the test split and summarizes each metric."""
+        s = self.settings
+        run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None, mesh=mesh))
+        return summarize(run(*replicate((meta, self.tasksets.test, self.test_key), mesh)))
+
+    def estimate(self, mesh: Mesh | None = None) -> Cost:
+        """Compiles an outer update without running it."""
+        s = self.settings
+        training = meta_step(self.learner, self.optimizer, s.num_tasks, batch_size=s.batch_size or None, mesh=mesh)
+        args = training.init(self.meta), self.train_key, self.tasksets.train
+        return cost(training.step, *replicate(args, mesh))
+
+
+def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
+    """Makes the parts of a run on a benchmark."""
+    s, entry = settings, LEARNERS[settings.learner]
+    ways = 1 if s.kind == "regression" else s.get("train_ways", s.ways)
+    model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
+    learner_at = entry.build(s, network_of(s, model))
+    learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
+    tasksets = load_tasksets(s, root, download)
+    if entry.trains_on == "streams" and s.kind != "regression":
+        tasksets = data.BenchmarkTasksets(*(data.Streams(sampler, s.ways) for sampler in tasksets))
+    init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
+    context = [jnp.zeros(s.context_size)] if "context_size" in s else []
+    meta = learner.init(model.init(init_key, tasksets.train.example, *context))
+    optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
+    return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
+
+
+def load_tasksets(s: Settings, root: str | Path | None, download: bool) -> data.BenchmarkTasksets:
+    """Returns the samplers of the run's benchmark."""
+    sizes = {"shots": s.train_shots, "queries": s.queries, "test_shots": s.shots, "test_queries": s.test_queries}
+    if "ways" in s:
+        sizes |= {"ways": s.get("train_ways", s.ways), "test_ways": s.ways}
+    found = {name: s[name] for name in ("split", "test_rotations") if name in s}
+    return data.get_tasksets(s.benchmark, **sizes, **found, root=root, download=download or None)
+
+
+def network_of(s: Settings, model: nn.Module) -> Network:
+    """Returns what a learner needs of the model."""
+    make_loss: Callable[..., LossFn] = regression if s.kind == "regression" else classification
+
+    def forward(params: PyTree, x: jax.Array) -> Any:
+        if isinstance(params, Contextual):
+            return model.apply(params.params, x, params.context)
+        return model.apply(params, x)
+
+    def method(name: str) -> Any:
+        return lambda *args, **options: at_least_float32(model.apply(*args, method=name, **options))
+
+    def head(params: PyTree, features: jax.Array) -> Any:
+        return model.apply(params, features, method=lambda module, x: module.head(x))
+
+    def train_features(params: PyTree, x: jax.Array, key: jax.Array) -> Any:
+        return method("features")(params, x, rngs={"dropout": key})
+
+    dropped = train_features if s.get("drop_rate") else None
+    return Network(model, make_loss(forward), make_loss(head), dropped, method)
