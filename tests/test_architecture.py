@@ -156,7 +156,9 @@ def test_git_ignores_no_source_file():
     folders = ("jaxmeta", "data", "envs", "experiments", "tests", "docs")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     names = "\n".join(str(path.relative_to(ROOT)) for path in files)
-    done = subprocess.run(["git", "check-ignore", "--stdin"], input=names, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        ["git", "check-ignore", "--no-index", "--stdin"], input=names, capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 1 and done.stdout == "", done.stdout + done.stderr
 
 
