@@ -13,19 +13,16 @@ from jaxmeta._classifier import load_classifier as load_classifier
 from jaxmeta._classifier import save_classifier as save_classifier
 from jaxmeta._cost import Cost as Cost
 from jaxmeta._cost import cost as cost
-from jaxmeta._dice import magic_box as magic_box
 from jaxmeta._learned import Learned as Learned
 from jaxmeta._learned import combine as combine
 from jaxmeta._learned import partition as partition
-from jaxmeta._losses import classification as classification
-from jaxmeta._losses import regression as regression
 from jaxmeta._parallel import task_mesh as task_mesh
 from jaxmeta._save import load as load
 from jaxmeta._save import save as save
-from jaxmeta._step import Summary as Summary
 from jaxmeta._step import evaluate as evaluate
 from jaxmeta._step import meta_step as meta_step
-from jaxmeta._step import summarize as summarize
+from jaxmeta._summary import Summary as Summary
+from jaxmeta._summary import summarize as summarize
 from jaxmeta._types import Batch as Batch
 from jaxmeta._types import LossFn as LossFn
 from jaxmeta._types import MetaLearner as MetaLearner
@@ -36,7 +33,13 @@ from jaxmeta._types import Sampler as Sampler
 from jaxmeta._types import Task as Task
 from jaxmeta._types import Training as Training
 from jaxmeta._types import TrainingState as TrainingState
+from jaxmeta._variables import merge as merge
+from jaxmeta._variables import split as split
 from jaxmeta.algorithms import *  # noqa: F403  every public name of the package, so that a learner is named there only
+from jaxmeta.losses import Loss as Loss
+from jaxmeta.losses import classification as classification
+from jaxmeta.losses import magic_box as magic_box
+from jaxmeta.losses import regression as regression
 from jaxmeta.meta_gradients import *  # noqa: F403
 from jaxmeta.runs import Experiment as Experiment
 from jaxmeta.runs import Result as Result

@@ -3,10 +3,12 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmeta._learned import combine
-from jaxmeta._types import LossFn, PyTree
+from jaxmeta._types import LossFn, Metrics, PyTree
+from jaxmeta._variables import merge, split
 from jaxmeta.meta_gradients import MetaGradient, Unrolled, reverse
 
 
@@ -26,10 +28,10 @@ def adapt(
     Args:
         loss_fn: `(params, batch, key) -> (scalar, metrics)`.
         inner: any optax transformation. Second order through a square root (`optax.adam`) needs `eps_root > 0`.
-        params: where to start; any pytree of float arrays.
+        params: where to start, any variables of a model (see `jaxmeta.split`). What is only carried does not change.
         batch: handed to `loss_fn` in every step.
         key: split over the steps.
-        steps: how many, at least 1.
+        steps: how many. With 0, `params` come back.
         learned: the learned part of the initial optimizer state (`MetaParams.learned`); `None` keeps what `inner.init`
             gives.
         meta_gradient: how derivatives go through the loop; `reverse()` if `None`.
@@ -68,7 +70,7 @@ def unroll(
     Args:
         loss_fn: step `i` minimizes `loss_fn(params, batch, xs[i])`, which returns `(scalar, metrics)`.
         inner: see `adapt`.
-        params: where to start; any pytree of float arrays.
+        params: see `adapt`.
         batch: what all steps share, `None` for nothing.
         xs: one entry per step, leading axis `[steps]`: the steps' keys, `jax.random.split(key, steps)`, or minibatches,
             or both in a tuple.
@@ -88,5 +90,14 @@ def unroll(
         (1.25, [0.5, 1.125])
     """
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
-    state = combine(learned, inner.init(params) if state is None else state)
-    return meta_gradient.unroll(loss_fn, inner, params, state, batch, xs)
+    trained, carried = split(params)
+    state = combine(learned, inner.init(trained) if state is None else state)
+
+    if not jax.tree.leaves(xs)[0].shape[0]:
+        return Unrolled(params, state, jnp.zeros(0))
+
+    def loss_of_trained(trained: PyTree, batch: Any, x: Any) -> tuple[jax.Array, Metrics]:
+        return loss_fn(merge(trained, carried), batch, x)
+
+    end = meta_gradient.unroll(loss_of_trained, inner, trained, state, batch, xs)
+    return end._replace(params=merge(end.params, carried))

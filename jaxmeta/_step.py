@@ -1,18 +1,20 @@
 """The batch over tasks: one outer update, and evaluation, for any learner, sampler and optax optimizer."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
 from jaxmeta._parallel import constrain, divided, over_devices
-from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Sampler, Task, Training, TrainingState
+from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Sampler, Task, Training, TrainingState, with_loss
+from jaxmeta._variables import change, changed
 
+Reduce = Callable[[Metrics, MetaParams], MetaParams]
+"""Reduction over the tasks: `(metrics [num_tasks], gradients [num_tasks, ...]) -> gradient`."""
 Evaluate = Callable[[MetaParams, Sampler, jax.Array], Metrics]
 
 
@@ -22,6 +24,7 @@ def meta_step(
     num_tasks: int,
     *,
     batch_size: int | None = None,
+    reduce: Reduce | None = None,
     mesh: Mesh | None = None,
     divide_optimizer: bool = False,
 ) -> Training:
@@ -32,11 +35,15 @@ def meta_step(
     Args:
         learner: the meta-learner, or a function from the number of updates so far (a traced integer) to one, for
             learners that change during training, such as `maml_plus_plus`.
-        optimizer: any optax optimizer of `MetaParams`.
+        optimizer: any optax optimizer of `MetaParams`, whose `state` it does not see. An optimizer that takes the value
+            of the loss, its gradient or a function of it gets them: the mean over the tasks of this update.
         num_tasks: tasks per update.
         batch_size: number of tasks computed at once by `jax.vmap`. Batches follow each other in a `jax.lax.scan` that
             accumulates the gradients. `None` chooses by backend: 1 on a CPU, where one task at a time suits the caches
             and the matrix products, and all of them elsewhere.
+        reduce: `(metrics, gradients) -> gradient`, of arrays `[num_tasks, ...]`, for weights of the tasks or another
+            reduction than the mean. It needs memory for all gradients at once. `None` (default) is the mean. Metrics
+            and the model's state are averaged.
         mesh: devices that share the tasks, such as `task_mesh()`. A collective averages their meta-gradients, and
             `batch_size` is that of one device. The tasks do not depend on the mesh, so neither does the result, up to
             the order of a sum. All other values are replicated, except a sampler's data set that is sharded over the
@@ -67,23 +74,40 @@ def meta_step(
     if divide_optimizer and mesh is None:
         raise ValueError("divide_optimizer needs a mesh")
 
+    outer = optax.with_extra_args_support(optimizer)
+
     def init(meta: MetaParams, key: jax.Array | None = None) -> TrainingState:
         del key
-        return TrainingState(meta, optimizer.init(meta), jnp.int32(0))
+        return TrainingState(meta, optimizer.init(_trained(meta)), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array, sampler: Sampler) -> tuple[TrainingState, Metrics]:
         at_update = learner if isinstance(learner, MetaLearner) else learner(state.update)
+        keys = jax.random.split(key, num_tasks)
 
         def draw(key: jax.Array) -> tuple[Task, jax.Array]:
             task_key, learner_key = jax.random.split(key)
             return sampler(task_key), learner_key
 
         def task_grad(meta: MetaParams, drawn: tuple[Task, jax.Array]) -> tuple[Metrics, MetaParams]:
-            return at_update.grad(meta, *drawn)
+            metrics, gradient = at_update.grad(meta, *drawn)
+            return metrics, gradient._replace(state=change(gradient.state, meta.state))
 
-        metrics, grads = _mean(task_grad, draw, state.meta, jax.random.split(key, num_tasks), size, mesh)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.meta)
-        meta: Any = optax.apply_updates(state.meta, updates)
+        def value_fn(trained: MetaParams) -> jax.Array:
+            meta = trained._replace(state=state.meta.state)
+            return _mean(lambda *args: task_grad(*args)[0]["loss"], draw, meta, keys, size, mesh)
+
+        if reduce is None:
+            metrics, gradient = _mean(task_grad, draw, state.meta, keys, size, mesh)
+        else:
+            every, gradients = _each(task_grad, draw, state.meta, keys, size, mesh)
+            carried, metrics = jax.tree.map(lambda x: jnp.mean(_widen(x), 0), (gradients.state, every))
+            gradient = reduce(every, _trained(gradients))._replace(state=carried)
+        before, grads = _trained(state.meta), _trained(gradient)
+        updates, opt_state = outer.update(
+            grads, state.opt_state, before, value=metrics["loss"], grad=grads, value_fn=value_fn
+        )
+        meta: Any = optax.apply_updates(before, updates)
+        meta = meta._replace(state=changed(gradient.state, state.meta.state))
         if mesh is not None and divide_optimizer:
             meta, opt_state = constrain(meta, mesh), divided(opt_state, mesh)
         return TrainingState(meta, opt_state, state.update + 1), metrics
@@ -128,69 +152,11 @@ def evaluate(
         def task_metrics(meta: MetaParams, drawn: tuple[Task, jax.Array, jax.Array]) -> Metrics:
             task, adapt_key, loss_key = drawn
             loss, metrics = learner.loss(learner.adapt(meta, task.support, adapt_key), task.query, loss_key)
-            return {"loss": loss, **metrics}
+            return with_loss(loss, metrics)
 
-        def each(fn: Callable[[Any], Metrics], xs: Any) -> Metrics:
-            return jax.lax.map(fn, xs, batch_size=None if size == 1 else size)
-
-        keys = jax.random.split(key, num_tasks)
-        if mesh is None:
-            return each(lambda key: task_metrics(meta, draw(key)), keys)
-
-        def local(meta: MetaParams, drawn: Any, _: jax.Array) -> Metrics:
-            return each(lambda drawn: task_metrics(meta, drawn), drawn)
-
-        return over_devices(local, draw, meta, keys, mesh, summed=False)
+        return _each(task_metrics, draw, meta, jax.random.split(key, num_tasks), size, mesh)
 
     return run
-
-
-class Summary(NamedTuple):
-    """Statistics of one metric over many tasks."""
-
-    mean: float
-    """Mean over the tasks. Infinite or NaN if the value of some task is."""
-    interval: float
-    """Half the width of the 95 % confidence interval of the mean: 1.96 standard errors."""
-    median: float
-    """Median over the tasks, with NaN counted as infinite. It is meaningful while most tasks converge."""
-    finite: float
-    """Share of the tasks whose value is finite, in [0, 1]."""
-    num_tasks: int
-    """Number of tasks."""
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.interval:.4f}"
-
-
-def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]:
-    """Mean, 95 % interval, median and share of finite values of every metric that `evaluate` gave.
-
-    Args:
-        metrics: arrays `[num_tasks]`.
-
-    Returns:
-        A `Summary` per metric.
-
-    Example:
-        >>> str(summarize({"accuracy": jnp.array([0.0, 1.0, 1.0, 1.0])})["accuracy"])
-        '0.7500 ± 0.4900'
-    """
-
-    def summary(values: PyTree) -> Summary:
-        array = np.asarray(values, np.float64)
-        n = array.size
-        with np.errstate(all="ignore"):
-            spread = float(np.std(array, ddof=1)) if n > 1 else float("nan")
-            return Summary(
-                float(np.mean(array)),
-                1.96 * spread / n**0.5,
-                float(np.median(np.nan_to_num(array, nan=np.inf, posinf=np.inf, neginf=-np.inf))),
-                float(np.mean(np.isfinite(array))),
-                n,
-            )
-
-    return {name: summary(values) for name, values in metrics.items()}
 
 
 def batch_size_of(number: int, batch_size: int | None) -> int:
@@ -201,6 +167,33 @@ def batch_size_of(number: int, batch_size: int | None) -> int:
     return min(batch_size, number)
 
 
+def _trained(meta: MetaParams) -> MetaParams:
+    """Returns meta-parameters without the model's state."""
+    return meta._replace(state=())
+
+
+def _each(
+    fn: Callable[[PyTree, Any], Any],
+    draw: Callable[[jax.Array], Any],
+    meta: PyTree,
+    keys: jax.Array,
+    batch_size: int,
+    mesh: Mesh | None,
+) -> Any:
+    """Results `[n, ...]` of `fn(meta, draw(key))` for each of the keys."""
+
+    def each(fn: Callable[[Any], Any], xs: Any) -> Any:
+        return jax.lax.map(fn, xs, batch_size=None if batch_size == 1 else batch_size)
+
+    if mesh is None:
+        return each(lambda key: fn(meta, draw(key)), keys)
+
+    def local(meta: PyTree, drawn: Any, _: jax.Array) -> Any:
+        return each(lambda drawn: fn(meta, drawn), drawn)
+
+    return over_devices(local, draw, meta, keys, mesh, summed=False)
+
+
 def _mean(
     fn: Callable[[PyTree, Any], Any],
     draw: Callable[[jax.Array], Any],
@@ -209,7 +202,7 @@ def _mean(
     batch_size: int,
     mesh: Mesh | None,
 ) -> Any:
-    """Mean of `fn(meta, draw(key))` over the keys."""
+    """Mean of `fn(meta, draw(key))` over the keys, in float32 for integers and booleans."""
     fn = jax.jit(fn, inline=True)  # traced once for the shapes, the types and each place where it is used
     if mesh is None:
         sums = _sum(lambda key: fn(meta, draw(key)), keys, batch_size)
@@ -222,8 +215,12 @@ def _mean(
             return _sum(counted, (drawn, counts), batch_size)
 
         sums = over_devices(local, draw, meta, keys, mesh, summed=True)
-    dtypes = jax.tree.map(lambda s: s.dtype, jax.eval_shape(lambda: fn(meta, draw(keys[0]))))
-    return jax.tree.map(lambda s, dtype: (s / len(keys)).astype(dtype), sums, dtypes)
+    shapes = jax.eval_shape(lambda: fn(meta, draw(keys[0])))
+
+    def mean(total: jax.Array, one: jax.ShapeDtypeStruct) -> jax.Array:
+        return (total / len(keys)).astype(one.dtype if jnp.issubdtype(one.dtype, jnp.inexact) else total.dtype)
+
+    return jax.tree.map(mean, sums, shapes)
 
 
 def _sum(fn: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:

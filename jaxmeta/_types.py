@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxmeta._variables import merge, split
+
 PyTree: TypeAlias = Any
 """Any nested container of arrays (see ``jax.tree``)."""
 
@@ -38,13 +40,30 @@ class MetaParams(NamedTuple):
     """Meta-parameters: everything that the outer optimizer updates."""
 
     params: PyTree
-    """The model's initial parameters."""
+    """The model's initial parameters, which the outer optimizer trains."""
     learned: PyTree = ()
-    """Learned part of the inner optimizer's state (see `jaxmeta.partition`). It has no leaves if nothing is learned."""
+    """Learned part of the inner optimizer's state (see `jaxmeta.partition`), trained too. `()` for none."""
+    state: PyTree = ()
+    """The state that the model carries and no optimizer sees (see `jaxmeta.split`), such as running statistics. `()` for none. In
+    a meta-gradient it is the state after the task."""
+
+    @classmethod
+    def of(cls, variables: Any) -> "MetaParams":
+        """Returns meta-parameters of a model alone, with its trained and carried variables in their places."""
+        params, state = split(variables)
+        return cls(params, state=state)
+
+    @property
+    def variables(self) -> PyTree:
+        """The model's parameters and its state as one tree, in the form that `MetaLearner.init` took."""
+        return merge(self.params, self.state)
 
 
 class LossFn(Protocol):
-    """The only thing that knows the model: `(params, batch, key) -> (scalar loss, metrics)`."""
+    """The only thing that knows the model: `(params, batch, key) -> (scalar loss, metrics)`.
+
+    A plain function does for most models. `jaxmeta.Loss` tells training from test.
+    """
 
     def __call__(self, params: PyTree, batch: Any, key: jax.Array, /) -> tuple[jax.Array, Metrics]:
         """Returns the mean loss over `batch` and a dictionary of scalar metrics."""
@@ -84,22 +103,59 @@ class Training(NamedTuple):
     """`(state, key, *data) -> (state, metrics)`: one update, with scalar metrics."""
 
 
+def call_adapted(adapted: Any, x: Any) -> Any:
+    """Calls the result of `MetaLearner.adapt`, which many learners make a function of inputs."""
+    if not callable(adapted):
+        raise TypeError(
+            "predict needs to know the model: give the learner a loss that has `predict`, such as "
+            "jaxmeta.classification(model), jaxmeta.regression(model) or jaxmeta.Loss(train, test, predict)"
+        )
+    return adapted(x)
+
+
 class MetaLearner(NamedTuple):
-    """A meta-learning algorithm as four pure functions.
+    """A meta-learning algorithm as five pure functions.
 
     All of them treat one task. Batch with `jax.vmap` or `jaxmeta.meta_step`.
     """
 
     init: Callable[[PyTree], MetaParams]
-    """`(params) -> meta`: meta-parameters that start at the given model parameters."""
+    """`(variables) -> meta`: meta-parameters that start at the given parameters, in the form that the model's library
+    gives: Linen variables, an NNX module or its state, an equinox module, or any pytree (see `jaxmeta.split`)."""
     adapt: Callable[[MetaParams, Any, jax.Array], Any]
     """`(meta, support, key) -> adapted`: the inner loop; the result is what `loss` accepts."""
     loss: Callable[[Any, Any, jax.Array], tuple[jax.Array, Metrics]]
     """`(adapted, batch, key) -> (scalar, metrics)`: the adapted learner's loss on a batch."""
     grad: Callable[[MetaParams, Task, jax.Array], tuple[Metrics, MetaParams]]
-    """`(meta, task, key) -> (metrics, meta_gradient)`: a descent direction for the outer optimizer, for one task."""
+    """`(meta, task, key) -> (metrics, meta_gradient)`: a descent direction for the outer optimizer, for one task. Its
+    `state` holds the model's state after the task."""
+    predict: Callable[[Any, Any], Any] = call_adapted
+    """`(adapted, x) -> predictions`: what the adapted learner says about inputs `[n, ...]`, such as logits."""
+
+
+def with_loss(loss: jax.Array, metrics: Metrics) -> Metrics:
+    """Returns the metrics together with the loss.
+
+    Raises:
+        ValueError: if a metric is named `"loss"` or is not a scalar.
+    """
+    if "loss" in metrics:
+        raise ValueError("metrics must not have the name 'loss', which is the loss itself")
+    for name, value in metrics.items():
+        if jnp.ndim(value):
+            raise ValueError(f"metrics must be scalars, got shape {jnp.shape(value)} for {name!r}")
+    return {"loss": loss, **metrics}
 
 
 def definite(tree: PyTree) -> PyTree:
     """Returns the arrays with strong types, so that a jitted step that returns them traces once."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)
+
+
+def at_least_float32(tree: PyTree) -> PyTree:
+    """Widens values of half precision to float32, such as the outputs of a model before a loss or a linear solve."""
+
+    def widen(x: jax.Array) -> jax.Array:
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(widen, tree)

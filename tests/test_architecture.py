@@ -19,27 +19,29 @@ SOURCES = {
     for folder in (PACKAGE, PACKAGE / "data", PACKAGE / "envs")
     for path in sorted(folder.rglob("*.py"))
 }
-CORE = ["_types", "_checks", "_noise", "_learned", "_losses", "_dice", "_cost", "_files", "_parallel", "_step"]
+CORE = ["_types", "_variables", "_checks", "_noise", "_learned", "losses", "_cost", "_files", "_parallel", "_step"]
+CORE += ["_summary"]
 LOOPS = [*CORE, "meta_gradients", "_adapt"]
 # What each module or package directly below jaxmeta may import of jaxmeta. One that is missing here is an error.
 ALLOWED = {
-    "_types": [],
+    "_variables": [],
+    "_types": ["_variables"],
     "_checks": [],
     "_files": [],
-    "_dice": [],
+    "_summary": ["_types"],
     "_cost": [],
     "_names": ["_checks"],
     "_noise": ["_types"],
     "_learned": ["_types"],
-    "_losses": ["_types"],
+    "losses": ["_types"],
     "_parallel": ["_types"],
     "_save": ["_types", "_files"],
     "_classifier": ["_types", "_files", "_save"],
-    "_step": ["_types", "_checks", "_parallel"],
+    "_step": ["_types", "_variables", "_checks", "_parallel"],
     "meta_gradients": ["_types", "_checks", "_noise"],
-    "_adapt": ["_types", "_checks", "_learned", "meta_gradients"],
+    "_adapt": ["_types", "_variables", "_checks", "_learned", "meta_gradients"],
     "estimators": LOOPS,
-    "models": ["_checks", "_losses"],
+    "models": ["_checks", "_types"],
     "optim": LOOPS,
     "algorithms": [*LOOPS, "optim"],
     "data": ["_types", "_checks", "_names"],

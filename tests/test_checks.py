@@ -177,7 +177,7 @@ def test_the_svm_is_differentiable_in_the_weight_of_its_violations():
 
 MODEL = models.MLP(sizes=(8,))
 # (name of the argument, a function of an integer)
-INTEGERS = [
+NUMBERS_OF_STEPS = [
     ("steps", lambda n: jaxmeta.maml(LOSS, SGD, n)),
     ("test_steps", lambda n: jaxmeta.maml(LOSS, SGD, test_steps=n)),
     ("steps", lambda n: jaxmeta.fomaml(LOSS, SGD, n)),
@@ -188,12 +188,14 @@ INTEGERS = [
     ("steps", lambda n: jaxmeta.meta_sgd(LOSS, steps=n)),
     ("steps", lambda n: jaxmeta.meta_curvature(LOSS, steps=n)),
     ("steps", lambda n: jaxmeta.meta_kfo(LOSS, steps=n)),
+    ("steps", lambda n: jaxmeta.cavia(LOSS, SGD, 1, n)),
+    ("steps", lambda n: jaxmeta.reptile(LOSS, SGD, n)),
+]
+INTEGERS = [
     ("layers", lambda n: jaxmeta.meta_kfo(LOSS, layers=n)),
     ("steps", lambda n: jaxmeta.maml_plus_plus(LOSS, steps=n)),
     ("steps", lambda n: jaxmeta.multi_step_weights(n, 0.0)),
     ("context_size", lambda n: jaxmeta.cavia(LOSS, SGD, n)),
-    ("steps", lambda n: jaxmeta.cavia(LOSS, SGD, 1, n)),
-    ("steps", lambda n: jaxmeta.reptile(LOSS, SGD, n)),
     ("batch_size", lambda n: jaxmeta.reptile(LOSS, SGD, batch_size=n)),
     ("test_batch_size", lambda n: jaxmeta.reptile(LOSS, SGD, test_batch_size=n)),
     ("ways", lambda n: jaxmeta.leo(n)),
@@ -270,9 +272,18 @@ INTEGERS = [
 
 @pytest.mark.parametrize(("argument", "make"), INTEGERS)
 def test_numpy_integers_are_integers_and_nothing_else_is(argument, make):
-    make(np.int64(2))
-    for wrong in (True, 2.5, "2", 0, -1):
-        with pytest.raises(ValueError, match=rf"^{argument} must be an integer of at least 1, got {wrong!r}"):
+    check_that_it_takes_integers(argument, make, least=1)
+
+
+@pytest.mark.parametrize(("argument", "make"), NUMBERS_OF_STEPS)
+def test_a_number_of_inner_steps_may_be_zero(argument, make):
+    check_that_it_takes_integers(argument, make, least=0)
+
+
+def check_that_it_takes_integers(argument, make, least):
+    make(np.int64(least))
+    for wrong in (True, 2.5, "2", least - 1, -1):
+        with pytest.raises(ValueError, match=rf"^{argument} must be an integer of at least {least}, got {wrong!r}"):
             make(wrong)
 
 

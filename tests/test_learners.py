@@ -271,7 +271,7 @@ def test_nnx_and_plain_dicts_give_what_linen_gives(task):
     ("make", "error", "message"),
     [
         (lambda: jaxmeta.maml(MSE, 0.1), TypeError, "inner must be an optax.GradientTransformation"),
-        (lambda: jaxmeta.maml(MSE, optax.sgd(0.1), 0), ValueError, "steps must be an integer of at least 1, got 0"),
+        (lambda: jaxmeta.maml(MSE, optax.sgd(0.1), 1.5), ValueError, "steps must be an integer of at least 0, got 1.5"),
         (lambda: jaxmeta.maml(MSE, optax.sgd(0.1), test_steps=-1), ValueError, "test_steps must be an integer"),
         (lambda: jaxmeta.reptile(MSE, optax.sgd(0.1), batch_size=0), ValueError, "batch_size must be an integer"),
         (

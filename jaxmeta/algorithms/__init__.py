@@ -14,6 +14,10 @@ from jaxmeta.algorithms._heads import euclidean_head as euclidean_head
 from jaxmeta.algorithms._imaml import imaml as imaml
 from jaxmeta.algorithms._in_context import ContextTransformer as ContextTransformer
 from jaxmeta.algorithms._in_context import in_context as in_context
+from jaxmeta.algorithms._inner_loop import InnerProblem as InnerProblem
+from jaxmeta.algorithms._inner_loop import inner_loop as inner_loop
+from jaxmeta.algorithms._inner_loop import model_problem as model_problem
+from jaxmeta.algorithms._inner_loop import proximal as proximal
 from jaxmeta.algorithms._leo import LEOParams as LEOParams
 from jaxmeta.algorithms._leo import leo as leo
 from jaxmeta.algorithms._leo import leo_params as leo_params
@@ -35,6 +39,9 @@ from jaxmeta.algorithms._neural_process import Gaussian as Gaussian
 from jaxmeta.algorithms._neural_process import NeuralProcess as NeuralProcess
 from jaxmeta.algorithms._neural_process import conditional_neural_process as conditional_neural_process
 from jaxmeta.algorithms._oml import oml as oml
+from jaxmeta.algorithms._part import Part as Part
+from jaxmeta.algorithms._part import named as named
+from jaxmeta.algorithms._part import others as others
 from jaxmeta.algorithms._protonet import protonet as protonet
 from jaxmeta.algorithms._r2d2 import r2d2 as r2d2
 from jaxmeta.algorithms._r2d2 import ridge_head as ridge_head

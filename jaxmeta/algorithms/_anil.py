@@ -7,30 +7,32 @@ BOIL, body only in the inner loop (Oh, Yoo, Kim & Yun 2021, https://arxiv.org/ab
 import optax
 
 from jaxmeta._types import LossFn, MetaLearner
-from jaxmeta.algorithms._common import part_only
-from jaxmeta.algorithms._maml import maml
+from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
+from jaxmeta.algorithms._part import Part, named, others
+from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient
 
 
 def anil(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
     steps: int = 1,
     *,
-    head: str = "head",
+    head: str | Part = "head",
     test_steps: int | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
     """ANIL, almost no inner loop: MAML that adapts only the head.
 
-    The inner loop moves the head's parameters and leaves the body alone. The outer loop trains both.
+    The inner loop moves the head's parameters and leaves the body alone. The outer loop trains both. The features of
+    the body are computed once per task, whatever the number of steps.
 
     Args:
         loss_fn: see `maml`.
         inner: inner optimizer of the head. Learned transformations then have state for the head only.
         steps: number of inner steps during meta-training (default: 1).
-        head: name of the head, a key in the path of each of its parameters. The models of `jaxmeta.models` call it
-            `"head"` (the default).
+        head: the head, a `Part` of the parameters, or a name in the path of each of its parameters. The models of
+            `jaxmeta.models` call it `"head"` (the default).
         test_steps: number of inner steps at test. `None` (default) takes `steps`.
         meta_gradient: see `maml`.
 
@@ -39,7 +41,7 @@ def anil(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` or `test_steps` is not an integer of at least 1.
+        ValueError: if `steps` or `test_steps` is not an integer of at least 0.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -54,15 +56,16 @@ def anil(
         Raghu, Raghu, Bengio & Vinyals, *Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
         MAML*, ICLR 2020, https://arxiv.org/abs/1909.09157
     """
-    return maml(loss_fn, part_only(inner, head), steps, test_steps=test_steps, meta_gradient=meta_gradient)
+    problem = model_problem(loss_fn, named(head) if isinstance(head, str) else head)
+    return inner_loop(problem, inner, steps, outer_loss=loss_fn, test_steps=test_steps, meta_gradient=meta_gradient)
 
 
 def boil(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
     steps: int = 1,
     *,
-    head: str = "head",
+    head: str | Part = "head",
     test_steps: int | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
@@ -81,7 +84,7 @@ def boil(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` or `test_steps` is not an integer of at least 1.
+        ValueError: if `steps` or `test_steps` is not an integer of at least 0.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -96,6 +99,5 @@ def boil(
         Oh, Yoo, Kim & Yun, *BOIL: Towards Representation Change for Few-shot Learning*, ICLR 2021,
         https://arxiv.org/abs/2008.08882
     """
-    return maml(
-        loss_fn, part_only(inner, head, inside=False), steps, test_steps=test_steps, meta_gradient=meta_gradient
-    )
+    problem = model_problem(loss_fn, named(head, inside=False) if isinstance(head, str) else others(head))
+    return inner_loop(problem, inner, steps, outer_loss=loss_fn, test_steps=test_steps, meta_gradient=meta_gradient)

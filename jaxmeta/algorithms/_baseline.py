@@ -12,10 +12,10 @@ import optax
 
 from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_optional_integer, check_positive, check_transformation
-from jaxmeta._losses import classification
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_fit, call, embedding, one_hot_labels, with_head
 from jaxmeta.algorithms._heads import Head, class_means, unit_length
+from jaxmeta.losses import classification, forward
 
 
 def linear_head(
@@ -192,10 +192,11 @@ def _fine_tuned(
     check_transformation(inner=optimizer)
     check_integer(ways=ways, steps=steps)
     check_optional_integer(test_ways=test_ways)
-    embed = embedding(features_fn, train_features)
+    passes = forward(features_fn, train_features, method="features")
+    embed = embedding(passes)
 
     def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
-        features = features_fn(meta.params, support.x)
+        features = passes.test(meta.variables, support.x)
         one_hot = one_hot_labels(support.y, ways if key is not None else test_ways or ways, features.dtype)
         keys = jnp.arange(steps) if key is None else jax.random.split(key, steps)
 
@@ -204,11 +205,11 @@ def _fine_tuned(
             logits = _logits(weights, embed(params, batch.x, None if key is None else step), scale)
             return jnp.mean(optax.softmax_cross_entropy(logits, one_hot)), {}
 
-        start = meta.params, _initial_weights(features, one_hot, scale)
+        start = meta.variables, _initial_weights(features, one_hot, scale)
         return unroll(loss_fn, optimizer, start, support, keys).params
 
     def predict(both: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
         params, weights = both
         return _logits(weights, embed(params, x, key), scale)
 
-    return by_fit(MetaParams, fit, predict, classification(call))
+    return by_fit(MetaParams.of, fit, predict, classification(call), passes)

@@ -4,17 +4,18 @@ The inner loop adapts a small vector of context parameters, which starts at zero
 parameters.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._adapt import adapt
-from jaxmeta._checks import check_integer, check_transformation
+from jaxmeta._checks import check_integer
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree
-from jaxmeta.algorithms._common import by_inner_loop, learned_state
-from jaxmeta.meta_gradients import MetaGradient, reverse
+from jaxmeta.algorithms._inner_loop import InnerProblem, inner_loop
+from jaxmeta.losses import Loss, as_loss
+from jaxmeta.meta_gradients import MetaGradient
 
 
 class Contextual(NamedTuple):
@@ -27,7 +28,7 @@ class Contextual(NamedTuple):
 
 
 def cavia(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
     context_size: int,
     steps: int = 1,
@@ -72,31 +73,17 @@ def cavia(
         Zintgraf, Shiarlis, Kurin, Hofmann & Whiteson, *Fast Context Adaptation via Meta-Learning*, ICML 2019,
         https://arxiv.org/abs/1810.03642
     """
-    check_transformation(inner=inner)
-    check_integer(context_size=context_size)
-    meta_gradient = reverse() if meta_gradient is None else meta_gradient
+    (context_size,) = check_integer(context_size=context_size)
+    loss = as_loss(loss_fn)
 
-    def initial_context(params: PyTree) -> jax.Array:
-        return jnp.zeros(context_size, jnp.result_type(*jax.tree.leaves(params)))  # phi_0 = 0
+    def start(meta: MetaParams, support: Any, key: jax.Array) -> jax.Array:
+        return jnp.zeros(context_size, jnp.result_type(*jax.tree.leaves(meta.params)))  # phi_0 = 0
 
-    def init(params: PyTree) -> MetaParams:
-        return MetaParams(params, learned_state(inner, initial_context(params)))
+    def finish(context: jax.Array, meta: MetaParams) -> Contextual:
+        return Contextual(meta.variables, context)
 
-    def run(meta: MetaParams, support: Any, key: jax.Array, steps: int) -> Contextual:
-        def context_loss(context: jax.Array, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            return loss_fn(Contextual(meta.params, context), batch, key)
+    def in_mode(loss_fn: LossFn) -> Callable[..., tuple[jax.Array, Metrics]]:
+        return lambda context, meta, batch, key: loss_fn(finish(context, meta), batch, key)
 
-        # phi_{i+1} = phi_i - alpha * d L(phi_i, theta) / d phi
-        context = adapt(
-            context_loss,
-            inner,
-            initial_context(meta.params),
-            support,
-            key,
-            steps=steps,
-            learned=meta.learned,
-            meta_gradient=meta_gradient,
-        )
-        return Contextual(meta.params, context)
-
-    return by_inner_loop(loss_fn, init, run, steps, test_steps, meta_gradient)
+    problem = InnerProblem(start, in_mode(loss), finish, in_mode(loss.test))
+    return inner_loop(problem, inner, steps, outer_loss=loss, test_steps=test_steps, meta_gradient=meta_gradient)

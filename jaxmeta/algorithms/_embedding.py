@@ -5,15 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
+from flax import nnx
 from jax.tree_util import Partial
 
 from jaxmeta._checks import check_integer, check_optional_integer
-from jaxmeta._losses import classification
-from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
+from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
+from jaxmeta._variables import carried_like
 from jaxmeta.algorithms._heads import Head
+from jaxmeta.losses import Forward, classification, forward
 
-FeaturesFn = Callable[[PyTree, Any], Any]  # as the type of a Linen module's `apply`
-"""An embedding: `(params, x) -> features [n, d]`."""
+FeaturesFn = Callable[[PyTree, Any], Any] | nn.Module | nnx.Module
+"""An embedding: `(params, x) -> features [n, d]`, or a module with a method `features`."""
 TrainFeatures = Callable[[PyTree, Any, jax.Array], Any]
 """A random embedding: `(params, x, key) -> features [n, d]`."""
 
@@ -33,13 +36,14 @@ def with_head(
     logits are NaN.
 
     Args:
-        features_fn: `(params, x) -> features [n, d]`. For the models of `jaxmeta.models` take
-            `functools.partial(model.apply, method="features")`.
+        features_fn: `(params, x) -> features [n, d]`, or a Linen or NNX module, of which the method `features` is
+            called, or the module itself if it has none. A module drops out in training only, and its state, such as
+            running statistics, sees the support set and then the query set of each task.
         head: head that is fitted to the features.
         ways: number of classes of a task during meta-training.
         test_ways: number of classes of the tasks of `MetaLearner.adapt`. `None` (default) takes `ways`.
-        train_features: `(params, x, key) -> features`, which replaces `features_fn` during meta-training, for a model
-            with dropout.
+        train_features: `(params, x, key) -> features`, which replaces a function `features_fn` during meta-training,
+            for a model with dropout.
         loss_fn: `(classifier, batch, key) -> (loss, metrics)`, where `classifier(x)` returns logits. `None` (default)
             is cross-entropy and accuracy.
 
@@ -61,9 +65,10 @@ def with_head(
         [[-1.0, -49.0]]
     """
 
-    def init(params: PyTree) -> MetaParams:
-        dtype = jnp.result_type(*jax.tree.leaves(params))
-        return MetaParams(params, jax.tree.map(lambda value: jnp.asarray(value, dtype), head.learned))
+    def init(variables: PyTree) -> MetaParams:
+        meta = MetaParams.of(variables)
+        dtype = jnp.result_type(*jax.tree.leaves(meta.params) or [jnp.float32])
+        return meta._replace(learned=jax.tree.map(lambda value: jnp.asarray(value, dtype), head.learned))
 
     def fit(meta: MetaParams, features: jax.Array, one_hot: jax.Array) -> PyTree:
         return head.fit(meta.learned, _rows(features), one_hot)
@@ -83,7 +88,7 @@ def by_features(
     test_ways: int | None,
     train_features: TrainFeatures | None,
     loss_fn: LossFn | None = None,
-    init: Callable[[PyTree], MetaParams] = MetaParams,
+    init: Callable[[PyTree], MetaParams] = MetaParams.of,
 ) -> MetaLearner:
     """Builds the learner of `with_head` for a head with parameters.
 
@@ -99,28 +104,26 @@ def by_features(
     """
     check_integer(ways=ways)
     check_optional_integer(test_ways=test_ways)
-    embed = embedding(features_fn, train_features)
+    passes = forward(features_fn, train_features, method="features")
+    embed = embedding(passes)
 
     def fit_support(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
-        features = embed(meta.params, support.x, key)
+        variables = meta.variables
+        features = embed(variables, support.x, key)
         one_hot = one_hot_labels(support.y, ways if key is not None else test_ways or ways, features.dtype)
-        return meta.params, fit(meta, features, one_hot)
+        return variables, fit(meta, features, one_hot)
 
     def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
         return logits(*fitted, embed(fitted[0], x, key))
 
-    return by_fit(init, fit_support, predict, classification(call) if loss_fn is None else loss_fn)
+    return by_fit(init, fit_support, predict, classification(call) if loss_fn is None else loss_fn, passes)
 
 
-def embedding(
-    features_fn: FeaturesFn, train_features: TrainFeatures | None
-) -> Callable[[PyTree, Any, jax.Array | None], jax.Array]:
-    """Builds `(params, x, key) -> features`, where the key is `None` outside meta-training."""
+def embedding(passes: Forward) -> Callable[[PyTree, Any, jax.Array | None], jax.Array]:
+    """Builds `(variables, x, key) -> features`, where the key is `None` outside meta-training."""
 
-    def embed(params: PyTree, x: Any, key: jax.Array | None) -> jax.Array:
-        if key is not None and train_features is not None:
-            return train_features(params, x, key)
-        return features_fn(params, x)
+    def embed(variables: PyTree, x: Any, key: jax.Array | None) -> jax.Array:
+        return passes.test(variables, x) if key is None else passes.train(variables, x, key)[0]
 
     return embed
 
@@ -130,6 +133,7 @@ def by_fit(
     fit: Callable[[MetaParams, Any, jax.Array | None], PyTree],
     predict: Callable[[PyTree, Any, jax.Array | None], Any],
     loss_fn: LossFn,
+    passes: Forward | None = None,
 ) -> MetaLearner:
     """Builds a learner that is fitted to the support set by one differentiable function.
 
@@ -138,6 +142,8 @@ def by_fit(
         fit: `(meta, support, key) -> fitted`. Here and in `predict` the key is `None` outside meta-training.
         predict: `(fitted, x, key) -> predictions`.
         loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` returns predictions.
+        passes: the model, whose state moves with the inputs of the support and the query set. `None` (default) leaves
+            the state as it is.
     """
 
     def predict_at_test(fitted: PyTree, x: Any) -> Any:
@@ -150,14 +156,19 @@ def by_fit(
     def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
         fit_key, predict_key, loss_key = jax.random.split(key, 3)
 
-        def objective(meta: MetaParams) -> tuple[jax.Array, Metrics]:
-            fitted = fit(meta, task.support, fit_key)
+        def objective(trained: MetaParams) -> tuple[jax.Array, Metrics]:
+            fitted = fit(trained._replace(state=meta.state), task.support, fit_key)
             return loss_fn(lambda x: predict(fitted, x, predict_key), task.query, loss_key)
 
-        (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(meta)
-        return {"loss": loss, **metrics}, gradient
+        (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(meta._replace(state=()))
+        state = meta.state
+        if passes is not None and jax.tree.leaves(state):  # the compiler finds these passes in the objective
+            _, variables = passes.train(meta.variables, task.support.x, fit_key)
+            _, variables = passes.train(variables, task.query.x, predict_key)
+            state = carried_like(state, variables)
+        return with_loss(loss, metrics), gradient._replace(state=state)
 
-    return MetaLearner(init, adapt, loss_fn, grad)
+    return MetaLearner(init, adapt, lambda predictor, batch, key: loss_fn(predictor, batch, key), grad)
 
 
 def call(predictor: Callable[[Any], Any], x: Any) -> Any:

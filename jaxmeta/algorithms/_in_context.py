@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta._checks import check_integer
-from jaxmeta._losses import classification
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._embedding import by_fit, call
+from jaxmeta.losses import classification
 
 
 def in_context(
@@ -52,13 +52,14 @@ def in_context(
 
     def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
         del key
-        return meta.params, encode(meta.params, support.x, support.y)
+        variables = meta.variables
+        return variables, encode(variables, support.x, support.y)
 
     def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> Any:
         del key
         return decode(*fitted, x)
 
-    return by_fit(MetaParams, fit, predict, classification(call) if loss_fn is None else loss_fn)
+    return by_fit(MetaParams.of, fit, predict, classification(call) if loss_fn is None else loss_fn)
 
 
 class ContextTransformer(nn.Module):

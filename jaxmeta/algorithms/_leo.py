@@ -15,10 +15,10 @@ import optax
 from jaxmeta._adapt import adapt
 from jaxmeta._checks import check_fraction, check_integer, check_number
 from jaxmeta._learned import Learned
-from jaxmeta._losses import classification
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
-from jaxmeta.algorithms._common import grad_of, learned_state
-from jaxmeta.meta_gradients import MetaGradient, reverse
+from jaxmeta.algorithms._inner_loop import grad_of, learned_state, whole_loop
+from jaxmeta.losses import classification
+from jaxmeta.meta_gradients import MetaGradient
 
 
 class LEOParams(NamedTuple):
@@ -106,7 +106,7 @@ def leo(
             numbers in the codes.
         orthogonality_weight: weight of the mean squared difference between the correlations of the decoder's rows and
             those of orthogonal rows, the paper's `lambda_2` (default: 0.2).
-        meta_gradient: see `maml`. `implicit()` does not apply.
+        meta_gradient: see `maml`. `implicit()` is refused.
 
     Returns:
         A `MetaLearner`, whose `init` takes `leo_params(...)`. Its `adapt` returns the weights `[ways, features]`, with
@@ -133,7 +133,7 @@ def leo(
     check_number(inner_rate=inner_rate, head_rate=head_rate)
     check_number(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
     check_fraction(below_one=True, dropout=dropout)
-    meta_gradient = reverse() if meta_gradient is None else meta_gradient
+    meta_gradient = whole_loop(meta_gradient)
     code_inner, head_inner = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
 
     def init(params: Any) -> MetaParams:
@@ -143,8 +143,7 @@ def leo(
 
     def run(meta: MetaParams, support: Batch, key: jax.Array, training: bool) -> tuple[jax.Array, jax.Array]:
         """Returns the adapted weights and the penalties."""
-        params, (code_rates, head_rates) = meta
-        rate = dropout if training else None
+        params, (code_rates, head_rates), rate = meta.params, meta.learned, dropout if training else None
         head_loss = partial(_head_loss, dropout=rate)
         decode = partial(_decode, params.decoder, training=training)
 
@@ -165,16 +164,22 @@ def leo(
         penalty = kl_weight * _divergence(mean, log_deviation) + encoder_weight * _distance(first, last)
         return weights, penalty + orthogonality_weight * _correlation(params.decoder)
 
-    def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, Metrics]:
+    def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         adapt_key, loss_key = jax.random.split(key)
         weights, penalty = run(meta, task.support, adapt_key, training=True)
         loss, metrics = _head_loss(weights, task.query, loss_key, dropout)
-        return loss + penalty, metrics
+        return loss + penalty, (metrics, ())
 
     def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> jax.Array:
         return run(meta, support, key, training=False)[0]
 
-    return MetaLearner(init, adapt_at_test, partial(_head_loss, dropout=None), grad_of(objective, meta_gradient))
+    loss, grad = partial(_head_loss, dropout=None), grad_of(objective, meta_gradient)
+    return MetaLearner(init, adapt_at_test, loss, grad, _logits)
+
+
+def _logits(weights: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the logits `[n, ways]` of linear classifiers `weights: [ways, features]`."""
+    return x @ weights.T
 
 
 def _check_params(params: Any) -> None:

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_positive
-from jaxmeta._losses import at_least_float32
-from jaxmeta._types import MetaLearner, PyTree
+from jaxmeta._types import MetaLearner, PyTree, at_least_float32
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
 from jaxmeta.algorithms._heads import Head, logarithm
 from jaxmeta.algorithms._r2d2 import linear_logits

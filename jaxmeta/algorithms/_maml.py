@@ -4,20 +4,16 @@ It learns initial parameters from which a few gradient steps on the support set 
 set.
 """
 
-from typing import Any
-
-import jax
 import optax
 
-from jaxmeta._adapt import adapt
-from jaxmeta._checks import check_transformation
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
-from jaxmeta.algorithms._common import by_inner_loop, learned_state
-from jaxmeta.meta_gradients import MetaGradient, first_order, reverse
+from jaxmeta._types import LossFn, MetaLearner
+from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
+from jaxmeta.losses import Loss
+from jaxmeta.meta_gradients import MetaGradient, first_order
 
 
 def maml(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
     steps: int = 1,
     *,
@@ -34,19 +30,21 @@ def maml(
 
     Args:
         loss_fn: `(params, batch, key) -> (scalar, metrics)`, used on the support set (inner loop) and the query set
-            (outer loop).
+            (outer loop). It may be a `Loss`, which tells training from test. The state of the model moves with the pass
+            on the query set.
         inner: inner optimizer, such as `optax.sgd(0.4)` for the paper's `alpha = 0.4`.
         steps: number of inner steps during meta-training (default: 1).
-        test_steps: number of inner steps of `MetaLearner.adapt`, at test. `None` (default) takes `steps`.
+        test_steps: number of inner steps of `MetaLearner.adapt`, at test. `None` (default) takes `steps`. With 0 the
+            learner is that before adaptation.
         meta_gradient: method that computes the meta-gradient: `reverse()` (default), `mixed()`, `first_order()` or
             another one of `jaxmeta.meta_gradients`.
 
     Returns:
-        A `MetaLearner`. Its `adapt` returns the parameters of the task.
+        A `MetaLearner`. Its `adapt` returns the variables of the model for the task.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` or `test_steps` is not an integer of at least 1.
+        ValueError: if `steps` or `test_steps` is not an integer of at least 0.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -61,22 +59,12 @@ def maml(
         Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, ICML 2017,
         https://arxiv.org/abs/1703.03400
     """
-    check_transformation(inner=inner)
-    meta_gradient = reverse() if meta_gradient is None else meta_gradient
-
-    def init(params: PyTree) -> MetaParams:
-        return MetaParams(params, learned_state(inner, params))
-
-    def run(meta: MetaParams, support: Any, key: jax.Array, steps: int) -> PyTree:
-        return adapt(
-            loss_fn, inner, meta.params, support, key, steps=steps, learned=meta.learned, meta_gradient=meta_gradient
-        )
-
-    return by_inner_loop(loss_fn, init, run, steps, test_steps, meta_gradient)
+    problem = model_problem(loss_fn)
+    return inner_loop(problem, inner, steps, outer_loss=loss_fn, test_steps=test_steps, meta_gradient=meta_gradient)
 
 
 def fomaml(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
     steps: int = 1,
     *,

@@ -14,9 +14,11 @@ import optax
 from jaxmeta._checks import check_integer, check_number
 from jaxmeta._learned import combine
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
-from jaxmeta.algorithms._common import grad_of
+from jaxmeta._variables import merge
+from jaxmeta.algorithms._inner_loop import grad_of, whole_loop
 from jaxmeta.algorithms._maml import maml
-from jaxmeta.meta_gradients import MetaGradient, first_order, reverse
+from jaxmeta.losses import Loss, as_loss, train_pass
+from jaxmeta.meta_gradients import MetaGradient, first_order
 from jaxmeta.optim import scale_by_learned_rate
 
 
@@ -48,7 +50,7 @@ def multi_step_weights(steps: int, progress: float | jax.Array) -> jax.Array:
 
 
 def maml_plus_plus(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner_rate: float | jax.Array = 0.1,
     steps: int = 5,
     *,
@@ -82,7 +84,7 @@ def maml_plus_plus(
             weights. A step of weight zero costs nothing. See `multi_step_weights`.
         second_order: use `meta_gradient` (default) instead of `first_order()`.
         test_steps: number of inner steps at test. `None` (default) takes `steps`.
-        meta_gradient: see `maml`. `implicit()` does not apply, because it knows only the end of the inner loop.
+        meta_gradient: see `maml`. `implicit()` is refused, because it knows only the end of the inner loop.
 
     Returns:
         A `MetaLearner` whose `MetaParams.learned` holds the rates. The loss that `grad` reports is the weighted sum.
@@ -108,6 +110,7 @@ def maml_plus_plus(
     check_integer(steps=steps)
     check_number(inner_rate=inner_rate)
     inner = scale_by_learned_rate(inner_rate, per="tensor", steps=steps)
+    loss, meta_gradient = as_loss(loss_fn), whole_loop(meta_gradient)
     learner = maml(loss_fn, inner, steps, test_steps=test_steps, meta_gradient=meta_gradient)
     weights = multi_step_weights(steps, 0.0) if step_weights is None else jnp.asarray(step_weights)
     if weights.shape != (steps,):
@@ -115,22 +118,26 @@ def maml_plus_plus(
 
     def objective(
         meta_gradient: MetaGradient, task: Task, meta: MetaParams, key: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    ) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
         adapt_key, loss_key = jax.random.split(key)
 
-        def query_loss(params: PyTree) -> tuple[jax.Array, Metrics]:
-            return loss_fn(params, task.query, loss_key)
+        def query_loss(params: PyTree) -> tuple[jax.Array, Metrics, PyTree]:
+            return train_pass(loss, merge(params, meta.state), task.query, loss_key)
+
+        def support_loss(params: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            return loss(merge(params, meta.state), batch, key)
 
         # The loss after a step is the loss before the next one. That after the last step comes with the metrics.
         weighted_sum = _sum_values(lambda params: query_loss(params)[0], jnp.roll(weights, 1).at[0].set(0))
         state = weighted_sum.init(meta.params), combine(meta.learned, inner.init(meta.params))
         keys = jax.random.split(adapt_key, steps)
-        end = meta_gradient.unroll(loss_fn, optax.chain(weighted_sum, inner), meta.params, state, task.support, keys)
+        optimizer = optax.chain(weighted_sum, inner)
+        end = meta_gradient.unroll(support_loss, optimizer, meta.params, state, task.support, keys)
         end_state: Any = end.state
-        loss, metrics = query_loss(end.params)
-        return end_state[0].total + weights[-1].astype(loss.dtype) * loss, metrics
+        last, metrics, variables = query_loss(end.params)
+        return end_state[0].total + weights[-1].astype(last.dtype) * last, (metrics, variables)
 
-    orders = reverse() if meta_gradient is None else meta_gradient, first_order()
+    orders = meta_gradient, first_order()
     full, cheap = (grad_of(partial(objective, order), order) for order in orders)
     if isinstance(second_order, bool):
         return learner._replace(grad=full if second_order else cheap)

@@ -109,7 +109,7 @@ def matching_network(
         raise ValueError("support_context and query_context must be given together")
 
     def fit(meta: MetaParams, features: jax.Array, one_hot: jax.Array) -> tuple[Any, jax.Array]:
-        support = support_context(meta.params, features)
+        support = support_context(meta.variables, features)
         return head.fit((), support, one_hot), support
 
     def logits(params: PyTree, fitted: tuple[Any, jax.Array], features: jax.Array) -> jax.Array:

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_fraction, check_integer, check_positive
-from jaxmeta._losses import at_least_float32, classification
-from jaxmeta._types import Batch, LossFn, MetaLearner, Metrics, PyTree
+from jaxmeta._types import Batch, LossFn, MetaLearner, Metrics, PyTree, at_least_float32
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, with_head
 from jaxmeta.algorithms._heads import Head
 from jaxmeta.algorithms._r2d2 import linear_logits
 from jaxmeta.algorithms._svm import crammer_singer
+from jaxmeta.losses import classification
 
 
 def svm_head(

@@ -10,17 +10,21 @@ import jax
 import optax
 
 from jaxmeta._adapt import unroll
-from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree
-from jaxmeta.algorithms._common import by_inner_loop, learned_state, part_only
-from jaxmeta.meta_gradients import MetaGradient, reverse
+from jaxmeta._checks import check_transformation
+from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, call_adapted
+from jaxmeta._variables import merge
+from jaxmeta.algorithms._inner_loop import by_inner_loop, learned_state, whole_loop
+from jaxmeta.algorithms._part import Part, named
+from jaxmeta.losses import Loss, as_loss
+from jaxmeta.meta_gradients import MetaGradient
 
 
 def oml(
     features_fn: Callable[[PyTree, Any], Any],
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
     *,
-    head: str = "head",
+    head: str | Part = "head",
     reset: Callable[[PyTree, jax.Array], PyTree] | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
@@ -46,8 +50,8 @@ def oml(
         reset: `(params, key) -> params` with a new head from which each stream starts. The paper's algorithm draws it
             at random. `None` (default) meta-learns the head to start from.
         meta_gradient: see `maml`. `reverse()` (default) needs memory for a few copies of the head per example.
-            `reverse(remat=n)` keeps every `n`-th, and `truncated(n)` follows the last `n` examples. `implicit` does not
-            apply, because a stream that is seen once does not converge.
+            `reverse(remat=n)` keeps every `n`-th, and `truncated(n)` follows the last `n` examples. `implicit()` is
+            refused, because a stream that is seen once does not converge.
 
     Returns:
         A `MetaLearner`. Its `adapt` returns all parameters, with the head at the end of the stream. The learned values
@@ -69,30 +73,39 @@ def oml(
         Javed & White, *Meta-Learning Representations for Continual Learning*, NeurIPS 2019,
         https://arxiv.org/abs/1905.12588
     """
-    meta_gradient = reverse() if meta_gradient is None else meta_gradient
-    online = part_only(inner, head)
+    check_transformation(inner=inner)
+    meta_gradient = whole_loop(meta_gradient)
+    loss, part = as_loss(loss_fn), named(head) if isinstance(head, str) else head
 
-    def init(params: PyTree) -> MetaParams:
-        return MetaParams(params, learned_state(online, params))
+    def init(variables: PyTree) -> MetaParams:
+        meta = MetaParams.of(variables)
+        return meta._replace(learned=learned_state(inner, part.take(meta.params)))
 
-    def represented(params: PyTree, batch: Batch) -> Batch:
-        return batch._replace(x=features_fn(params, batch.x))
+    def represented(variables: PyTree, batch: Batch) -> Batch:
+        return batch._replace(x=features_fn(variables, batch.x))
 
-    def example_loss(params: PyTree, _: None, example_and_key: Any) -> tuple[jax.Array, Metrics]:
-        example, key = example_and_key
-        return loss_fn(params, jax.tree.map(lambda leaf: leaf[None], example), key)
-
-    def run(meta: MetaParams, support: Batch, key: jax.Array, passes: int) -> PyTree:
+    def run(meta: MetaParams, support: Batch, key: jax.Array, passes: int, training: bool) -> PyTree:
         del passes  # one: every example is seen once
         reset_key, step_key = jax.random.split(key)
         params = meta.params if reset is None else reset(meta.params, reset_key)
-        stream = represented(params, support)
-        keys = jax.random.split(step_key, jax.tree.leaves(stream)[0].shape[0])
-        xs = (stream, keys)
-        end = unroll(example_loss, online, params, None, xs, learned=meta.learned, meta_gradient=meta_gradient)
-        return end.params
 
-    def loss(adapted: PyTree, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-        return loss_fn(adapted, represented(adapted, batch), key)
+        def with_head(adapted: PyTree) -> PyTree:
+            return merge(part.put(adapted, params), meta.state)
 
-    return by_inner_loop(loss, init, run, 1, None, meta_gradient)
+        def example_loss(adapted: PyTree, _: None, example_and_key: Any) -> tuple[jax.Array, Metrics]:
+            example, key = example_and_key
+            return loss.in_mode(training)(with_head(adapted), jax.tree.map(lambda leaf: leaf[None], example), key)
+
+        start = part.take(params)
+        stream = represented(with_head(start), support)
+        xs = (stream, jax.random.split(step_key, jax.tree.leaves(stream)[0].shape[0]))
+        end = unroll(example_loss, inner, start, None, xs, learned=meta.learned, meta_gradient=meta_gradient)
+        return with_head(end.params)
+
+    def of_inputs(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda variables, batch, key: loss_fn(variables, represented(variables, batch), key)
+
+    def predict(variables: PyTree, x: Any) -> Any:
+        return (loss.predict or call_adapted)(variables, features_fn(variables, x))
+
+    return by_inner_loop(Loss(of_inputs(loss), of_inputs(loss.test), predict), init, run, 1, None, meta_gradient)

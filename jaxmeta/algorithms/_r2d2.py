@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxmeta._checks import check_positive
-from jaxmeta._losses import at_least_float32
-from jaxmeta._types import MetaLearner, PyTree
+from jaxmeta._types import MetaLearner, PyTree, at_least_float32
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
 from jaxmeta.algorithms._heads import Head, logarithm
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta._checks import check_choice, check_integer
-from jaxmeta._losses import classification
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, call
+from jaxmeta.losses import classification
 
 
 def relation_network(

@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
-from jaxmeta.algorithms._common import learned_state
-from jaxmeta.meta_gradients import reverse
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, call_adapted, with_loss
+from jaxmeta._variables import carried_like, merge
+from jaxmeta.algorithms._inner_loop import learned_state
+from jaxmeta.losses import Loss, as_loss, train_pass
 
 
 def reptile(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
     steps: int = 5,
     *,
@@ -58,36 +60,43 @@ def reptile(
         Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018, https://arxiv.org/abs/1803.02999
     """
     check_transformation(inner=inner)
-    check_integer(steps=steps)
-    check_optional_integer(test_steps=test_steps, batch_size=batch_size, test_batch_size=test_batch_size)
-    unroll = reverse().unroll
+    check_integer(least=0, steps=steps)
+    check_optional_integer(least=0, test_steps=test_steps)
+    check_optional_integer(batch_size=batch_size, test_batch_size=test_batch_size)
+    loss = as_loss(loss_fn)
 
-    def minibatch_loss(params: PyTree, support: Any, step: Any) -> tuple[jax.Array, Metrics]:
-        key, indices = step
-        return loss_fn(params, jax.tree.map(lambda x: x[indices], support), key)
+    def run(
+        meta: MetaParams, support: Any, key: jax.Array, steps: int, batch_size: int | None, training: bool
+    ) -> PyTree:
+        def minibatch_loss(params: PyTree, support: Any, step: Any) -> tuple[jax.Array, Metrics]:
+            key, indices = step
+            batch = jax.tree.map(lambda x: x[indices], support)
+            return loss.in_mode(training)(merge(params, meta.state), batch, key)
 
-    def run(params: PyTree, support: Any, key: jax.Array, steps: int, batch_size: int | None) -> PyTree:
         order_key, step_key = jax.random.split(key)
         indices = _minibatches(order_key, jax.tree.leaves(support)[0].shape[0], steps, batch_size)
         xs = (jax.random.split(step_key, steps), indices)
-        return unroll(minibatch_loss, inner, params, inner.init(params), support, xs).params
+        return unroll(minibatch_loss, inner, meta.params, support, xs).params
 
-    def init(params: PyTree) -> MetaParams:
-        if jax.tree.leaves(learned_state(inner, params)):
+    def init(variables: PyTree) -> MetaParams:
+        meta = MetaParams.of(variables)
+        if jax.tree.leaves(learned_state(inner, meta.params)):
             raise ValueError("inner must have no jaxmeta.Learned values, because Reptile has no gradient for them")
-        return MetaParams(params)
+        return meta
 
     def adapt_at_test(meta: MetaParams, support: Any, key: jax.Array) -> PyTree:
-        return run(meta.params, support, key, test_steps or steps, test_batch_size or batch_size)
+        number = steps if test_steps is None else test_steps
+        return merge(run(meta, support, key, number, test_batch_size or batch_size, False), meta.state)
 
     def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
         adapt_key, loss_key = jax.random.split(key)
-        adapted = run(meta.params, task.support, adapt_key, steps, batch_size)
-        loss, metrics = loss_fn(adapted, task.query, loss_key)
+        adapted = run(meta, task.support, adapt_key, steps, batch_size, True)
+        value, metrics, variables = train_pass(loss, merge(adapted, meta.state), task.query, loss_key)
         direction = jax.tree.map(jnp.subtract, meta.params, adapted)  # phi - phi_task
-        return {"loss": loss, **metrics}, meta._replace(params=direction)
+        learned = jax.tree.map(jnp.zeros_like, meta.learned)
+        return with_loss(value, metrics), MetaParams(direction, learned, carried_like(meta.state, variables))
 
-    return MetaLearner(init, adapt_at_test, loss_fn, grad)
+    return MetaLearner(init, adapt_at_test, loss.test, grad, loss.predict or call_adapted)
 
 
 def _minibatches(key: jax.Array, num_examples: int, steps: int, batch_size: int | None) -> jax.Array:

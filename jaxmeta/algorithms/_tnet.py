@@ -8,13 +8,14 @@ nonlinear layers.
 import optax
 
 from jaxmeta._types import LossFn, MetaLearner
-from jaxmeta.algorithms._common import part_only
-from jaxmeta.algorithms._maml import maml
+from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
+from jaxmeta.algorithms._part import named
+from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient
 
 
 def tnet(
-    loss_fn: LossFn,
+    loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
     steps: int = 1,
     *,
@@ -46,7 +47,7 @@ def tnet(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` or `test_steps` is not an integer of at least 1.
+        ValueError: if `steps` or `test_steps` is not an integer of at least 0.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -64,5 +65,5 @@ def tnet(
         Flennerhag, Rusu, Pascanu, Visin, Yin & Hadsell, *Meta-Learning with Warped Gradient Descent*, ICLR 2020,
         https://arxiv.org/abs/1909.00025
     """
-    adapted = part_only(inner, warp, inside=False, argument="warp")
-    return maml(loss_fn, adapted, steps, test_steps=test_steps, meta_gradient=meta_gradient)
+    problem = model_problem(loss_fn, named(warp, inside=False, argument="warp"))
+    return inner_loop(problem, inner, steps, outer_loss=loss_fn, test_steps=test_steps, meta_gradient=meta_gradient)

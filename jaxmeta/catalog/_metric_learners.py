@@ -6,10 +6,10 @@ from flax import linen as nn
 
 from jaxmeta import algorithms as alg
 from jaxmeta import models
-from jaxmeta._losses import regression
 from jaxmeta._types import MetaLearner
 from jaxmeta.catalog._options import Settings
 from jaxmeta.catalog._registry import Network, recipe, register_learner
+from jaxmeta.losses import regression
 
 
 def _with_head(make: Callable[..., MetaLearner]) -> Callable[[Settings, Network], MetaLearner]:

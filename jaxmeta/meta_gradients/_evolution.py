@@ -1,13 +1,14 @@
 """Meta-gradients by evolution strategies: ES-MAML (Song et al. 2020, https://arxiv.org/abs/1910.01215)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._noise import noise_like, perturbed
-from jaxmeta._types import Metrics, PyTree
+from jaxmeta._types import PyTree
 from jaxmeta.meta_gradients._reverse import reverse
 from jaxmeta.meta_gradients._unrolling import MetaGradient, Objective
 
@@ -45,10 +46,10 @@ def evolution(samples: int = 16, *, scale: float = 0.01, antithetic: bool = True
 
     def value_and_grad(
         objective: Objective,
-    ) -> Callable[[PyTree, jax.Array], tuple[tuple[jax.Array, Metrics], PyTree]]:
-        def estimate(meta: PyTree, key: jax.Array) -> tuple[tuple[jax.Array, Metrics], PyTree]:
+    ) -> Callable[[PyTree, jax.Array], tuple[tuple[jax.Array, Any], PyTree]]:
+        def estimate(meta: PyTree, key: jax.Array) -> tuple[tuple[jax.Array, Any], PyTree]:
             noise_key, key = jax.random.split(key)
-            value, metrics = objective(meta, key)
+            value, auxiliary = objective(meta, key)
 
             def moved(noise: PyTree, sign: float) -> jax.Array:
                 return objective(perturbed(meta, noise, sign * scale), key)[0]
@@ -63,7 +64,7 @@ def evolution(samples: int = 16, *, scale: float = 0.01, antithetic: bool = True
 
             zeros = jax.tree.map(jnp.zeros_like, meta)
             gradient, _ = jax.lax.scan(add_sample, zeros, jax.random.split(noise_key, samples))
-            return (value, metrics), gradient
+            return (value, auxiliary), gradient
 
         return estimate
 

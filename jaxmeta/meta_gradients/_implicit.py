@@ -67,7 +67,7 @@ def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> Me
         from_params = partial(proximal_loss, params)
         return end._replace(params=_stationary_point(from_params, linear_solve, end.params, batch, last))
 
-    return MetaGradient(unroll, partial(jax.value_and_grad, has_aux=True))
+    return MetaGradient(unroll, partial(jax.value_and_grad, has_aux=True), end_only=True)
 
 
 def implicit_argmin(

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import LossFn, Metrics, PyTree
+from jaxmeta._types import LossFn, PyTree
 
-Objective = Callable[[PyTree, jax.Array], tuple[jax.Array, Metrics]]
+Objective = Callable[[PyTree, jax.Array], tuple[jax.Array, Any]]
 
 
 class Unrolled(NamedTuple):
@@ -31,8 +31,11 @@ class MetaGradient(NamedTuple):
     unroll: Callable[[LossFn, optax.GradientTransformation, PyTree, optax.OptState, Any, PyTree], Unrolled]
     """`(loss_fn, inner, params, state, batch, xs) -> Unrolled`: the inner loop. `xs` holds one entry per step (leading
     axis `[steps]`), and step `i` minimizes `loss_fn(params, batch, xs[i])`; usually `xs` are the steps' keys."""
-    value_and_grad: Callable[[Objective], Callable[[PyTree, jax.Array], tuple[tuple[jax.Array, Metrics], PyTree]]]
-    """Turns `(meta, key) -> (loss, metrics)` into `(meta, key) -> ((loss, metrics), gradient)`."""
+    value_and_grad: Callable[[Objective], Callable[[PyTree, jax.Array], tuple[tuple[jax.Array, Any], PyTree]]]
+    """Turns `(meta, key) -> (loss, auxiliary)` into `(meta, key) -> ((loss, auxiliary), gradient)`."""
+    end_only: bool = False
+    """True if derivatives go through the end of the loop alone, as those of `implicit`. What depends on the way there,
+    such as learned rates or a loss after every step, then has none."""
 
 
 ValueAndGrad = Callable[[LossFn], Callable[[PyTree, Any, Any], tuple[jax.Array, PyTree]]]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta._checks import check_choice, check_integer, check_not_negative
-from jaxmeta._losses import at_least_float32
+from jaxmeta._types import at_least_float32
 from jaxmeta.models._conv import Conv
 
 Norm: TypeAlias = Literal["batch", "group", "layer", "none"]

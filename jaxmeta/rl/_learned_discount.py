@@ -101,7 +101,7 @@ def learned_discount(
         return LearnedDiscountState(meta, optimizer.init(meta.params), meta_optimizer.init(meta.learned))
 
     def step(state: LearnedDiscountState, key: jax.Array) -> tuple[LearnedDiscountState, Metrics]:
-        (params, logits), opt_state, meta_opt_state = state
+        (params, logits, _), opt_state, meta_opt_state = state
         task_key, *keys = jax.random.split(key, 3)
         tasks = collect.env.sample_tasks(task_key, num_tasks)
 

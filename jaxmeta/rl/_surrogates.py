@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_positive
-from jaxmeta._dice import magic_box
 from jaxmeta._types import LossFn, Metrics, PyTree
+from jaxmeta.losses import magic_box
 from jaxmeta.rl._collector import Collector, Samples
 from jaxmeta.rl._returns import masked_mean
 from jaxmeta.rl._rollout import Policy, episode_returns

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from jaxmeta._checks import check_optional_integer
-from jaxmeta._step import Summary
+from jaxmeta._summary import Summary
 from jaxmeta.catalog import learners_with
 from jaxmeta.runs._experiment import Experiment
 from jaxmeta.runs._folder import read_options

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from jaxmeta._step import Summary
+from jaxmeta._summary import Summary
 from jaxmeta.catalog import CLASSES, LEARNERS, TASKS, Same, Settings, option, options_of, resolve
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._folder import check_folder, claim_folder

@@ -6,7 +6,7 @@ from typing import Protocol
 from jax.sharding import Mesh
 
 from jaxmeta._cost import Cost
-from jaxmeta._step import Summary
+from jaxmeta._summary import Summary
 from jaxmeta._types import MetaParams
 from jaxmeta.catalog import Settings
 from jaxmeta.training import Trained

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxmeta import envs
 from jaxmeta._cost import Cost, cost
 from jaxmeta._parallel import replicate
-from jaxmeta._step import Summary, summarize
+from jaxmeta._summary import Summary, summarize
 from jaxmeta._types import MetaParams, Metrics, Training
 from jaxmeta.catalog import LEARNERS, Agent, Settings
 from jaxmeta.runs._parts import Parts, monitored

@@ -13,7 +13,8 @@ from jax.sharding import Mesh
 
 from jaxmeta import data
 from jaxmeta._cost import Cost, cost
-from jaxmeta._step import Summary, evaluate, meta_step, summarize
+from jaxmeta._step import evaluate, meta_step
+from jaxmeta._summary import Summary, summarize
 from jaxmeta._types import Batch, MetaLearner, MetaParams, PyTree, Task, Training
 from jaxmeta.algorithms import leo_params
 from jaxmeta.catalog import LEARNERS, Settings, build_network, build_optimizer

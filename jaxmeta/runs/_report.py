@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmeta._files import write_atomically
-from jaxmeta._step import Summary
+from jaxmeta._summary import Summary
 from jaxmeta.catalog import LEARNERS, Settings
 from jaxmeta.runs._parts import monitored, task_name
 from jaxmeta.training import Trained

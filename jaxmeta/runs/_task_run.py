@@ -13,12 +13,13 @@ from jax.sharding import Mesh
 
 from jaxmeta import data
 from jaxmeta._cost import Cost, cost
-from jaxmeta._losses import at_least_float32, classification, regression
 from jaxmeta._parallel import replicate
-from jaxmeta._step import Summary, evaluate, meta_step, summarize
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
+from jaxmeta._step import evaluate, meta_step
+from jaxmeta._summary import Summary, summarize
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, at_least_float32
 from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
+from jaxmeta.losses import classification, regression
 from jaxmeta.runs._parts import Parts, monitored
 from jaxmeta.training import Trained, best_meta, train
 

@@ -11,11 +11,12 @@ from flax import linen as nn
 from flax import struct
 
 from jaxmeta._checks import check_integer, check_transformation
-from jaxmeta._losses import classification
-from jaxmeta._step import evaluate, summarize
+from jaxmeta._step import evaluate
+from jaxmeta._summary import summarize
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState
 from jaxmeta.algorithms import simpleshot
 from jaxmeta.data import ExampleIndex, FewShot
+from jaxmeta.losses import classification
 from jaxmeta.models import with_batch_stats
 from jaxmeta.training._loop import Trained, Validate, loop
 

@@ -11,7 +11,8 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._parallel import divided, replicate
-from jaxmeta._step import evaluate, meta_step, summarize
+from jaxmeta._step import evaluate, meta_step
+from jaxmeta._summary import summarize
 from jaxmeta._types import MetaLearner, MetaParams, Sampler, TrainingState
 from jaxmeta.training._loop import LoopSettings, Trained, check_settings, run_loop
 

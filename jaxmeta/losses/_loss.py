@@ -1,0 +1,52 @@
+"""Losses that tell training from test, carry a model's state, and know its predictions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmeta._types import LossFn, Metrics, PyTree
+
+
+class Loss(NamedTuple):
+    """A loss that knows training from test.
+
+    Meta-training uses `train`, in the inner loop and on the query set. `MetaLearner.adapt` and `MetaLearner.loss` use
+    `test`, in the inner loop too. A plain function `(params, batch, key) -> (loss, metrics)` may stand wherever a
+    `Loss` may. It is then used for both.
+    """
+
+    train: Callable[[PyTree, Any, jax.Array], tuple[Any, ...]]
+    """`(variables, batch, key) -> (loss, metrics)`, or `(loss, metrics, variables)` for a model that changes its state,
+    such as running statistics. The last value holds the variables after the pass."""
+    test: LossFn
+    """`(variables, batch, key) -> (loss, metrics)`."""
+    predict: Callable[[PyTree, Any], Any] | None = None
+    """`(variables, x) -> predictions` at test, for `MetaLearner.predict`."""
+
+    def __call__(self, params: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        """Returns the loss and the metrics of training."""
+        return self.train(params, batch, key)[:2]
+
+    def in_mode(self, training: bool) -> LossFn:
+        """Returns the loss of training or test, without the state."""
+        return self if training else self.test
+
+
+def as_loss(loss_fn: LossFn | Loss) -> Loss:
+    """Returns a `Loss`, where a plain function is used for training and test.
+
+    Raises:
+        TypeError: if `loss_fn` cannot be called.
+    """
+    if isinstance(loss_fn, Loss):
+        return loss_fn
+    if not callable(loss_fn):
+        raise TypeError(f"loss_fn must be a function (params, batch, key) -> (loss, metrics), got {loss_fn!r}")
+    return Loss(loss_fn, loss_fn)
+
+
+def train_pass(loss: Loss, variables: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics, PyTree]:
+    """Returns the loss of training, its metrics, and the variables after the pass."""
+    value, metrics, *after = loss.train(variables, batch, key)
+    return value, metrics, after[0] if after else variables

@@ -1,0 +1,198 @@
+"""The passes of a model in training and at test, and the loss functions of the common tasks made from them."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import nnx
+
+from jaxmeta._types import Batch, Metrics, PyTree, at_least_float32
+from jaxmeta.losses._loss import Loss
+
+Train = Callable[[PyTree, Any, jax.Array], Any]
+"""A pass of training: `(params, x, key) -> outputs`."""
+
+
+_FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
+"""Arguments by which Linen modules are told that they train, and their values then."""
+
+
+def classification(model: Any, *, train: Train | None = None) -> Loss:
+    """Softmax cross-entropy with integer labels.
+
+    Training calls a module with dropout, and lets it change its state, such as running statistics. Test calls it
+    without dropout and with that state. A Linen module is told by its argument `train`, `training`, `is_training`,
+    `deterministic` or `use_running_average`, and an NNX module by its methods `train` and `eval`. All random streams
+    come from the key of the loss.
+
+    Args:
+        model: a Linen module, an NNX module, or a function `(params, x) -> logits [n, ways]`. Half precision is
+            widened to float32.
+        train: `(params, x, key) -> logits`, which replaces a function in training, for a model with dropout.
+
+    Returns:
+        A `Loss`: `(params, batch, key) -> (mean cross-entropy in nats, {"accuracy": share in [0, 1]})`, whose `predict`
+        gives logits.
+
+    Raises:
+        TypeError: if `model` is none of these, or `train` is given beside a module.
+
+    Example:
+        >>> loss_fn = classification(lambda w, x: x @ w)
+        >>> batch = Batch(jnp.eye(2), jnp.array([0, 1]))
+        >>> loss, metrics = loss_fn(10.0 * jnp.eye(2), batch, jax.random.key(0))
+        >>> float(metrics["accuracy"])
+        1.0
+    """
+    return _supervised(model, train, cross_entropy)
+
+
+def regression(model: Any, *, train: Train | None = None) -> Loss:
+    """Mean squared error.
+
+    Args:
+        model: see `classification`. Predictions have the shape of the targets.
+        train: see `classification`.
+
+    Returns:
+        A `Loss`: `(params, batch, key) -> (mean squared error, {})`.
+
+    Raises:
+        TypeError: if `model` is none of these, or `train` is given beside a module.
+
+    Example:
+        >>> loss_fn = regression(lambda w, x: w * x)
+        >>> float(loss_fn(jnp.array(2.0), Batch(jnp.ones((3, 1)), jnp.zeros((3, 1))), jax.random.key(0))[0])
+        4.0
+    """
+    return _supervised(model, train, squared_error)
+
+
+def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
+    """Returns the mean cross-entropy and the accuracy of logits `[n, ways]`."""
+    logits = at_least_float32(logits)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
+    accuracy = jnp.mean((jnp.argmax(logits, axis=-1) == batch.y).astype(jnp.float32))
+    return jnp.mean(losses), {"accuracy": accuracy}
+
+
+def squared_error(prediction: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
+    """Returns the mean squared error, and no metrics."""
+    prediction = at_least_float32(prediction)
+    if prediction.shape != batch.y.shape:
+        raise ValueError(f"apply must return the targets' shape {batch.y.shape}, got {prediction.shape}")
+    return jnp.mean(jnp.square(prediction - batch.y)), {}
+
+
+def _supervised(
+    model: Any, train: Train | None, measure: Callable[[jax.Array, Batch], tuple[jax.Array, Metrics]]
+) -> Loss:
+    """Builds the loss of a model from the loss of its outputs."""
+    passes = forward(model, train)
+
+    def in_training(variables: PyTree, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics, PyTree]:
+        outputs, after = passes.train(variables, batch.x, key)
+        return *measure(outputs, batch), after
+
+    def at_test(variables: PyTree, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        del key
+        return measure(passes.test(variables, batch.x), batch)
+
+    return Loss(in_training, at_test, passes.test)
+
+
+class Forward(NamedTuple):
+    """A model as two functions."""
+
+    train: Callable[[PyTree, Any, jax.Array], tuple[Any, PyTree]]
+    """`(variables, x, key) -> (outputs, variables after the pass)`."""
+    test: Callable[[PyTree, Any], Any]
+    """`(variables, x) -> outputs`."""
+
+
+def forward(
+    model: Any, train: Callable[[PyTree, Any, jax.Array], Any] | None = None, *, method: str | None = None
+) -> Forward:
+    """Returns the passes of a model.
+
+    Args:
+        model: a function `(params, x) -> outputs`, a Linen module or an NNX module.
+        train: `(params, x, key) -> outputs`, which replaces the function in training.
+        method: name of a method to call instead of the module itself, if the module has it.
+
+    Raises:
+        TypeError: if `model` is none of these, or `train` is given beside a module.
+    """
+    module = isinstance(model, nn.Module | nnx.Module)
+    if module and train is not None:
+        raise TypeError("train is for a model that is a function: a module knows training from test itself")
+    if isinstance(model, nnx.Module):
+        return _nnx(model, method if method is not None and hasattr(model, method) else "__call__")
+    if isinstance(model, nn.Module):
+        return _linen(model, method if method is not None and hasattr(model, method) else "__call__")
+    if not callable(model):
+        raise TypeError(f"model must be a function (params, x) -> outputs, a Linen or an NNX module, got {model!r}")
+    if train is None:
+        return Forward(lambda variables, x, key: (model(variables, x), variables), model)
+    return Forward(lambda variables, x, key: (train(variables, x, key), variables), model)
+
+
+def _linen(model: nn.Module, method: str) -> Forward:
+    """The passes of a Linen module: collections but `params` change in training, and `rngs` come from the key."""
+    known = inspect.signature(getattr(type(model), method)).parameters
+    training: dict[str, Any] = {name: value for name, value in _FLAGS.items() if name in known}
+    testing: dict[str, Any] = {name: not value for name, value in training.items()}
+
+    def train(variables: Any, x: Any, key: jax.Array) -> tuple[Any, Any]:
+        carried = [name for name in variables if name != "params"]
+        rngs = {"params": key, "dropout": key}
+        outputs, after = model.apply(variables, x, **training, rngs=rngs, mutable=carried, method=method)
+        return outputs, {**variables, **after}
+
+    return Forward(train, lambda variables, x: model.apply(variables, x, **testing, method=method))
+
+
+def _nnx(model: nnx.Module, method: str) -> Forward:
+    """The passes of an NNX module: its `train()` and `eval()`, with random streams that come from the key."""
+    training, testing = nnx.clone(model), nnx.clone(model)
+    training.train()
+    testing.eval()
+    train_graph, test_graph = nnx.graphdef(training), nnx.graphdef(testing)
+
+    def train(variables: Any, x: Any, key: jax.Array) -> tuple[Any, Any]:
+        module = nnx.merge(train_graph, _reseeded(variables, key))
+        outputs = getattr(module, method)(x)
+        return outputs, _with_streams_of(nnx.state(module), variables)
+
+    return Forward(train, lambda variables, x: getattr(nnx.merge(test_graph, variables), method)(x))
+
+
+def _reseeded(state: Any, key: jax.Array) -> Any:
+    """Returns a state whose random streams start from `key`."""
+    streams = 0
+
+    def reseed(variable: Any) -> Any:
+        nonlocal streams
+        if not isinstance(variable, nnx.RngKey):
+            return variable
+        streams += 1
+        return variable.replace(jax.random.fold_in(key, streams))
+
+    return jax.tree.map(reseed, state, is_leaf=_is_variable)
+
+
+def _with_streams_of(state: Any, before: Any) -> Any:
+    """Returns a state with the random streams of another one."""
+
+    def pick(new: Any, old: Any) -> Any:
+        return old if isinstance(new, nnx.RngState) else new
+
+    return jax.tree.map(pick, state, before, is_leaf=_is_variable)
+
+
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
