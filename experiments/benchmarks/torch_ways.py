@@ -57,7 +57,7 @@ def _way(work: Workload, set_gradients: Callable[..., None], *, compiled: bool =
     begin = time.process_time()
     run()
     compile_s = time.process_time() - begin if compiled else float("nan")
-    return Way(run, lambda grads: [_to_flax(grad) for grad in grads], 1, compile_s, _peak_memory(run))
+    return Way(run, lambda grads: [_to_flax(grad) for grad in grads], 1, compile_s, memory=_peak_memory(run))
 
 
 def _peak_memory(run: Callable[[], Any]) -> float:

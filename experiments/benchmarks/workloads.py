@@ -80,6 +80,8 @@ class Way(NamedTuple):
     """Meta-updates of a call."""
     compile_s: float = float("nan")
     """CPU time to trace and to compile."""
+    compile_wall_s: float = float("nan")
+    """Wall time of the same."""
     memory: float = float("nan")
     """Peak memory for intermediate values, MiB."""
 
@@ -100,11 +102,12 @@ def jax_way(
     work: Workload,
     *,
     updates: int = 1,
+    unroll: int = 1,
     batch_size: int | None = None,
     meta_gradient: jaxmeta.MetaGradient | None = None,
     mesh: Any = None,
 ) -> Way:
-    """Compiles `jaxmeta.meta_step`, with `updates` of them in one program."""
+    """Compiles `jaxmeta.meta_step`, with `updates` of them in one program, `unroll` in each pass of its loop."""
     optimizer, meta = work.optimizer(), work.init()
     training = jaxmeta.meta_step(work.make(meta_gradient), optimizer, work.num_tasks, batch_size=batch_size, mesh=mesh)
 
@@ -112,12 +115,12 @@ def jax_way(
         def update(state: Any, key: jax.Array) -> tuple[Any, None]:
             return training.step(state, key, sampler)[0], None
 
-        return jax.lax.scan(update, state, jax.random.split(key, updates))[0]
+        return jax.lax.scan(update, state, jax.random.split(key, updates), unroll=unroll)[0]
 
     arguments = (training.init(meta), work.sampler, jax.random.key(KEY))
-    begin = time.process_time()
+    wall, cpu = time.perf_counter(), time.process_time()
     compiled = jax.jit(train).lower(*arguments).compile()
-    compile_s = time.process_time() - begin
+    compile_wall_s, compile_s = time.perf_counter() - wall, time.process_time() - cpu
     memory = compiled.memory_analysis()
 
     def gradient(result: Any) -> list[Any]:
@@ -129,6 +132,7 @@ def jax_way(
         gradient if updates == 1 else None,
         updates,
         compile_s,
+        compile_wall_s,
         memory.temp_size_in_bytes / 2**20 if memory else float("nan"),
     )
 
