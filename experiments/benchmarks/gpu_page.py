@@ -34,7 +34,8 @@ def table(results: Results, part: str) -> list[str]:
         cells = [format(row[key], form) if key in row else "" for key, form in columns.values()]
         if "error" in row and columns:
             cells[0] = "failed"
-        lines.append(" | ".join([f"| `{row['name']}`" if row["name"].startswith("--") else f"| {row['name']}", *cells]) + " |")
+        name = f"`{row['name']}`" if row["name"].startswith("--") else row["name"]
+        lines.append(f"| {' | '.join([name, *cells])} |")
     return lines
 
 
