@@ -131,7 +131,8 @@ def _lowering_rows(sizes: Sizes) -> Iterator[Row]:
 def _option_rows(sizes: Sizes) -> Iterator[Row]:
     """Options for speed."""
 
-    makers = {steps: functools.partial(characters, "im2col", sizes.tasks, hidden=sizes.hidden, steps=steps) for steps in (1, 5)}
+    make = functools.partial(characters, "im2col", sizes.tasks, hidden=sizes.hidden)
+    makers = {steps: functools.partial(make, steps=steps) for steps in (1, 5)}
 
     def row(steps: int, name: str, flags: str = "", **options: Any) -> Row:
         run = functools.partial(update, makers[steps], sizes.updates, **options)
