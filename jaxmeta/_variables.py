@@ -90,11 +90,11 @@ def carried_like(carried: Any, variables: Any) -> Any:
 
 
 def change(carried: Any, before: Any) -> Any:
-    """Returns what can be averaged over tasks: new real numbers, changes of integers, and no other leaf."""
+    """Returns what is averaged over tasks: the changes of numbers, and no other leaf."""
 
     def summand(new: Any, old: Any) -> Any:
         if _is_real(new):
-            return new
+            return new - old
         return jnp.subtract(new, old).astype(jnp.float32) if jnp.issubdtype(new.dtype, jnp.integer) else None
 
     return jax.tree.map(summand, carried, before)
@@ -106,7 +106,7 @@ def changed(mean: Any, before: Any) -> Any:
     def after(old: Any, new: Any) -> Any:
         if new is None:
             return old
-        return new if _is_real(old) else old + jnp.round(new).astype(old.dtype)
+        return old + (new if _is_real(old) else jnp.round(new).astype(old.dtype))
 
     return jax.tree.map(after, before, mean)
 

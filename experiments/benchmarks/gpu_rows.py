@@ -130,7 +130,6 @@ def _lowering_rows(sizes: Sizes) -> Iterator[Row]:
 
 def _option_rows(sizes: Sizes) -> Iterator[Row]:
     """Options for speed."""
-
     make = functools.partial(characters, "im2col", sizes.tasks, hidden=sizes.hidden)
     makers = {steps: functools.partial(make, steps=steps) for steps in (1, 5)}
 

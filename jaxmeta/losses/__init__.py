@@ -8,5 +8,6 @@ from jaxmeta.losses._supervised import Forward as Forward
 from jaxmeta.losses._supervised import classification as classification
 from jaxmeta.losses._supervised import cross_entropy as cross_entropy
 from jaxmeta.losses._supervised import forward as forward
+from jaxmeta.losses._supervised import has_modes as has_modes
 from jaxmeta.losses._supervised import regression as regression
 from jaxmeta.losses._supervised import squared_error as squared_error

@@ -141,10 +141,20 @@ def forward(
     return Forward(lambda variables, x, key: (train(variables, x, key), variables), model)
 
 
+def has_modes(model: nn.Module | nnx.Module) -> bool:
+    """Returns true for a module that tells training from test: one of NNX, or of Linen with an argument for it."""
+    return isinstance(model, nnx.Module) or bool(_flags(model, "__call__"))
+
+
+def _flags(model: nn.Module, method: str) -> dict[str, Any]:
+    """Returns the arguments that tell a method of a Linen module to train."""
+    known = inspect.signature(getattr(type(model), method)).parameters
+    return {name: value for name, value in _FLAGS.items() if name in known}
+
+
 def _linen(model: nn.Module, method: str) -> Forward:
     """The passes of a Linen module: collections but `params` change in training, and `rngs` come from the key."""
-    known = inspect.signature(getattr(type(model), method)).parameters
-    training: dict[str, Any] = {name: value for name, value in _FLAGS.items() if name in known}
+    training = _flags(model, method)
     testing: dict[str, Any] = {name: not value for name, value in training.items()}
 
     def train(variables: Any, x: Any, key: jax.Array) -> tuple[Any, Any]:
@@ -172,13 +182,13 @@ def _nnx(model: nnx.Module, method: str) -> Forward:
 
 
 def _reseeded(state: Any, key: jax.Array) -> Any:
-    """Returns a state whose random streams start from `key`."""
+    """Returns a copy of a state, for the current trace, whose random streams start from `key`."""
     streams = 0
 
     def reseed(variable: Any) -> Any:
         nonlocal streams
         if not isinstance(variable, nnx.RngKey):
-            return variable
+            return variable.copy()
         streams += 1
         return variable.replace(jax.random.fold_in(key, streams))
 

@@ -54,7 +54,7 @@ class OmniglotCNN(nn.Module):
     layers: int = 4
     padding: Padding = "SAME"
     norm: Norm = "batch"
-    lowering: Lowering = "auto"
+    lowering: Lowering = "im2col"
     warp: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32
@@ -123,7 +123,7 @@ class CNN4(nn.Module):
     max_pool: bool = True
     padding: Padding = "SAME"
     norm: Norm = "batch"
-    lowering: Lowering = "auto"
+    lowering: Lowering = "im2col"
     warp: bool = False
     dtype: Any = None
     param_dtype: Any = jnp.float32

@@ -25,7 +25,7 @@ class BatchNorm(nn.Module):
     | --- | --- |
     | `apply({"params": ...}, x)` | those of the current batch, at training and at test time |
     | `apply({"params": ..., "batch_stats": ...}, x)` | the given ones, so one example does not see the others |
-    | `apply(..., x, mutable=["batch_stats"])` | those of the current batch, which are also returned (unbiased) |
+    | `apply({"params": ...}, x, mutable=["batch_stats"])` | those of the current batch, returned too (unbiased) |
 
     MAML's published few-shot numbers use the first call. Predictions for one query example then depend on the other
     query examples of its task, so report such results as transductive. The second call is for a backbone that was
@@ -78,13 +78,14 @@ class BatchNorm(nn.Module):
         scale, bias = _affine(self, x.shape[-1], self.param_dtype)
         rows = at_least_float32(x).reshape(-1, x.shape[-1])
         added = 0.0 if shift is None else at_least_float32(shift)
-        collect = self.is_mutable_collection("batch_stats") and not self.is_initializing()
+        given = self.has_variable("batch_stats", "mean")
+        collect = self.is_mutable_collection("batch_stats") and not given and not self.is_initializing()
         if collect:
             self.put_variable("batch_stats", "mean", jnp.mean(rows, 0) + added)
             self.put_variable("batch_stats", "var", jnp.var(rows, 0) * (len(rows) / max(len(rows) - 1, 1)))
-        if self.has_variable("batch_stats", "mean") and not collect:
-            given = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
-            mean, variance = (jax.lax.stop_gradient(at_least_float32(value)) for value in given)
+        if given:
+            statistics = (self.get_variable("batch_stats", name) for name in ("mean", "var"))
+            mean, variance = (jax.lax.stop_gradient(at_least_float32(value)) for value in statistics)
             y = (rows + (added - mean)[None]) * (scale * jax.lax.rsqrt(variance + self.epsilon))[None]
         else:
             y = _standardize(rows, (0,), scale[None], self.epsilon)

@@ -51,7 +51,7 @@ class R2D2CNN(nn.Module):
     joined: int = 2
     drop_rate: float | jax.Array = 0.1
     norm: Norm = "batch"
-    lowering: Lowering = "auto"
+    lowering: Lowering = "im2col"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

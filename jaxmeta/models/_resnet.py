@@ -58,7 +58,7 @@ class ResNet12(nn.Module):
     drop_rate: float | jax.Array = 0.1
     block_size: int = 5
     norm: Norm = "batch"
-    lowering: Lowering = "auto"
+    lowering: Lowering = "im2col"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

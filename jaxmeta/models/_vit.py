@@ -55,7 +55,7 @@ class ViT(nn.Module):
     depth: int = 12
     heads: int = 3
     drop_rate: float | jax.Array = 0.0
-    lowering: Lowering = "auto"
+    lowering: Lowering = "im2col"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

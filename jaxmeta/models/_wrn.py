@@ -53,7 +53,7 @@ class WRN28(nn.Module):
     blocks: int = 4
     drop_rate: float | jax.Array = 0.0
     norm: Norm = "batch"
-    lowering: Lowering = "auto"
+    lowering: Lowering = "im2col"
     dtype: Any = None
     param_dtype: Any = jnp.float32
 

@@ -55,7 +55,7 @@ class PretrainedParts(NamedTuple):
         return train(
             self.learner,
             build_optimizer(s),
-            MetaParams({**self.meta.params, "network": done.meta}, self.meta.learned),
+            self.meta._replace(state={"network": done.meta}),
             self.tasksets.train,
             jax.random.fold_in(self.train_key, 1),
             iterations=s.iterations,
@@ -158,7 +158,7 @@ def _drawn(glyphs: Any, s: Settings) -> data.FewShot:
 def _on_frozen(learner: MetaLearner, features: Any) -> MetaLearner:
     """A learner on the features of a frozen network, scaled to length 1.
 
-    Its parameters are `{"network": variables, "learner": parameters}`; the network's have a gradient of zero.
+    It starts from `{"network": variables, "learner": parameters}`. The network is state, which nothing trains.
     """
 
     def represent(variables: PyTree, batch: Batch) -> Batch:
@@ -166,14 +166,13 @@ def _on_frozen(learner: MetaLearner, features: Any) -> MetaLearner:
         return Batch(x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8), batch.y)
 
     def init(params: PyTree) -> MetaParams:
-        own = learner.init(params["learner"])
-        return MetaParams({**params, "learner": own.params}, own.learned)
+        return learner.init(params["learner"])._replace(state={"network": params["network"]})
 
     def own(meta: MetaParams) -> MetaParams:
-        return MetaParams(meta.params["learner"], meta.learned)
+        return meta._replace(state=())
 
     def adapt(meta: MetaParams, support: Batch, key: jax.Array) -> Any:
-        variables = meta.params["network"]
+        variables = meta.state["network"]
         return variables, learner.adapt(own(meta), represent(variables, support), key)
 
     def loss(adapted: Any, batch: Batch, key: jax.Array) -> Any:
@@ -181,10 +180,9 @@ def _on_frozen(learner: MetaLearner, features: Any) -> MetaLearner:
         return learner.loss(rest, represent(variables, batch), key)
 
     def grad(meta: MetaParams, task: Task, key: jax.Array) -> Any:
-        variables = meta.params["network"]
+        variables = meta.state["network"]
         metrics, found = learner.grad(own(meta), Task(*(represent(variables, part) for part in task)), key)
-        params = {"network": jax.tree.map(jnp.zeros_like, variables), "learner": found.params}
-        return metrics, MetaParams(params, found.learned)
+        return metrics, found._replace(state=meta.state)
 
     return MetaLearner(init, adapt, loss, grad)
 

@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from flax import struct
+from flax import nnx, struct
 
 from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._step import evaluate
 from jaxmeta._summary import summarize
-from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState
+from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState, with_loss
+from jaxmeta._variables import carried_like, merge, split
 from jaxmeta.algorithms import simpleshot
 from jaxmeta.data import ExampleIndex, FewShot
-from jaxmeta.losses import classification
+from jaxmeta.losses import classification, has_modes, train_pass
 from jaxmeta.models import with_batch_stats
 from jaxmeta.training._loop import Trained, Validate, loop
 
@@ -80,7 +81,7 @@ class Minibatches:
 
 
 def pretrain_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, augment: Augmentation | None = None
+    model: nn.Module | nnx.Module, optimizer: optax.GradientTransformation, augment: Augmentation | None = None
 ) -> Training:
     """Builds one update of supervised pre-training: a minibatch, cross-entropy over all its classes, an optimizer step.
 
@@ -90,18 +91,22 @@ def pretrain_step(
         augment: changes the inputs of a minibatch: `(key, x [n, ...]) -> x [n, ...]`.
 
     Returns:
-        A `Training`. Its `init(variables)` drops statistics of batch norm, so that the minibatch's own are used. Its
+        A `Training`. Its `init(variables)` drops statistics of batch norm if the model does not tell training from
+        test, so that the minibatch's own are used. Its
         `step(state, key, batches)` takes a function `(key) -> Batch` such as `Minibatches`.
 
     Raises:
         TypeError: if `optimizer` is not an optax transformation.
     """
     check_transformation(optimizer=optimizer)
+    loss_fn, measured = classification(model), not has_modes(model)
 
     def init(variables: PyTree, key: jax.Array | None = None) -> TrainingState:
         del key
-        params = {"params": variables["params"]}
-        return TrainingState(params, optimizer.init(params), jnp.int32(0))
+        if measured:
+            variables = {"params": variables["params"]}
+        trained, carried = split(variables)
+        return TrainingState(merge(trained, carried), optimizer.init(trained), jnp.int32(0))
 
     def step(
         state: TrainingState, key: jax.Array, batches: Callable[[jax.Array], Batch]
@@ -110,18 +115,22 @@ def pretrain_step(
         batch = batches(batch_key)
         if augment is not None:
             batch = Batch(augment(augment_key, batch.x), batch.y)
-        loss_fn = classification(lambda params, x: model.apply(params, x, rngs={"dropout": dropout_key}))
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, metrics), grads = grad_fn(state.meta, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.meta)
-        params: Any = optax.apply_updates(state.meta, updates)
-        return TrainingState(params, opt_state, state.update + 1), {"loss": loss, **metrics}
+        trained, carried = split(state.meta)
+
+        def objective(trained: PyTree) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
+            loss, metrics, variables = train_pass(loss_fn, merge(trained, carried), batch, dropout_key)
+            return loss, (metrics, carried_like(carried, variables))
+
+        (loss, (metrics, after)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        variables = merge(optax.apply_updates(trained, updates), after)
+        return TrainingState(variables, opt_state, state.update + 1), with_loss(loss, metrics)
 
     return Training(init, step)
 
 
 def pretrain(
-    model: nn.Module,
+    model: nn.Module | nnx.Module,
     optimizer: optax.GradientTransformation,
     params: PyTree,
     batches: Callable[[jax.Array], Batch],
@@ -146,8 +155,9 @@ def pretrain(
     nearest centroid of the features, scaled to length 1 (`simpleshot`), classifies new classes.
 
     Args:
-        model: a Linen module, `apply(params, x) -> logits [n, classes]`, with as many outputs as there are classes; for
-            the default validation with a method `features`, as all of `jaxmeta.models`.
+        model: a Linen or NNX module that returns logits `[n, classes]`, with as many outputs as there are classes. The
+            default validation takes its method `features`, or its logits if it has none. A module that tells training
+            from test has running statistics of its own. Those of the other ones are measured after training.
         optimizer: any optax optimizer of `params`.
         params: initial parameters, from `model.init`.
         batches: draws one minibatch from a key: `Minibatches`, or any other pytree that is called so.
@@ -197,6 +207,8 @@ def pretrain(
     train_key, statistics_key, validation_key = jax.random.split(key, 3)
 
     def finish(params: PyTree, batches: Any) -> PyTree:
+        if isinstance(model, nnx.Module) or has_modes(model):
+            return params
         return measure_statistics(model, params, batches, statistics_key, statistics_batches)
 
     validate = _validator(model, finish, batches, validation, learner, validation_tasks, validation_key)
@@ -224,12 +236,8 @@ def measure_statistics(
     return with_batch_stats(model, params, jax.vmap(lambda key: batches(key).x)(jax.random.split(key, number)))
 
 
-def _features(model: nn.Module) -> Callable[[PyTree, Any], Any]:
-    return lambda variables, x: model.apply(variables, x, method="features")
-
-
 def _validator(
-    model: nn.Module,
+    model: nn.Module | nnx.Module,
     finish: Callable[[PyTree, Any], PyTree],
     batches: Any,
     tasks: Sampler | None,
@@ -246,7 +254,7 @@ def _validator(
         ways = getattr(tasks, "ways", None)
         if ways is None:
             raise ValueError(f"learner must be given, as validation has no ways: {type(tasks).__name__}")
-        learner = simpleshot(_features(model), ways)
+        learner = simpleshot(model, ways)
     init, run = learner.init, evaluate(learner, num_tasks)
 
     @jax.jit
