@@ -19,7 +19,7 @@ demo: $(INSTALLED)  ## Meta-train MAML in about four minutes; DATA=<folder with 
 	$(BIN)/jaxmeta train --iterations 2000 $(if $(DATA),--benchmark omniglot --root "$(DATA)" --folder runs/demo-omniglot,--folder runs/demo)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-docs: $(INSTALLED)  ## The examples in docstrings and on the pages.
 	$(BIN)/python -m pytest -n auto -m docs

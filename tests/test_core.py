@@ -138,7 +138,7 @@ def test_nnx_with_running_statistics_and_dropout_is_a_loop_by_hand(steps):
         graph, params, rest = nnx.split(net, nnx.Param, ...)
 
         def loss(params, batch, key):
-            module = nnx.merge(graph, params, rest)
+            module = nnx.merge(graph, *jax.tree.map(jnp.asarray, (params, rest)))
             module.train()
             nnx.reseed(module, default=jax.random.fold_in(key, 1))
             return cross_entropy(module(batch.x), batch.y), nnx.state(module)

@@ -6,18 +6,23 @@ import importlib
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import jax
 import pytest
+import tyro
 
 from jaxmeta import Experiment
 from jaxmeta import __main__ as command_line
 from jaxmeta.catalog import LEARNERS
 
-README = Path(__file__).parents[1] / "README.md"
-PAGES = README.parent / "docs" / "pages"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = ROOT / "docs" / "pages"
 BLOCK = re.compile(r"^(?:<!-- skip: (?P<skip>.+) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
+SCRIPTS = [path for path in sorted(ROOT.glob("experiments/**/*.py")) if "tyro.cli" in path.read_text(encoding="utf-8")]
+COMMANDS = [README, ROOT / "Makefile", *PAGES.rglob("*.md"), *SCRIPTS]
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
@@ -45,11 +50,12 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
             exec(compile("\n" * line + code, str(page), "exec"), namespace)
 
 
+class Parsed(Exception):
+    """Raised instead of a run."""
+
+
 @pytest.mark.parametrize("page", pages_with("bash"))
 def test_commands_parse(page, monkeypatch):
-    class Parsed(Exception):
-        pass
-
     def stop(*args, **kwargs):
         raise Parsed
 
@@ -62,6 +68,27 @@ def test_commands_parse(page, monkeypatch):
             if words[:1] == ["jaxmeta"] and "--help" not in words:
                 with contextlib.suppress(Parsed):
                     assert command_line.main(words[1:]) == 0, line
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_commands_of_experiments_parse(script, monkeypatch):
+    """Each command that the pages, the Makefile or the experiments show, by the script's own parser."""
+    real = tyro.cli
+
+    def parse(*args, **kwargs):
+        real(*args, **kwargs)
+        raise Parsed
+
+    monkeypatch.setattr(tyro, "cli", parse)
+    monkeypatch.syspath_prepend(script.parent)
+    name = script.relative_to(ROOT).as_posix()
+    texts = [path.read_text(encoding="utf-8").replace("\\\n", " ") for path in COMMANDS]
+    shown = {line for text in texts for line in re.findall(rf"\bpython {name}\b(.*)", text)}
+    assert shown
+    for line in shown:
+        monkeypatch.setattr(sys, "argv", [name, *shlex.split(re.sub("<.+?>", "folder", line), comments=True)])
+        with pytest.raises(Parsed):
+            runpy.run_path(str(script), run_name="__main__")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "list"])

@@ -90,11 +90,10 @@ def images():
 
 
 @pytest.mark.parametrize("meta_gradient", [jaxmeta.reverse(), jaxmeta.mixed()], ids=["reverse", "mixed"])
-@pytest.mark.parametrize("steps", [1, 3])
-def test_meta_gradient_through_batch_norm_equals_finite_differences(steps, meta_gradient, images):
+def test_meta_gradient_through_batch_norm_equals_finite_differences(meta_gradient, images):
     """A plain `torch.func.grad` of a `vmap` is 11 % off here, silently."""
     model, params, task = images
-    learner = jaxmeta.maml(jaxmeta.classification(model.apply), optax.sgd(0.4), steps, meta_gradient=meta_gradient)
+    learner = jaxmeta.maml(jaxmeta.classification(model.apply), optax.sgd(0.4), steps=3, meta_gradient=meta_gradient)
     check_meta_gradient(learner, params, task)
 
 

@@ -47,10 +47,8 @@ CONVS = [
 def test_conv_is_flax_conv(size, strides, padding, use_bias, shape):
     x = jax.random.normal(jax.random.key(0), shape)
     theirs = nn.Conv(4, size, strides, padding, use_bias=use_bias)
-    params = theirs.init(jax.random.key(1), x)
     lowerings: tuple[models.Lowering, ...] = ("im2col", "conv")
     ours = [models.Conv(4, size, strides, padding, use_bias=use_bias, lowering=lowering) for lowering in lowerings]
-    close(ours[0].init(jax.random.key(1), x), params, rtol=0, atol=0)
 
     def result(module, params, x):
         def loss(params, x):
@@ -60,10 +58,13 @@ def test_conv_is_flax_conv(size, strides, padding, use_bias, shape):
         return jax.grad(loss, (0, 1), has_aux=True)(params, x)
 
     @jax.jit
-    def results(params, x):
-        return [result(module, params, x) for module in [theirs, *ours]]
+    def results(x):
+        params = theirs.init(jax.random.key(1), x)
+        starts = params, ours[0].init(jax.random.key(1), x)
+        return starts, [result(module, params, x) for module in [theirs, *ours]]
 
-    (gradient, y), *others = results(params, x)
+    starts, [(gradient, y), *others] = results(x)
+    close(*starts, rtol=0, atol=0)
     for other_gradient, other_y in others:
         close(other_y, y, rtol=1e-6, atol=1e-6)
         close(other_gradient, gradient, rtol=2e-5, atol=2e-5)
@@ -315,17 +316,22 @@ def test_warp_layers_start_as_the_identity(model, warps):
     """A warped model has the parameters and outputs of the plain one, and a matrix per layer, which counts."""
     x = np.float32(np.random.default_rng(0).normal(size=(6, 9, 9, 1)))
     warped = model.clone(warp=True)
-    params, plain = warped.init(jax.random.key(0), x), model.init(jax.random.key(0), x)
+    params, plain = jax.jit(lambda x: [module.init(jax.random.key(0), x) for module in (warped, model)])(x)
     matrices = {path: leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "warp"}
     assert len(matrices) == warps
     for matrix in matrices.values():
         close(matrix, np.eye(len(matrix)))
     others = [leaf for path, leaf in jax.tree.leaves_with_path(params) if path not in matrices]
     close(others, jax.tree.leaves(plain), rtol=0)
-    y = apply(warped, params, x)
-    close(y, apply(model, plain, x), rtol=1e-5, atol=1e-6)
     moved = jax.tree.map_with_path(lambda path, a: a[:, ::-1] if path in matrices else a, params)
-    assert not np.allclose(apply(warped, moved, x), y, atol=1e-3)
+
+    @jax.jit
+    def outputs(plain, params, moved, x):
+        return apply(model, plain, x), apply(warped, params, x), apply(warped, moved, x)
+
+    expected, y, other = outputs(plain, params, moved, x)
+    close(y, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(other, y, atol=1e-3)
 
 
 def test_max_pool():

@@ -129,7 +129,7 @@ def test_meta_training_makes_a_head_forget_less():
     features = partial(model.apply, method="features")
     head_loss = jaxmeta.classification(partial(model.apply, method=lambda module, features: module.head(features)))
     learner = jaxmeta.oml(features, head_loss, optax.sgd(0.1))
-    meta = learner.init(model.init(KEY, tasks.example))
+    meta = learner.init(jax.jit(model.init)(KEY, tasks.example))
     training = jaxmeta.meta_step(learner, optax.adam(3e-3), num_tasks=8, batch_size=8)
     step, state = jax.jit(training.step), training.init(meta)
     for key in jax.random.split(KEY, 60):

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxmeta.__main__ import main
 from jaxmeta.data import FewShot, Omniglot, get_tasksets
-from jaxmeta.data.sources import _omniglot_files
+from jaxmeta.data.sources import _omniglot, _omniglot_files
 
 DATA = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data"))
 ALPHABETS = {"images_background": {"Ba": 3, "Ab": 2}, "images_evaluation": {"Cd": 2}}
@@ -80,6 +81,23 @@ def test_layout_order_and_ink(root):
     assert omniglot.background.tolist() == [True] * 5 + [False] * 2
     assert omniglot.images.shape == (7, 20, 28, 28, 1) and omniglot.images.dtype == np.uint8
     assert abs(omniglot.images.mean() / 255 - 0.1) < 0.02  # one pixel in ten is ink, and ink is bright
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ways": 5000}, "ways"),
+        ({"ways": 4}, "validation tasks of 'omniglot': ways must be at most the number of classes"),
+        ({"shots": 10, "queries": 11}, "shots + queries must be at most the size of the smallest class, got 10 + 11"),
+    ],
+)
+def test_impossible_tasks_are_refused_before_anything_is_written(options, message, root, tmp_path, capsys, monkeypatch):
+    parts = (np.arange(4), np.array([4]), np.array([5, 6]))
+    monkeypatch.setattr(Omniglot, "split", lambda *_, **__: _omniglot.OmniglotSplit(*parts))
+    words = {"benchmark": "omniglot", "root": root, "folder": tmp_path / "run", **options}
+    assert main(["train", *(str(word) for name, value in words.items() for word in (f"--{name}", value))]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_zip_folder_and_subfolder_agree(root, tmp_path, monkeypatch):

@@ -82,17 +82,8 @@ def compiled(name, devices):
 
 
 CASES = [("promp", 8)]
-SLOW = [
-    ("promp", 1),
-    ("promp", 2),
-    ("rl2", 2),
-    ("rl2", 8),
-    ("maml_trpo", 2),
-    ("maml_trpo", 8),
-    ("maml_a2c", 8),
-    ("e_maml", 8),
-]
-SLOW += [("multi_task_ppo", 8), ("learned_discount", 2), ("learned_discount", 8), ("pearl", 2), ("pearl", 8)]
+SLOW = [("promp", 1), ("promp", 2)]
+SLOW += [(n, 8) for n in ("rl2", "maml_trpo", "maml_a2c", "e_maml", "multi_task_ppo", "learned_discount", "pearl")]
 
 
 @pytest.mark.parametrize(("name", "devices"), CASES + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW])

@@ -314,27 +314,23 @@ def training():
     )
 
 
-@pytest.fixture(scope="module")
-def whole(training, start):
-    run = partial(jaxmeta.loop, training, start, KEY, log_every=30, validate_every=30)
-    return run(iterations=60, progress=False), run
-
-
 @pytest.mark.slow
-def test_it_finds_out_which_task_it_is(whole):
+def test_it_finds_out_which_task_it_is(training, start):
     """Both steps pay -0.64 without knowledge of the task, and 0 with it, and one episode tells which task it is."""
+    done = jaxmeta.loop(training, start, KEY, iterations=60, log_every=30, validate_every=30, progress=False)
     tasks = jnp.array([0.8, -0.8] * 20)
-    curve = jax.jit(rl.pearl_curve(ENV, SMALL, 2))(whole[0].state.meta, tasks, KEY)
+    curve = jax.jit(rl.pearl_curve(ENV, SMALL, 2))(done.state.meta, tasks, KEY)
     assert curve.sampled.shape == curve.mode.shape == (40, 3)
     assert curve.mode[:, 0].mean() <= -2 * 0.64 + 1e-5
     assert curve.mode[:, 1:].mean() > -0.3
     assert curve.sampled[:, 1:].mean() > curve.sampled[:, 0].mean() + 0.5
 
 
-def test_the_loop_resumes_from_a_checkpoint(whole, tmp_path):
-    done, run = whole
-    run(iterations=30, progress=False, folder=tmp_path)
-    again = run(iterations=60, progress=False, folder=tmp_path)
+def test_the_loop_resumes_from_a_checkpoint(training, start, tmp_path):
+    run = partial(jaxmeta.loop, training, start, KEY, log_every=2, validate_every=2, progress=False)
+    done = run(iterations=4)
+    run(iterations=2, folder=tmp_path)
+    again = run(iterations=4, folder=tmp_path)
     jax.tree.map(np.testing.assert_array_equal, done.state, again.state)
     assert [record["train/return_1"] for record in again.history] == [r["train/return_1"] for r in done.history]
     assert done.history[0].keys() >= {f"train/{x}" for x in ("loss", "return_0", "critic_error", "entropy", "kl")}

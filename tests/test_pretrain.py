@@ -66,7 +66,7 @@ def test_learns_features_for_few_shots(tmp_path):
     learner = jaxmeta.simpleshot(features, ways=3)
     evaluate = jax.jit(jaxmeta.evaluate(learner, 50))
     key = jax.random.split(jax.random.key(1), 3)[2]
-    start = models.with_batch_stats(MODEL, MODEL.init(KEY, BASE.example), BASE.inputs.reshape(10, 60, 6, 4, 1))
+    start = models.with_batch_stats(MODEL, jax.jit(MODEL.init)(KEY, BASE.example), BASE.inputs.reshape(10, 60, 6, 4, 1))
     before, after = (np.mean(evaluate(learner.init(v), TASKS, key)["accuracy"]) for v in (start, done.meta))
     assert before < 0.5 < 0.7 < accuracy
     np.testing.assert_allclose(after, accuracy, atol=1e-6)

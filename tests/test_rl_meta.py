@@ -36,6 +36,7 @@ def log_probs(theta):
     return policy(theta, jnp.asarray(STATES)[..., None]).log_prob(jnp.asarray(ACTIONS))
 
 
+@jax.jit
 def expected_return(theta):
     return jnp.exp(log_probs(theta).sum(axis=0)) @ REWARDS.sum(axis=0)
 
@@ -93,6 +94,7 @@ def ratio_curvature(theta):
 CURVATURES = {"reinforce": log_prob_curvature, "ratio": ratio_curvature, "dice": jax.hessian(expected_return)}
 
 
+@partial(jax.jit, static_argnums=0)
 def exact_meta_gradient(curvature, theta):
     """Returns the gradient of the expected return after one step of ascent, with a given Hessian."""
     adapted = theta + RATE * jax.grad(expected_return)(theta)
@@ -135,7 +137,7 @@ def test_the_meta_gradient_through_each_surrogate(name):
     core = jax.jit(learner.grad)(learner.init(theta), jaxmeta.Task(0, 0), KEY)[1]
     np.testing.assert_allclose(core.params, -found, rtol=1e-9)
 
-    true = jax.grad(lambda theta: expected_return(theta + RATE * jax.grad(expected_return)(theta)))(theta)
+    true = jax.jit(jax.grad(lambda theta: expected_return(theta + RATE * jax.grad(expected_return)(theta))))(theta)
     if name == "dice":
         np.testing.assert_allclose(found, true, rtol=1e-9)
     else:

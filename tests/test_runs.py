@@ -139,6 +139,16 @@ def tiny(learner, kind):
     return options | ({"pretraining": 2} if learner == "leo" else {})
 
 
+def built(*options, **more):
+    """The shapes of an experiment's meta-parameters, and of metrics and meta-gradient of its training."""
+
+    def build():
+        parts: Any = Experiment(*options, **more).build()
+        return parts.meta, *parts.learner.grad(parts.meta, parts.tasksets.train(parts.train_key), parts.train_key)
+
+    return jax.eval_shape(build)
+
+
 @pytest.mark.parametrize(("learner", "kind"), [(n, k) for n, e in LEARNERS.items() for k in kinds_of(e) if k != "text"])
 def test_every_learner_builds_on_every_kind_of_benchmark(learner, kind):
     """A meta-gradient has the shapes of the meta-parameters, and metrics are float32 also for models in bfloat16."""
@@ -146,23 +156,25 @@ def test_every_learner_builds_on_every_kind_of_benchmark(learner, kind):
         check_policy("particles2d", learner)
         return
     half = {} if "pre" in LEARNERS[learner].trains_on else {"dtype": "bfloat16"}
-    parts: Any = Experiment(BENCHMARKS[kind], learner, **tiny(learner, kind), **half).build()
-    task = jax.eval_shape(parts.tasksets.train, parts.train_key)
-    metrics, grads = jax.eval_shape(parts.learner.grad, parts.meta, task, parts.train_key)
+    meta, metrics, grads = built(BENCHMARKS[kind], learner, **tiny(learner, kind), **half)
     assert ("accuracy" in metrics) == (kind == "images")
-    assert jax.tree.map(np.shape, grads) == jax.tree.map(np.shape, parts.meta)
+    assert jax.tree.map(np.shape, grads) == jax.tree.map(np.shape, meta)
     assert {leaf.dtype for leaf in jax.tree.leaves(metrics)} == {np.dtype("float32")}
 
 
 def check_policy(benchmark, learner):
-    parts: Any = Experiment(benchmark, learner, horizon=4, episodes=2, hidden=4, num_tasks=2, test_tasks=3).build()
-    agent = parts.agent_on(None)
-    state = jax.eval_shape(agent.training.init, parts.meta.params)
-    new, metrics = jax.eval_shape(agent.training.step, state, parts.train_key)
+    def build():
+        parts: Any = Experiment(benchmark, learner, horizon=4, episodes=2, hidden=4, num_tasks=2, test_tasks=3).build()
+        agent = parts.agent_on(None)
+        state = agent.training.init(parts.meta.params)
+        tasks = parts.env.sample_tasks(parts.test_key, 3, split="test")
+        test = agent.test(parts.meta, tasks, parts.test_key)
+        return state, *agent.training.step(state, parts.train_key), test["return"]
+
+    state, new, metrics, returns = jax.eval_shape(build)
     assert jax.tree.map(np.shape, new) == jax.tree.map(np.shape, state)
     assert "loss" in metrics
-    tasks = parts.env.sample_tasks(parts.test_key, 3, split="test")
-    assert jax.eval_shape(agent.test, parts.meta, tasks, parts.test_key)["return"].shape == (3,)
+    assert returns.shape == (3,)
 
 
 @pytest.mark.parametrize("learner", learners_for("environment"))
@@ -180,12 +192,10 @@ def test_text_learners_build(learner, monkeypatch):
     sampler = data.FewShot.from_classes(np.zeros((9, 30, 12), np.float32), ways=2, shots=1, queries=2)
     monkeypatch.setattr(data, "get_tasksets", lambda *_, **__: data.BenchmarkTasksets(sampler, sampler, sampler))
     options = {"minibatch": 4} if LEARNERS[learner].trains_on in ("classes", "features") else {}
-    parts: Any = Experiment("clinc150", learner, hidden=3, ways=2, **options).build()
-    task = jax.eval_shape(parts.tasksets.train, parts.train_key)
-    assert "accuracy" in jax.eval_shape(parts.learner.grad, parts.meta, task, parts.train_key)[0]
+    assert "accuracy" in built("clinc150", learner, hidden=3, ways=2, **options)[1]
 
 
-RUNS = [("glyphs", "maml"), ("glyphs", "simpleshot"), ("tabular", "rl2")]
+RUNS = [("glyphs", "simpleshot"), ("tabular", "rl2")]
 RUNS += [("sinusoid", "maml"), ("sinusoid", "conditional-neural-process")]
 ALL_RUNS = [(BENCHMARKS[k], n) for n, e in LEARNERS.items() for k in kinds_of(e) if k in ("images", "regression")]
 ALL_RUNS += [("particles2d", name) for name in learners_for("environment")]
@@ -210,8 +220,8 @@ def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys
 @pytest.mark.parametrize("model", ["cnn", "cnn4", "fc"])
 def test_models_take_a_context(model):
     width = {} if model == "fc" else {"hidden": 4}
-    parts: Any = Experiment(learner="cavia", model=model, context_size=3, **width).build()
-    assert any(3 in np.shape(p) or 3 + 784 in np.shape(p) for p in jax.tree.leaves(parts.meta.params))
+    meta, _, _ = built(learner="cavia", model=model, context_size=3, **width)
+    assert any(3 in p.shape or 3 + 784 in p.shape for p in jax.tree.leaves(meta.params))
 
 
 @pytest.mark.parametrize("model", [name for name, entry in MODELS.items() if "images" in entry.kinds])
@@ -252,10 +262,8 @@ def test_dropout_acts_in_meta_training_only():
 @pytest.mark.parametrize("name", META_GRADIENTS)
 def test_meta_gradients_by_name_with_their_options(name):
     options = {k: v for k, v in META_GRADIENTS[name].options.items() if not isinstance(v, bool)}
-    parts: Any = Experiment("sinusoid", steps=2, meta_gradient=name.replace("-", "_"), **options).build()
-    task = jax.eval_shape(parts.tasksets.train, parts.train_key)
-    grads = jax.eval_shape(parts.learner.grad, parts.meta, task, parts.train_key)[1]
-    assert jax.tree.structure(grads) == jax.tree.structure(parts.meta)
+    meta, _, grads = built("sinusoid", steps=2, meta_gradient=name.replace("-", "_"), **options)
+    assert jax.tree.structure(grads) == jax.tree.structure(meta)
 
 
 def test_clip_bounds_the_gradient_that_the_outer_optimizer_sees():
@@ -404,19 +412,6 @@ def test_numpy_numbers_are_numbers():
 @pytest.mark.parametrize("words", [["trian"], ["evaluate"], ["train", "extra"]])
 def test_wrong_commands(words, capsys):
     assert "--help" in refused(words, capsys)
-
-
-def test_impossible_tasks(tmp_path, capsys, shared_data, monkeypatch):
-    monkeypatch.setenv("JAXMETA_CACHE", str(tmp_path / "cache"))
-    for options, message in (
-        ({"ways": 5000}, "ways"),
-        ({"ways": 1000}, "validation tasks of 'omniglot': ways must be at most the number of classes"),
-        ({"shots": 10, "queries": 11}, "shots + queries must be at most the size of the smallest class, got 10 + 11"),
-        ({"split": "mine"}, "split must be one of 'vinyals', 'background', 'random', got 'mine'"),
-    ):
-        words = command("train", benchmark="omniglot", root=shared_data, folder=tmp_path / "run", **options)
-        assert message in refused(words, capsys)
-        assert not (tmp_path / "run").exists()
 
 
 def test_missing_and_damaged_data(tmp_path, capsys, monkeypatch):

@@ -382,7 +382,7 @@ def test_a_run_that_is_asked_to_end_saves_what_it_has(tmp_path, uninterrupted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_run_killed_at_random_moments(tmp_path, uninterrupted, seed):
     moment = random.Random(seed)
     killed = True
