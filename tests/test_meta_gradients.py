@@ -163,6 +163,34 @@ def test_implicit_on_a_quadratic(solver, proximal):
     np.testing.assert_allclose(grad, proximal / (1 + proximal) * (adapted - B), rtol=1e-5)
 
 
+@pytest.mark.parametrize("solve", [jaxmeta.cg(3), jaxmeta.neumann(200, rate=0.2)], ids=["cg", "neumann"])
+@pytest.mark.parametrize("types", [("bfloat16", "float32"), ("float32", "float64"), ("float16", "float16")], ids=str)
+def test_solvers_take_mixed_types(solve, types):
+    """A solution in the types of the right side, as exact as each of them is."""
+    with jax.enable_x64(True):
+        b = {name: jnp.array([3.0, -1.0], dtype) for name, dtype in zip("ab", types, strict=True)}
+        found = jax.jit(lambda b: solve(lambda x: {"a": 4.0 * x["a"] + x["b"], "b": x["a"] + 2.0 * x["b"]}, b))(b)
+        assert {name: x.dtype for name, x in found.items()} == {name: x.dtype for name, x in b.items()}
+        exact = np.linalg.solve([[4.0, 1.0], [1.0, 2.0]], np.ones(2))
+        for x, one in zip(found.values(), exact, strict=True):
+            np.testing.assert_allclose(np.asarray(x, float), one * np.array([3.0, -1.0]), rtol=0.02)
+
+
+def test_implicit_takes_mixed_types():
+    """The closed form of `test_implicit_on_a_quadratic` for each of two parameters."""
+    with jax.enable_x64(True):
+        start = {"a": jnp.array(W, jnp.float32), "b": jnp.array(W, jnp.float64)}
+
+        def loss_fn(params, target, key):
+            return sum(quadratic(w, target, key)[0] for w in params.values()), {}
+
+        learner = jaxmeta.maml(loss_fn, optax.sgd(R), 100, meta_gradient=jaxmeta.implicit(jaxmeta.cg(2)))
+        _, grads = jax.jit(learner.grad)(learner.init(start), Task(jnp.array(A), jnp.array(B)), KEY)
+    assert {name: x.dtype for name, x in grads.params.items()} == {"a": jnp.float32, "b": jnp.float64}
+    for x in grads.params.values():
+        np.testing.assert_allclose(x, 0.5 * ((A + W) / 2 - B), rtol=1e-5)
+
+
 def test_implicit_differentiates_what_the_loss_closes_over():
     """With an L2 strength s: w = (a + l w0) / (1 + l + s), whose derivative is -w / (1 + l + s)."""
     proximal, strength = 0.5, 0.7

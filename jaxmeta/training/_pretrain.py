@@ -12,6 +12,7 @@ from flax import struct
 
 from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._losses import classification
+from jaxmeta._optimizers import update_with
 from jaxmeta._step import evaluate, summarize
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState
 from jaxmeta.algorithms import simpleshot
@@ -112,8 +113,14 @@ def pretrain_step(
         loss_fn = classification(lambda params, x: model.apply(params, x, rngs={"dropout": dropout_key}))
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, metrics), grads = grad_fn(state.meta, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.meta)
-        params: Any = optax.apply_updates(state.meta, updates)
+        params, opt_state = update_with(
+            optimizer,
+            grads,
+            state.opt_state,
+            state.meta,
+            value=loss,
+            value_fn=lambda params: loss_fn(params, batch, key)[0],
+        )
         return TrainingState(params, opt_state, state.update + 1), {"loss": loss, **metrics}
 
     return Training(init, step)

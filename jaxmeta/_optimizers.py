@@ -1,0 +1,50 @@
+"""The update of any optax optimizer, with the extra arguments that some of them need."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import optax
+
+from jaxmeta._types import PyTree
+
+
+def update_with(
+    optimizer: optax.GradientTransformation,
+    grads: PyTree,
+    state: optax.OptState,
+    params: PyTree,
+    *,
+    value: jax.Array,
+    value_fn: Callable[[PyTree], jax.Array],
+    **others: Any,
+) -> tuple[Any, Any]:
+    """Takes a step of an optimizer, and returns `(params, state)`.
+
+    `value`, `grad` and `value_fn` reach every optimizer that takes them: Polyak's step sizes, `reduce_on_plateau`,
+    line searches, L-BFGS. Where no `value_fn` can be given, give `no_value_fn(where)`.
+    """
+    extra = {"value": value, "grad": grads, "value_fn": value_fn, **others}
+    updates, state = _with_extra_args(optimizer).update(grads, state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+def no_value_fn(where: str) -> Callable[[PyTree], NoReturn]:
+    """Builds a `value_fn` that says that optimizers which call it (line searches, `optax.lbfgs`) cannot be used."""
+
+    def value_fn(params: PyTree) -> NoReturn:
+        del params
+        raise TypeError(
+            f"optimizer must not evaluate the loss at other parameters in {where}, as a line search or optax.lbfgs does"
+        )
+
+    return value_fn
+
+
+def _with_extra_args(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer as one that takes extra arguments, also if its type hides it (`optax.MultiSteps`)."""
+    kinds = {parameter.kind for parameter in inspect.signature(optimizer.update).parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return optax.GradientTransformationExtraArgs(*optimizer)
+    return optax.with_extra_args_support(optimizer)
