@@ -138,3 +138,17 @@ def test_processes_refuse_line_searches(name):
 def test_multi_steps_is_told_how_it_becomes_a_transformation():
     with pytest.raises(TypeError, match=r"inner must be .*: call MultiSteps\(...\).gradient_transformation\(\)"):
         jaxmeta.maml(loss_fn, optax.MultiSteps(optax.sgd(0.1), 2))
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        optax.inject_hyperparams(optax.sgd),
+        lambda learning_rate: optax.chain(optax.clip(1.0), optax.inject_hyperparams(optax.adam)(learning_rate)),
+    ],
+    ids=["itself", "inside-a-chain"],
+)
+def test_learn_refuses_hyper_parameters_that_the_state_keeps(factory):
+    inner = optim.learn(factory, positive="learning_rate", learning_rate=0.1)
+    with pytest.raises(ValueError, match="factory must not keep the hyper-parameters in its initial state"):
+        jax.jit(inner.init)(START)

@@ -19,7 +19,19 @@ SOURCES = {
     for folder in (PACKAGE, PACKAGE / "data", PACKAGE / "envs")
     for path in sorted(folder.rglob("*.py"))
 }
-CORE = ["_types", "_checks", "_noise", "_optimizers", "_learned", "_losses", "_dice", "_cost", "_files", "_parallel", "_step"]
+CORE = [
+    "_types",
+    "_checks",
+    "_noise",
+    "_optimizers",
+    "_learned",
+    "_losses",
+    "_dice",
+    "_cost",
+    "_files",
+    "_parallel",
+    "_step",
+]
 LOOPS = [*CORE, "meta_gradients", "_adapt"]
 # What each module or package directly below jaxmeta may import of jaxmeta. One that is missing here is an error.
 ALLOWED = {

@@ -10,7 +10,7 @@ import optax
 from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._optimizers import no_value_fn, update_with
 from jaxmeta._step import batch_size_of
-from jaxmeta._types import Metrics, PyTree, Training
+from jaxmeta._types import Metrics, PyTree, Training, definite
 from jaxmeta.estimators._process import GradientEstimator, Process, ProcessRun
 
 
@@ -41,7 +41,8 @@ def process_step(
     Args:
         process: what is meta-trained.
         estimator: how: `truncated_backprop`, `truncated_evolution` or `persistent_evolution`.
-        optimizer: any optax optimizer of `theta` without a line search. Gradients through long runs have outliers: clip them.
+        optimizer: any optax optimizer of `theta` without a line search. Gradients through long runs have outliers: clip
+            them.
         num_runs: runs side by side, with tasks of their own.
         batch_size: runs treated at once by `jax.vmap`; `None` chooses for the backend: 1 on a CPU, all elsewhere.
 
@@ -75,6 +76,7 @@ def process_step(
     size = batch_size_of(num_runs, batch_size)
 
     def init(theta: PyTree, key: jax.Array) -> OuterState:
+        theta = definite(theta)
         runs = jax.vmap(lambda k: estimator.init(process, theta, k))(jax.random.split(key, num_runs))
         windows = process.horizon // estimator.window
         ages = estimator.window * (jnp.arange(num_runs) * windows // num_runs)

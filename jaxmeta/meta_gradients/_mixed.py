@@ -15,9 +15,9 @@ def mixed(*, remat: bool | int = False) -> MetaGradient:
 
     The Hessian is symmetric, so the vector-Jacobian product of an inner gradient is a Jacobian-vector product of it:
     each inner step stores its parameters and nothing of its backward pass. Where the parameters are larger than the
-    activations (wide layers, few examples), `reverse` can need less, so compare them with `jaxmeta.cost`. Values that `loss_fn` closes over are
-    differentiated too. The loss must support forward mode: functions with a `jax.custom_vjp` only (some fused
-    attention kernels) need `reverse`.
+    activations (wide layers, few examples), `reverse` can need less, so compare them with `jaxmeta.cost`. Values that
+    `loss_fn` closes over are differentiated too. The loss must support forward mode: functions with a `jax.custom_vjp`
+    only (some fused attention kernels) need `reverse`.
 
     Args:
         remat: also recompute the inner optimizer's update in the backward pass, see `reverse`.

@@ -66,22 +66,26 @@ def run_inner_loop(
 
     body = jax.checkpoint(step) if remat else step
     steps = jax.tree.leaves(xs)[0].shape[0]
+    if steps == 0:  # `jax.disable_jit` has no scan of length 0
+        x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+        loss = jax.eval_shape(step, (params, state), x)[1]
+        return Unrolled(params, state, jnp.zeros(0, loss.dtype))
     if steps == 1:
         # In a scan `vmap` would copy the initial parameters, which tasks share, for each of them.
         (params, state), loss = body((params, state), jax.tree.map(lambda x: x[0], xs))
         return Unrolled(params, state, loss[None])
     scan = partial(jax.lax.scan, body)
-    if isinstance(remat, bool):
+    if isinstance(remat, bool) or remat > steps:
         (params, state), losses = scan((params, state), xs)
         return Unrolled(params, state, losses)
 
     # Checkpoints of checkpoints: whole segments of `remat` steps, then what is left over.
     whole = steps - steps % remat
     segments = jax.tree.map(lambda x: x[:whole].reshape(whole // remat, remat, *x.shape[1:]), xs)
+    (params, state), losses = jax.lax.scan(jax.checkpoint(scan), (params, state), segments)
     rest = jax.tree.map(lambda x: x[whole:], xs)
-    carry, losses = jax.lax.scan(jax.checkpoint(scan), (params, state), segments)
-    (params, state), last = scan(carry, rest)
-    return Unrolled(params, state, jnp.concatenate([losses.reshape(-1), last]))
+    last = run_inner_loop(value_and_grad, loss_fn, inner, params, state, batch, rest, bool(remat))
+    return last._replace(losses=jnp.concatenate([losses.reshape(-1), last.losses]))
 
 
 @jax.custom_jvp

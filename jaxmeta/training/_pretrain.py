@@ -14,7 +14,7 @@ from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._losses import classification
 from jaxmeta._optimizers import update_with
 from jaxmeta._step import evaluate, summarize
-from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState
+from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState, definite
 from jaxmeta.algorithms import simpleshot
 from jaxmeta.data import ExampleIndex, FewShot
 from jaxmeta.models import with_batch_stats
@@ -100,7 +100,7 @@ def pretrain_step(
 
     def init(variables: PyTree, key: jax.Array | None = None) -> TrainingState:
         del key
-        params = {"params": variables["params"]}
+        params = definite({"params": variables["params"]})
         return TrainingState(params, optimizer.init(params), jnp.int32(0))
 
     def step(
