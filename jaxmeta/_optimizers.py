@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmeta._types import PyTree
@@ -24,10 +25,36 @@ def update_with(
 
     `value`, `grad` and `value_fn` reach every optimizer that takes them: Polyak's step sizes, `reduce_on_plateau`,
     line searches, L-BFGS. Where no `value_fn` can be given, give `no_value_fn(where)`.
+
+    A norm or a square root has no derivative at zero, so that of `optax.clip_by_global_norm` or `optax.adam` is NaN for
+    a gradient of zero. There the update counts as constant in each such number.
     """
     extra = {"value": value, "grad": grads, "value_fn": value_fn, **others}
-    updates, state = _with_extra_args(optimizer).update(grads, state, params, **extra)
+    seen_grads, seen_params = _nan_free(grads, params)
+    updates, state = _with_extra_args(optimizer).update(seen_grads, state, seen_params, **extra)
     return optax.apply_updates(params, updates), state
+
+
+@jax.custom_vjp
+def _nan_free(grads: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+    """The arguments, with a derivative of zero in place of NaN for each number that is zero or whose gradient is."""
+    return grads, params
+
+
+def _nan_free_forward(grads: PyTree, params: PyTree) -> tuple[Any, Any]:
+    return (grads, params), (grads, params)
+
+
+def _nan_free_backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree]:
+    def clean(c: jax.Array, grad: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.where(((grad == 0) | (x == 0)) & jnp.isnan(c), jnp.zeros_like(c), c)
+
+    grads, params = residuals
+    of_grads, of_params = cotangents
+    return jax.tree.map(clean, of_grads, grads, grads), jax.tree.map(clean, of_params, grads, params)
+
+
+_nan_free.defvjp(_nan_free_forward, _nan_free_backward)
 
 
 def no_value_fn(where: str) -> Callable[[PyTree], NoReturn]:

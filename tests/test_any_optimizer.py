@@ -152,3 +152,28 @@ def test_learn_refuses_hyper_parameters_that_the_state_keeps(factory):
     inner = optim.learn(factory, positive="learning_rate", learning_rate=0.1)
     with pytest.raises(ValueError, match="factory must not keep the hyper-parameters in its initial state"):
         jax.jit(inner.init)(START)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
+        optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.1)),
+        optax.adam(0.1),
+        optax.radam(0.1),
+        optax.rmsprop(0.1),
+        optax.lars(0.1),
+    ],
+    ids=["clip", "adaptive-clip", "adam", "radam", "rmsprop", "lars"],
+)
+@pytest.mark.parametrize("steps", [1, 2])
+def test_tasks_without_a_gradient_have_a_meta_gradient(inner, steps):
+    """The support loss is constant, so that the meta-gradient is that of the query loss at the initial parameters."""
+
+    def flat_on_support(w, target, key):
+        return jnp.sum(target * (w["kernel"] - 1.0) ** 2) + jnp.sum(target * w["bias"]), {}
+
+    start = {"kernel": jnp.array([[1.5, -2.0]]), "bias": jnp.zeros(2)}
+    learner = jaxmeta.maml(flat_on_support, inner, steps)
+    _, grads = jax.jit(learner.grad)(learner.init(start), Task(jnp.array(0.0), jnp.array(1.0)), KEY)
+    close(grads.params, {"kernel": 2.0 * (start["kernel"] - 1.0), "bias": jnp.ones(2)})
