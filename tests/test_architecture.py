@@ -19,19 +19,7 @@ SOURCES = {
     for folder in (PACKAGE, PACKAGE / "data", PACKAGE / "envs")
     for path in sorted(folder.rglob("*.py"))
 }
-CORE = [
-    "_types",
-    "_checks",
-    "_noise",
-    "_optimizers",
-    "_learned",
-    "_losses",
-    "_dice",
-    "_cost",
-    "_files",
-    "_parallel",
-    "_step",
-]
+CORE = ["_types", "_checks", "_noise", "_learned", "_losses", "_dice", "_cost", "_files", "_parallel", "_step"]
 LOOPS = [*CORE, "meta_gradients", "_adapt"]
 # What each module or package directly below jaxmeta may import of jaxmeta. One that is missing here is an error.
 ALLOWED = {
@@ -42,14 +30,13 @@ ALLOWED = {
     "_cost": [],
     "_names": ["_checks"],
     "_noise": ["_types"],
-    "_optimizers": ["_types"],
     "_learned": ["_types"],
     "_losses": ["_types"],
     "_parallel": ["_types"],
     "_save": ["_types", "_files"],
     "_classifier": ["_types", "_files", "_save"],
     "_step": ["_types", "_checks", "_parallel"],
-    "meta_gradients": ["_types", "_checks", "_noise", "_optimizers"],
+    "meta_gradients": ["_types", "_checks", "_noise", "_learned"],
     "_adapt": ["_types", "_checks", "_learned", "meta_gradients"],
     "estimators": LOOPS,
     "models": ["_checks", "_losses"],

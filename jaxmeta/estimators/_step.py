@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._checks import check_integer, check_transformation
-from jaxmeta._optimizers import no_value_fn, update_with
+from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._step import batch_size_of
 from jaxmeta._types import Metrics, PyTree, Training, definite
 from jaxmeta.estimators._process import GradientEstimator, Process, ProcessRun

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._checks import check_integer
-from jaxmeta._optimizers import update_with
+from jaxmeta._learned import update_with
 from jaxmeta._types import LossFn, Metrics, PyTree
 
 Objective = Callable[[PyTree, jax.Array], tuple[jax.Array, Metrics]]

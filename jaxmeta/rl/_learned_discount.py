@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_fraction, check_integer, check_positive, check_transformation
-from jaxmeta._optimizers import no_value_fn, update_with
+from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, definite
 from jaxmeta.rl._collector import Collector, estimate_advantages
@@ -120,8 +120,7 @@ def learned_discount(
             new_data = play(new_params, keys[1])
             return loss(new_params, new_data, objective_numbers), (new_params, new_opt_state, new_data)
 
-        (value, after), gradient = jax.value_and_grad(objective, has_aux=True)(logits)
-        params, opt_state, new_data = after
+        (value, (params, opt_state, new_data)), gradient = jax.value_and_grad(objective, has_aux=True)(logits)
         new_logits, meta_opt_state = update_with(
             meta_optimizer, gradient, meta_opt_state, logits, value=value, value_fn=lambda logits: objective(logits)[0]
         )
@@ -130,7 +129,8 @@ def learned_discount(
             "return": jnp.mean(jax.vmap(episode_returns)(data)),
             **jax.tree.map(jax.nn.sigmoid, logits),
         }
-        meta = MetaParams(params, new_logits)
-        return constrain((LearnedDiscountState(meta, opt_state, meta_opt_state), metrics), mesh)
+        return constrain(
+            (LearnedDiscountState(MetaParams(params, new_logits), opt_state, meta_opt_state), metrics), mesh
+        )
 
     return Training(init, step)

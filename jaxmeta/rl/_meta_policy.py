@@ -11,8 +11,7 @@ from jax.sharding import Mesh
 
 from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_not_negative, check_transformation
-from jaxmeta._learned import combine, partition
-from jaxmeta._optimizers import update_with
+from jaxmeta._learned import combine, partition, update_with
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import LossFn, MetaParams, Metrics, PyTree, Training, TrainingState, definite
 from jaxmeta.meta_gradients import MetaGradient

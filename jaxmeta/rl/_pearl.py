@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_fraction, check_integer, check_not_negative, check_transformation
-from jaxmeta._optimizers import update_with
+from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.envs import MetaEnv

@@ -11,8 +11,8 @@ from flax import linen as nn
 from flax import struct
 
 from jaxmeta._checks import check_integer, check_transformation
+from jaxmeta._learned import update_with
 from jaxmeta._losses import classification
-from jaxmeta._optimizers import update_with
 from jaxmeta._step import evaluate, summarize
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState, definite
 from jaxmeta.algorithms import simpleshot
