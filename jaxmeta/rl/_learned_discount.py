@@ -114,23 +114,20 @@ def learned_discount(
         def objective(logits: PyTree) -> tuple[jax.Array, tuple[PyTree, optax.OptState, Trajectory]]:
             numbers = jax.tree.map(jax.nn.sigmoid, logits)
             value, grads = jax.value_and_grad(loss)(params, data, numbers)
-            new_params, new_opt_state = update_with(  # theta'
-                optimizer, grads, opt_state, params, value=value, value_fn=no_value_fn("learned_discount")
-            )
+            given = {"value": value, "value_fn": no_value_fn("learned_discount")}
+            new_params, new_opt_state = update_with(optimizer, grads, opt_state, params, **given)  # theta'
             new_data = play(new_params, keys[1])
             return loss(new_params, new_data, objective_numbers), (new_params, new_opt_state, new_data)
 
         (value, (params, opt_state, new_data)), gradient = jax.value_and_grad(objective, has_aux=True)(logits)
-        new_logits, meta_opt_state = update_with(
-            meta_optimizer, gradient, meta_opt_state, logits, value=value, value_fn=lambda logits: objective(logits)[0]
-        )
+        given = {"value": value, "value_fn": lambda logits: objective(logits)[0]}
+        new_logits, meta_opt_state = update_with(meta_optimizer, gradient, meta_opt_state, logits, **given)
         metrics = {
             "loss": -jnp.mean(jax.vmap(episode_returns)(new_data)),
             "return": jnp.mean(jax.vmap(episode_returns)(data)),
             **jax.tree.map(jax.nn.sigmoid, logits),
         }
-        return constrain(
-            (LearnedDiscountState(MetaParams(params, new_logits), opt_state, meta_opt_state), metrics), mesh
-        )
+        new_state = LearnedDiscountState(MetaParams(params, new_logits), opt_state, meta_opt_state)
+        return constrain((new_state, metrics), mesh)
 
     return Training(init, step)
