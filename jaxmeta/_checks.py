@@ -92,5 +92,9 @@ def check_function(**values: Any) -> None:
 def check_transformation(**values: Any) -> None:
     """Raises TypeError unless every value is an `optax.GradientTransformation`."""
     for name, value in values.items():
+        if isinstance(value, optax.MultiSteps):
+            raise TypeError(
+                f"{name} must be an optax.GradientTransformation: call MultiSteps(...).gradient_transformation()"
+            )
         if not isinstance(value, optax.GradientTransformation):
             raise TypeError(f"{name} must be an optax.GradientTransformation such as optax.sgd(0.1), got {value!r}")

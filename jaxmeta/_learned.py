@@ -1,8 +1,12 @@
-"""The marker that makes part of an optax state a meta-parameter, and how to take it out and put it back."""
+"""Optax inside jaxmeta: the marker of learned state, and the update with the extra arguments that some need."""
 
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
+import optax
 from flax import struct
 
 from jaxmeta._types import PyTree
@@ -85,3 +89,69 @@ def _describe(state: PyTree) -> str:
     found = [path for path, node in jax.tree.leaves_with_path(state, is_leaf=_is_learned) if _is_learned(node)]
     names = [jax.tree_util.keystr(path) for path in found]
     return f"learned values at {', '.join(names[:4])}{' ...' * (len(names) > 4)}" if names else "no learned values"
+
+
+def update_with(
+    optimizer: optax.GradientTransformation,
+    grads: PyTree,
+    state: optax.OptState,
+    params: PyTree,
+    *,
+    value: jax.Array,
+    value_fn: Callable[[PyTree], jax.Array],
+    **others: Any,
+) -> tuple[Any, Any]:
+    """Takes a step of an optimizer, and returns `(params, state)`.
+
+    `value`, `grad` and `value_fn` reach every optimizer that takes them: Polyak's step sizes, `reduce_on_plateau`,
+    line searches, L-BFGS. Where no `value_fn` can be given, give `no_value_fn(where)`.
+
+    A norm or a square root has no derivative at zero, so that of `optax.clip_by_global_norm` or `optax.adam` is NaN for
+    a gradient of zero. There the update counts as constant in each such number.
+    """
+    extra = {"value": value, "grad": grads, "value_fn": value_fn, **others}
+    seen_grads, seen_params = _nan_free(grads, params)
+    updates, state = _with_extra_args(optimizer).update(seen_grads, state, seen_params, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+@jax.custom_vjp
+def _nan_free(grads: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+    """The arguments, with a derivative of zero in place of NaN for each number that is zero or whose gradient is."""
+    return grads, params
+
+
+def _nan_free_forward(grads: PyTree, params: PyTree) -> tuple[Any, Any]:
+    return (grads, params), (grads, params)
+
+
+def _nan_free_backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree]:
+    def clean(c: jax.Array, grad: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.where(((grad == 0) | (x == 0)) & jnp.isnan(c), jnp.zeros_like(c), c)
+
+    grads, params = residuals
+    of_grads, of_params = cotangents
+    return jax.tree.map(clean, of_grads, grads, grads), jax.tree.map(clean, of_params, grads, params)
+
+
+_nan_free.defvjp(_nan_free_forward, _nan_free_backward)
+
+
+def no_value_fn(where: str) -> Callable[[PyTree], NoReturn]:
+    """Builds a `value_fn` that says that optimizers which call it (line searches, `optax.lbfgs`) cannot be used."""
+
+    def value_fn(params: PyTree) -> NoReturn:
+        del params
+        raise TypeError(
+            f"optimizer must not evaluate the loss at other parameters in {where}, as a line search or optax.lbfgs does"
+        )
+
+    return value_fn
+
+
+def _with_extra_args(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer as one that takes extra arguments, also if its type hides it (`optax.MultiSteps`)."""
+    kinds = {parameter.kind for parameter in inspect.signature(optimizer.update).parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return optax.GradientTransformationExtraArgs(*optimizer)
+    return optax.with_extra_args_support(optimizer)

@@ -9,8 +9,20 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
+from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, divided, over_devices
-from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Sampler, Task, Training, TrainingState, with_loss
+from jaxmeta._types import (
+    MetaLearner,
+    MetaParams,
+    Metrics,
+    PyTree,
+    Sampler,
+    Task,
+    Training,
+    TrainingState,
+    definite,
+    with_loss,
+)
 from jaxmeta._variables import change, changed
 
 Reduce = Callable[[Metrics, MetaParams], MetaParams]
@@ -74,11 +86,10 @@ def meta_step(
     if divide_optimizer and mesh is None:
         raise ValueError("divide_optimizer needs a mesh")
 
-    outer = optax.with_extra_args_support(optimizer)
-
     def init(meta: MetaParams, key: jax.Array | None = None) -> TrainingState:
         del key
-        return TrainingState(meta, optimizer.init(_trained(meta)), jnp.int32(0))
+        trained = definite(_trained(meta))
+        return TrainingState(trained._replace(state=meta.state), optimizer.init(trained), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array, sampler: Sampler) -> tuple[TrainingState, Metrics]:
         at_update = learner if isinstance(learner, MetaLearner) else learner(state.update)
@@ -103,10 +114,9 @@ def meta_step(
             carried, metrics = jax.tree.map(lambda x: jnp.mean(_widen(x), 0), (gradients.state, every))
             gradient = reduce(every, _trained(gradients))._replace(state=carried)
         before, grads = _trained(state.meta), _trained(gradient)
-        updates, opt_state = outer.update(
-            grads, state.opt_state, before, value=metrics["loss"], grad=grads, value_fn=value_fn
+        meta, opt_state = update_with(
+            optimizer, grads, state.opt_state, before, value=metrics["loss"], value_fn=value_fn
         )
-        meta: Any = optax.apply_updates(before, updates)
         meta = meta._replace(state=changed(gradient.state, state.meta.state))
         if mesh is not None and divide_optimizer:
             meta, opt_state = constrain(meta, mesh), divided(opt_state, mesh)

@@ -122,6 +122,37 @@ def test_truncated_to_nothing_is_first_order():
     jax.tree.map(np.testing.assert_array_equal, network_grad(jaxmeta.truncated(0)), network_grad(jaxmeta.first_order()))
 
 
+@pytest.mark.parametrize("last", [0, 1, 3], ids=["first-order", "truncated-1", "truncated-3"])
+def test_only_the_inner_gradient_is_constant(last):
+    """The losses of the steps depend on the start, the learned rate, the data and what the loss closes over."""
+    steps = 4
+    inner = optax.chain(optax.clip_by_global_norm(1.0), optim.scale_by_learned_rate(0.3), optax.trace(0.5))
+
+    def loss_fn(strength):
+        return lambda w, batch, x: (jnp.sum(jnp.tanh(w * batch - x) ** 2) + strength * jnp.sum(w**2), {})
+
+    def plain(w, learned, batch, strength, xs):
+        state, losses = jaxmeta.combine(learned, inner.init(w)), []
+        for i in range(steps):
+            loss, grads = jax.value_and_grad(lambda w, i=i: loss_fn(strength)(w, batch, xs[i])[0])(w)
+            grads = grads if i >= steps - last else jax.lax.stop_gradient(grads)
+            updates, state = inner.update(grads, state, w)
+            w = optax.apply_updates(w, updates)
+            losses.append(loss)
+        return jnp.stack(losses).sum() + jnp.sum(w**2)
+
+    def ours(w, learned, batch, strength, xs):
+        meta_gradient = jaxmeta.truncated(last) if last else jaxmeta.first_order()
+        end = jaxmeta.unroll(loss_fn(strength), inner, w, batch, xs, learned=learned, meta_gradient=meta_gradient)
+        return end.losses.sum() + jnp.sum(end.params**2)
+
+    with jax.enable_x64(True):
+        w = jnp.array([0.5, -1.5])
+        arguments = w, jaxmeta.partition(inner.init(w))[0], jnp.array([1.0, 2.0]), 0.1, jnp.linspace(0.1, 0.4, steps)
+        found, expected = (jax.jit(jax.grad(f, argnums=range(5)))(*arguments) for f in (ours, plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found, expected)
+
+
 @pytest.mark.parametrize("solver", [jaxmeta.cg(3), jaxmeta.neumann(200, rate=0.2)], ids=["cg", "neumann"])
 @pytest.mark.parametrize("proximal", [0.5, 2.0])
 def test_implicit_on_a_quadratic(solver, proximal):
@@ -130,6 +161,34 @@ def test_implicit_on_a_quadratic(solver, proximal):
     adapted = (A + proximal * W) / (1 + proximal)
     np.testing.assert_allclose(loss, 0.5 * (adapted - B) ** 2, rtol=1e-5)
     np.testing.assert_allclose(grad, proximal / (1 + proximal) * (adapted - B), rtol=1e-5)
+
+
+@pytest.mark.parametrize("solve", [jaxmeta.cg(3), jaxmeta.neumann(200, rate=0.2)], ids=["cg", "neumann"])
+@pytest.mark.parametrize("types", [("bfloat16", "float32"), ("float32", "float64"), ("float16", "float16")], ids=str)
+def test_solvers_take_mixed_types(solve, types):
+    """A solution in the types of the right side, as exact as each of them is."""
+    with jax.enable_x64(True):
+        b = {name: jnp.array([3.0, -1.0], dtype) for name, dtype in zip("ab", types, strict=True)}
+        found = jax.jit(lambda b: solve(lambda x: {"a": 4.0 * x["a"] + x["b"], "b": x["a"] + 2.0 * x["b"]}, b))(b)
+        assert {name: x.dtype for name, x in found.items()} == {name: x.dtype for name, x in b.items()}
+        exact = np.linalg.solve([[4.0, 1.0], [1.0, 2.0]], np.ones(2))
+        for x, one in zip(found.values(), exact, strict=True):
+            np.testing.assert_allclose(np.asarray(x, float), one * np.array([3.0, -1.0]), rtol=0.02)
+
+
+def test_implicit_takes_mixed_types():
+    """The closed form of `test_implicit_on_a_quadratic` for each of two parameters."""
+    with jax.enable_x64(True):
+        start = {"a": jnp.array(W, jnp.float32), "b": jnp.array(W, jnp.float64)}
+
+        def loss_fn(params, target, key):
+            return sum(quadratic(w, target, key)[0] for w in params.values()), {}
+
+        learner = jaxmeta.maml(loss_fn, optax.sgd(R), 100, meta_gradient=jaxmeta.implicit(jaxmeta.cg(2)))
+        _, grads = jax.jit(learner.grad)(learner.init(start), Task(jnp.array(A), jnp.array(B)), KEY)
+    assert {name: x.dtype for name, x in grads.params.items()} == {"a": jnp.float32, "b": jnp.float64}
+    for x in grads.params.values():
+        np.testing.assert_allclose(x, 0.5 * ((A + W) / 2 - B), rtol=1e-5)
 
 
 def test_implicit_differentiates_what_the_loss_closes_over():

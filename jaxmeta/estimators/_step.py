@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._checks import check_integer, check_transformation
+from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._step import batch_size_of
-from jaxmeta._types import Metrics, PyTree, Training
+from jaxmeta._types import Metrics, PyTree, Training, definite
 from jaxmeta.estimators._process import GradientEstimator, Process, ProcessRun
 
 
@@ -40,7 +41,8 @@ def process_step(
     Args:
         process: what is meta-trained.
         estimator: how: `truncated_backprop`, `truncated_evolution` or `persistent_evolution`.
-        optimizer: any optax optimizer of `theta`. Gradients through long runs have outliers: clip them.
+        optimizer: any optax optimizer of `theta` without a line search. Gradients through long runs have outliers: clip
+            them.
         num_runs: runs side by side, with tasks of their own.
         batch_size: runs treated at once by `jax.vmap`; `None` chooses for the backend: 1 on a CPU, all elsewhere.
 
@@ -74,6 +76,7 @@ def process_step(
     size = batch_size_of(num_runs, batch_size)
 
     def init(theta: PyTree, key: jax.Array) -> OuterState:
+        theta = definite(theta)
         runs = jax.vmap(lambda k: estimator.init(process, theta, k))(jax.random.split(key, num_runs))
         windows = process.horizon // estimator.window
         ages = estimator.window * (jnp.arange(num_runs) * windows // num_runs)
@@ -91,7 +94,10 @@ def process_step(
         in_batches = partial(jax.lax.map, window, batch_size=None if size == 1 else size)
         metrics, gradients, runs = in_batches((state.runs, jax.random.split(key, num_runs)))
         metrics, gradient = jax.tree.map(lambda x: jnp.mean(x, axis=0), (metrics, gradients))
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.meta)
-        return OuterState(optax.apply_updates(state.meta, updates), opt_state, runs), metrics
+        value_fn = no_value_fn("process_step")
+        meta, opt_state = update_with(
+            optimizer, gradient, state.opt_state, state.meta, value=metrics["loss"], value_fn=value_fn
+        )
+        return OuterState(meta, opt_state, runs), metrics
 
     return Training(init, step)

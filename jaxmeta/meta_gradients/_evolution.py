@@ -17,8 +17,9 @@ def evolution(samples: int = 16, *, scale: float = 0.01, antithetic: bool = True
     """Evolution strategies: the gradient of a smoothed objective, from values alone.
 
     Perturbs all meta-parameters by Gaussian noise of standard deviation `scale` and correlates the noise with the query
-    loss after adaptation. Nothing is differentiated through the inner loop, so neither its length nor a loss without
-    derivatives matters; the variance grows with the number of meta-parameters.
+    loss after adaptation. Nothing is differentiated through the inner loop, so its length does not matter, and the
+    query loss may have no derivative. The inner loop itself takes gradients of the support loss. The variance grows
+    with the number of meta-parameters.
 
     Args:
         samples: perturbations per task.

@@ -11,12 +11,13 @@ from jaxmeta.meta_gradients._unrolling import MetaGradient, by_autodiff, explici
 
 
 def mixed(*, remat: bool | int = False) -> MetaGradient:
-    """Forward over reverse: exact, and the leanest exact choice in memory; deep models gain the most.
+    """Forward over reverse: exact, and usually leaner in memory than `reverse`; deep models gain the most.
 
     The Hessian is symmetric, so the vector-Jacobian product of an inner gradient is a Jacobian-vector product of it:
-    each inner step stores its parameters and nothing of its backward pass. Values that `loss_fn` closes over are
-    differentiated too. The loss must support forward mode: functions with a `jax.custom_vjp` only (some fused
-    attention kernels) need `reverse`.
+    each inner step stores its parameters and nothing of its backward pass. Where the parameters are larger than the
+    activations (wide layers, few examples), `reverse` can need less, so compare them with `jaxmeta.cost`. Values that
+    `loss_fn` closes over are differentiated too. The loss must support forward mode: functions with a `jax.custom_vjp`
+    only (some fused attention kernels) need `reverse`.
 
     Args:
         remat: also recompute the inner optimizer's update in the backward pass, see `reverse`.

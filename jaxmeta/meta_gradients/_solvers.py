@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg as conjugate_gradient
 
 from jaxmeta._checks import check_integer, check_not_negative, check_positive
@@ -41,7 +42,7 @@ def cg(steps: int = 5, *, damping: float = 0.0) -> LinearSolver:
 
         return conjugate_gradient(damped, b, maxiter=steps, tol=0.0)[0]
 
-    return solve
+    return _in_one_type(solve)
 
 
 def neumann(steps: int = 5, rate: float = 0.1) -> LinearSolver:
@@ -76,4 +77,21 @@ def neumann(steps: int = 5, rate: float = 0.1) -> LinearSolver:
 
         return jax.lax.fori_loop(0, steps, step, jax.tree.map(lambda b: rate * b, b))
 
-    return solve
+    return _in_one_type(solve)
+
+
+def _in_one_type(solve: LinearSolver) -> LinearSolver:
+    """Returns a solver that computes in the widest type of `b`, at least float32, and returns the types of `b`."""
+
+    def solve_in_one_type(matvec: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
+        dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(b))
+
+        def widen(x: PyTree) -> PyTree:
+            return jax.tree.map(lambda x: x.astype(dtype), x)
+
+        def restore(x: PyTree) -> PyTree:
+            return jax.tree.map(lambda x, b: x.astype(b.dtype), x, b)
+
+        return restore(solve(lambda x: widen(matvec(restore(x))), widen(b)))
+
+    return solve_in_one_type

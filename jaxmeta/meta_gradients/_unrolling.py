@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxmeta._checks import check_integer
+from jaxmeta._learned import update_with
 from jaxmeta._types import LossFn, PyTree
 
 Objective = Callable[[PyTree, jax.Array], tuple[jax.Array, Any]]
@@ -55,33 +56,54 @@ def run_inner_loop(
 
     `remat` recomputes each step in the backward pass; a number also keeps the parameters of every so many steps only.
     """
-    update = optax.with_extra_args_support(inner).update
     loss_and_grads = value_and_grad(loss_fn)
 
     def step(carry: tuple[PyTree, optax.OptState], x: Any) -> tuple[tuple[PyTree, optax.OptState], jax.Array]:
         params, state = carry
         loss, grads = loss_and_grads(params, batch, x)
-        updates, state = update(grads, state, params, value=loss)
-        return (optax.apply_updates(params, updates), state), loss
+
+        def value_fn(other: PyTree) -> jax.Array:
+            return loss_fn(other, batch, x)[0] + _undifferentiable(params)
+
+        return update_with(inner, grads, state, params, value=loss, value_fn=value_fn), loss
 
     body = jax.checkpoint(step) if remat else step
     steps = jax.tree.leaves(xs)[0].shape[0]
+    if steps == 0:  # `jax.disable_jit` has no scan of length 0
+        x = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+        loss = jax.eval_shape(step, (params, state), x)[1]
+        return Unrolled(params, state, jnp.zeros(0, loss.dtype))
     if steps == 1:
         # In a scan `vmap` would copy the initial parameters, which tasks share, for each of them.
         (params, state), loss = body((params, state), jax.tree.map(lambda x: x[0], xs))
         return Unrolled(params, state, loss[None])
     scan = partial(jax.lax.scan, body)
-    if isinstance(remat, bool):
+    if isinstance(remat, bool) or remat > steps:
         (params, state), losses = scan((params, state), xs)
         return Unrolled(params, state, losses)
 
     # Checkpoints of checkpoints: whole segments of `remat` steps, then what is left over.
     whole = steps - steps % remat
     segments = jax.tree.map(lambda x: x[:whole].reshape(whole // remat, remat, *x.shape[1:]), xs)
+    (params, state), losses = jax.lax.scan(jax.checkpoint(scan), (params, state), segments)
     rest = jax.tree.map(lambda x: x[whole:], xs)
-    carry, losses = jax.lax.scan(jax.checkpoint(scan), (params, state), segments)
-    (params, state), last = scan(carry, rest)
-    return Unrolled(params, state, jnp.concatenate([losses.reshape(-1), last]))
+    last = run_inner_loop(value_and_grad, loss_fn, inner, params, state, batch, rest, bool(remat))
+    return last._replace(losses=jnp.concatenate([losses.reshape(-1), last.losses]))
+
+
+@jax.custom_jvp
+def _undifferentiable(params: PyTree) -> float:
+    """Zero, whose derivative raises: the search of a line search is a `while_loop`, without reverse mode."""
+    del params
+    return 0.0
+
+
+@_undifferentiable.defjvp
+def _raise(primals: Any, tangents: Any) -> NoReturn:
+    raise TypeError(
+        "inner must not be a line search or optax.lbfgs where the meta-gradient goes through the inner loop. Choose "
+        "another optimizer, or meta_gradient=implicit() or evolution(), or a learner such as reptile"
+    )
 
 
 def by_autodiff(value_and_grad: ValueAndGrad, remat: bool | int = False) -> MetaGradient:

@@ -48,7 +48,8 @@ def learn(
     Raises:
         TypeError: if `factory` is not callable or misses an argument.
         ValueError: if there is no hyper-parameter, one is not an argument of `factory` or not a finite number, or
-            `positive` names one that is missing or not positive.
+            `positive` names one that is missing or not positive. From `init`, if the initial state of the optimizer
+            holds a hyper-parameter, as that of `optax.inject_hyperparams` does.
 
     Example:
         >>> inner = learn(optax.sgd, positive="learning_rate", learning_rate=0.5, momentum=0.9)
@@ -72,7 +73,20 @@ def learn(
             name: jnp.asarray(_logarithm(value) if name in positive else value, dtype)
             for name, value in hyperparams.items()
         }
+        check_not_in_state(values, params)
         return LearnState(Learned(values), make(values).init(params))
+
+    def check_not_in_state(values: dict[str, jax.Array], params: PyTree) -> None:
+        jaxpr = jax.make_jaxpr(lambda values: make(values).init(params))(values).jaxpr
+        reached = {id(x) for x in jaxpr.invars}
+        for equation in jaxpr.eqns:
+            if any(id(x) in reached for x in equation.invars):
+                reached |= {id(x) for x in equation.outvars}
+        if any(id(x) in reached for x in jaxpr.outvars):
+            raise ValueError(
+                "factory must not keep the hyper-parameters in its initial state, as optax.inject_hyperparams does: "
+                "updates would use those and not the learned ones. Give the factory that it wraps"
+            )
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any) -> tuple[PyTree, Any]:
         new, inner = make(state.hyperparams.value).update(updates, state.inner, params, **extra_args)

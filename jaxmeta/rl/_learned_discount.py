@@ -12,6 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_fraction, check_integer, check_positive, check_transformation
+from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, definite
 from jaxmeta.rl._collector import Collector, estimate_advantages
@@ -111,20 +112,22 @@ def learned_discount(
         data = play(params, keys[0])
 
         def objective(logits: PyTree) -> tuple[jax.Array, tuple[PyTree, optax.OptState, Trajectory]]:
-            grads = jax.grad(loss)(params, data, jax.tree.map(jax.nn.sigmoid, logits))
-            updates, new_opt_state = optimizer.update(grads, opt_state, params)
-            new_params = optax.apply_updates(params, updates)  # theta'
+            numbers = jax.tree.map(jax.nn.sigmoid, logits)
+            value, grads = jax.value_and_grad(loss)(params, data, numbers)
+            given = {"value": value, "value_fn": no_value_fn("learned_discount")}
+            new_params, new_opt_state = update_with(optimizer, grads, opt_state, params, **given)  # theta'
             new_data = play(new_params, keys[1])
             return loss(new_params, new_data, objective_numbers), (new_params, new_opt_state, new_data)
 
-        gradient, (params, opt_state, new_data) = jax.grad(objective, has_aux=True)(logits)
-        updates, meta_opt_state = meta_optimizer.update(gradient, meta_opt_state, logits)
+        (value, (params, opt_state, new_data)), gradient = jax.value_and_grad(objective, has_aux=True)(logits)
+        given = {"value": value, "value_fn": lambda logits: objective(logits)[0]}
+        new_logits, meta_opt_state = update_with(meta_optimizer, gradient, meta_opt_state, logits, **given)
         metrics = {
             "loss": -jnp.mean(jax.vmap(episode_returns)(new_data)),
             "return": jnp.mean(jax.vmap(episode_returns)(data)),
             **jax.tree.map(jax.nn.sigmoid, logits),
         }
-        meta = MetaParams(params, optax.apply_updates(logits, updates))
-        return constrain((LearnedDiscountState(meta, opt_state, meta_opt_state), metrics), mesh)
+        new_state = LearnedDiscountState(MetaParams(params, new_logits), opt_state, meta_opt_state)
+        return constrain((new_state, metrics), mesh)
 
     return Training(init, step)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_not_negative, check_transformation
-from jaxmeta._learned import combine, partition
+from jaxmeta._learned import combine, partition, update_with
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import LossFn, MetaParams, Metrics, PyTree, Training, TrainingState, definite
 from jaxmeta.meta_gradients import MetaGradient
@@ -61,7 +61,6 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
     check_integer(num_tasks=num_tasks, epochs=outer.epochs)
     weights = {"kl_penalty": outer.kl_penalty, "exploration": outer.exploration}
     check_not_negative(**{name: weight for name, weight in weights.items() if weight is not None})
-    update = optax.with_extra_args_support(outer.optimizer).update
 
     def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
         del key
@@ -84,8 +83,10 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
 
         def epoch(carry: tuple[MetaParams, optax.OptState], _: None) -> tuple[Any, None]:
             meta, opt_state = carry
-            updates, opt_state = update(jax.grad(loss_fn)(meta), opt_state, meta, value_fn=loss_fn, kl_fn=kl_fn)
-            return (optax.apply_updates(meta, updates), opt_state), None
+            value, grads = jax.value_and_grad(loss_fn)(meta)
+            return update_with(
+                outer.optimizer, grads, opt_state, meta, value=value, value_fn=loss_fn, kl_fn=kl_fn
+            ), None
 
         (meta, opt_state), _ = jax.lax.scan(epoch, (state.meta, state.opt_state), length=outer.epochs)
         data = samples.trajectory

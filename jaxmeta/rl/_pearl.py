@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_fraction, check_integer, check_not_negative, check_transformation
+from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.envs import MetaEnv
@@ -191,9 +192,10 @@ def _update(
         losses, metrics = jax.vmap(partial(loss, params, target))(*data, keys)
         return jnp.mean(losses), jax.tree.map(jnp.mean, metrics)
 
-    grads, metrics = jax.grad(objective, has_aux=True)(params)
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    params = optax.apply_updates(params, updates)
+    (value, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    params, opt_state = update_with(
+        optimizer, grads, opt_state, params, value=value, value_fn=lambda params: objective(params)[0]
+    )
     return (params, opt_state, optax.incremental_update(params, target, target_rate)), metrics
 
 

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_fraction, check_integer, check_not_negative, check_transformation
+from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
 from jaxmeta.rl._collector import Samples
@@ -173,9 +174,12 @@ def _update(
     def step(carry: tuple[MetaParams, optax.OptState], chosen: jax.Array) -> tuple[Any, Metrics]:
         meta, opt_state = carry
         minibatch = over_tasks(jax.tree.map(lambda x: x[:, chosen], data), mesh, axis=1)
-        grads, metrics = jax.grad(objective, has_aux=True)(meta, *minibatch)
-        updates, opt_state = optimizer.update(grads, opt_state, meta)
-        return (optax.apply_updates(meta, updates), opt_state), metrics
+        (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(meta, *minibatch)
+
+        def value_fn(meta: MetaParams) -> jax.Array:
+            return objective(meta, *minibatch)[0]
+
+        return update_with(optimizer, grads, opt_state, meta, value=loss, value_fn=value_fn), metrics
 
     order = jax.random.permutation(key, jax.tree.leaves(data)[0].shape[1]).reshape(minibatches, -1)
     carry, metrics = jax.lax.scan(step, carry, order)

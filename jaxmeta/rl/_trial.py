@@ -72,9 +72,11 @@ class Trial:
         reset_key, key = jax.random.split(key)
         state = self.env.reset(reset_key, task)
         last = jnp.zeros(self.env.action_size)
-        zero = jnp.zeros(())
-        info = {"task": state.info["task"], "steps": zero, "truncation": zero, "episode": zero}
-        return State((state, key), _observation(state.obs, last, zero, zero), zero, zero, state.metrics, info)
+        obs = _observation(state.obs, last, jnp.zeros(()), jnp.zeros(()))
+        # A buffer twice in a state could not be donated.
+        task, metrics = jax.tree.map(jnp.copy, (state.info["task"], state.metrics))
+        info = {"task": task, **{name: jnp.zeros(()) for name in ("steps", "truncation", "episode")}}
+        return State((state, key), obs, jnp.zeros(()), jnp.zeros(()), metrics, info)
 
     def step(self, state: State, action: jax.Array) -> State:
         """Takes one step.

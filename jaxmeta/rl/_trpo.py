@@ -130,7 +130,7 @@ def _line_search(
         tries, accepted, _ = carry
         return ~accepted & (tries < max_backtracks)
 
-    start = (jnp.array(-1.0), jnp.array(False), jnp.zeros_like(before))
+    start = (-jnp.ones(()), jnp.zeros((), bool), jnp.zeros_like(before))
     tries, accepted, kl = jax.lax.while_loop(is_searching, attempt, start)
     updates = jax.tree.map(lambda x: jnp.where(accepted, x, 0), step_after(tries))
     return updates, TRPOState(accepted.astype(float), jnp.where(accepted, kl, 0).astype(float), tries)

@@ -71,7 +71,8 @@ def _check_finite(metrics: Mapping[str, np.ndarray], finite: PyTree, start: int,
 def _not_finite(what: str, start: int) -> FloatingPointError:
     return FloatingPointError(
         f"{what}. The state after update {start} is the last one known to be good. Try a smaller inner or outer "
-        "learning rate, or optax.clip_by_global_norm in the outer optimizer"
+        "learning rate, or optax.clip_by_global_norm in the outer optimizer. If this is the first update, the inner "
+        "optimizer may have no derivative where it starts, as optax.contrib.dog: try first_order() or another one"
     )
 
 

@@ -11,9 +11,21 @@ from flax import linen as nn
 from flax import nnx, struct
 
 from jaxmeta._checks import check_integer, check_transformation
+from jaxmeta._learned import update_with
 from jaxmeta._step import evaluate
 from jaxmeta._summary import summarize
-from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Sampler, Training, TrainingState, with_loss
+from jaxmeta._types import (
+    Batch,
+    MetaLearner,
+    MetaParams,
+    Metrics,
+    PyTree,
+    Sampler,
+    Training,
+    TrainingState,
+    definite,
+    with_loss,
+)
 from jaxmeta._variables import carried_like, merge, split
 from jaxmeta.algorithms import simpleshot
 from jaxmeta.data import ExampleIndex, FewShot
@@ -106,6 +118,7 @@ def pretrain_step(
         if measured:
             variables = {"params": variables["params"]}
         trained, carried = split(variables)
+        trained = definite(trained)
         return TrainingState(merge(trained, carried), optimizer.init(trained), jnp.int32(0))
 
     def step(
@@ -122,9 +135,10 @@ def pretrain_step(
             return loss, (metrics, carried_like(carried, variables))
 
         (loss, (metrics, after)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
-        variables = merge(optax.apply_updates(trained, updates), after)
-        return TrainingState(variables, opt_state, state.update + 1), with_loss(loss, metrics)
+        trained, opt_state = update_with(
+            optimizer, grads, state.opt_state, trained, value=loss, value_fn=lambda trained: objective(trained)[0]
+        )
+        return TrainingState(merge(trained, after), opt_state, state.update + 1), with_loss(loss, metrics)
 
     return Training(init, step)
 
