@@ -19,6 +19,7 @@ from jaxmeta._learned import combine as combine
 from jaxmeta._learned import partition as partition
 from jaxmeta._losses import classification as classification
 from jaxmeta._losses import regression as regression
+from jaxmeta._losses import weighted_mean as weighted_mean
 from jaxmeta._parallel import task_mesh as task_mesh
 from jaxmeta._save import load as load
 from jaxmeta._save import save as save

@@ -6,7 +6,7 @@ import jax
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Batch, Task
+from jaxmeta._types import Task
 from jaxmeta.data.samplers._sampling import sample_without_replacement
 
 
@@ -53,4 +53,4 @@ class Streams:
             raise ValueError(f"outputs must be at least the ways of the tasks, {self.tasks.ways}, got {self.outputs}")
         task_key, output_key = jax.random.split(key)
         outputs = sample_without_replacement(output_key, self.outputs, self.tasks.ways)
-        return Task(*(Batch(part.x, outputs[part.y]) for part in self.tasks(task_key)))
+        return Task(*(part._replace(y=outputs[part.y]) for part in self.tasks(task_key)))

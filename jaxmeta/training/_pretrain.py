@@ -108,7 +108,7 @@ def pretrain_step(
         batch_key, augment_key, dropout_key = jax.random.split(key, 3)
         batch = batches(batch_key)
         if augment is not None:
-            batch = Batch(augment(augment_key, batch.x), batch.y)
+            batch = batch._replace(x=augment(augment_key, batch.x))
         loss_fn = classification(lambda params, x: model.apply(params, x, rngs={"dropout": dropout_key}))
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, metrics), grads = grad_fn(state.meta, batch, key)
