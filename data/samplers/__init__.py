@@ -7,6 +7,7 @@ from jaxmeta.data.samplers._augment import mixup as mixup
 from jaxmeta.data.samplers._augment import normalize as normalize
 from jaxmeta.data.samplers._augment import random_crop as random_crop
 from jaxmeta.data.samplers._augment import random_flip as random_flip
+from jaxmeta.data.samplers._checks import Size as Size
 from jaxmeta.data.samplers._checks import TaskSizes as TaskSizes
 from jaxmeta.data.samplers._checks import check_enough as check_enough
 from jaxmeta.data.samplers._checks import check_inputs as check_inputs

@@ -121,7 +121,7 @@ def matching_network(
         support = support_context(meta.params, features, weight)
         return head.fit((), support, one_hot), support, weight
 
-    def logits(params: PyTree, fitted: tuple[Any, jax.Array], features: jax.Array) -> jax.Array:
+    def logits(params: PyTree, fitted: tuple[Any, jax.Array, jax.Array], features: jax.Array) -> jax.Array:
         head_state, support, weight = fitted
         return head.logits(head_state, query_context(params, features, support, weight))
 

@@ -245,7 +245,7 @@ def _validator(
         ways = getattr(tasks, "ways", None)
         if ways is None:
             raise ValueError(f"learner must be given, as validation has no ways: {type(tasks).__name__}")
-        learner = simpleshot(_features(model), ways)
+        learner = simpleshot(_features(model), max(ways) if isinstance(ways, tuple) else ways)
     init, run = learner.init, evaluate(learner, num_tasks)
 
     @jax.jit
