@@ -20,6 +20,7 @@ from jaxmeta.data.samplers._harmonic import Harmonic as Harmonic
 from jaxmeta.data.samplers._harmonic import Tone as Tone
 from jaxmeta.data.samplers._linear import Line as Line
 from jaxmeta.data.samplers._linear import Linear as Linear
+from jaxmeta.data.samplers._meta_dataset_sampler import MetaDatasetSampler as MetaDatasetSampler
 from jaxmeta.data.samplers._placement import Placement as Placement
 from jaxmeta.data.samplers._placement import place as place
 from jaxmeta.data.samplers._sampling import distinct as distinct
