@@ -12,7 +12,7 @@ from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.samplers._checks import ArrayLike, Size, TaskSizes, check_enough, check_inputs, check_sizes, largest
 from jaxmeta.data.samplers._placement import Placement, place
-from jaxmeta.data.samplers._sampling import draw, group
+from jaxmeta.data.samplers._sampling import draw, draw_sizes, group
 
 
 class ExampleIndex(NamedTuple):
@@ -219,7 +219,7 @@ class FewShot:
         most_ways, most_shots, most_queries = map(largest, (self.ways, self.shots, self.queries))
         bits = jax.random.bits(key, (most_ways, 1 + most_shots + most_queries), jnp.uint32)  # one call for a task
         classes, turns, rows = draw(bits, self.table, self.counts, self.rotations, self.replacement)
-        ways, shots, queries = _draw_sizes(key, self.ways, self.shots, self.queries)
+        ways, shots, queries = draw_sizes(key, self.ways, self.shots, self.queries)
         if not self.shuffle:
             order = jnp.lexsort((classes, turns, jnp.arange(most_ways) >= ways))  # classes of padding stay last
             turns, rows = turns[order], rows[order]
@@ -287,16 +287,6 @@ def from_table(
     check_enough(sizes, counts, names, rotations)
     placed, placed_table, placed_counts = place(inputs, (table, counts.astype(np.int32)), device)
     return FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)
-
-
-def _draw_sizes(key: jax.Array, *sizes: Size) -> list[int | jax.Array]:
-    """Draws the sizes that are pairs, with keys of their own, so that other sizes do not change the examples."""
-    return [
-        jax.random.randint(jax.random.fold_in(key, number), (), size[0], size[1] + 1)
-        if isinstance(size, tuple)
-        else size
-        for number, size in enumerate(sizes)
-    ]
 
 
 def to_float(x: jax.Array) -> jax.Array:

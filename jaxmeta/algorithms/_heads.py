@@ -20,8 +20,10 @@ class Head(NamedTuple):
     """
 
     fit: Callable[[PyTree, jax.Array, jax.Array], PyTree]
-    """Fit to a support set: `(learned, features [n, d], one_hot [n, ways]) -> fitted`, any pytree. Each row of
-    `one_hot` is multiplied by the weight of the example, so the rows of padding are zero."""
+    """Fit to a support set: `(learned, features [n, d], one_hot [n, ways]) -> fitted`, any pytree.
+
+    Each row of `one_hot` is multiplied by the weight of the example, so the rows of padding are zero.
+    """
     logits: Callable[[PyTree, jax.Array], jax.Array]
     """Prediction: `(fitted, features [m, d]) -> logits [m, ways]`."""
     learned: PyTree = ()
