@@ -86,6 +86,7 @@ def main(args: Args) -> None:
     for name, learner in learners.items():
         training = jaxmeta.meta_step(learner, optax.adam(3e-3), num_tasks=2)
         state, step = training.init(learner.init(model.init(init_key, tasks.example))), jax.jit(training.step)
+        programs: Any = step
         run, start = tested(learner, args.test_tasks), time.perf_counter()
         before = np.asarray(run(state.meta, test_tasks, test_key))
         for key in jax.random.split(train_key, args.iterations):
@@ -94,7 +95,9 @@ def main(args: Args) -> None:
         meta_dataset = np.asarray(run(state.meta, by_alphabet, test_key))[:, 0]
         minutes = (time.perf_counter() - start) / 60
         print(f"\n{name}: {mean(before[:, 0])} % before training, {mean(accuracy)} % after, {minutes:.1f} minutes")
-        print(f"Meta-Dataset's rules, by alphabet: {mean(meta_dataset)} %. Programs of a step: {step._cache_size()}\n")
+        print(
+            f"Meta-Dataset's rules, by alphabet: {mean(meta_dataset)} %. Programs of a step: {programs._cache_size()}\n"
+        )
         print("| ways | " + " | ".join(f"{least}-{most} shots" for least, most in SHOT_BINS) + " |")
         print("| --- " * (1 + len(SHOT_BINS)) + "|")
         for low, high in WAY_BINS:

@@ -1,5 +1,6 @@
 """FewShot: every promise of the task distribution, and the sampling without replacement beneath it."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -229,7 +230,8 @@ def test_sizes_that_are_pairs_are_uniform_and_padded_with_weight_zero():
 
 
 def test_sorted_classes_come_before_those_of_padding():
-    sampler = FewShot.create(*_labeled(COUNTS), ways=(2, 4), shots=1, queries=1).replace(shuffle=False)
+    sampler = FewShot.create(*_labeled(COUNTS), ways=(2, 4), shots=1, queries=1)
+    sampler = dataclasses.replace(sampler, shuffle=False)
     _, indices = _tasks(sampler, jax.random.split(KEY, 500))
     classes = _labeled(COUNTS)[1][indices.support.x.example]
     counted = np.asarray(indices.support.weight) > 0

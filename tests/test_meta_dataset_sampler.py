@@ -1,5 +1,8 @@
 """The tasks of Meta-Dataset against its formulas in NumPy, and what every task must hold."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +19,8 @@ GROUPS = np.array([0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4])
 def sampler(**sizes):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(COUNTS)) * 3, COUNTS))
     rows = np.arange(len(labels), dtype=np.float32)[:, None]
-    return MetaDatasetSampler.create(rows, labels, GROUPS, **{"ways": (3, 5)} | sizes), labels // 3
+    given: Any = {"ways": (3, 5)} | sizes
+    return MetaDatasetSampler.create(rows, labels, GROUPS, **given), labels // 3
 
 
 def papers_sizes(counts, beta, alpha, max_support, max_shots, max_queries):
@@ -35,7 +39,8 @@ def papers_sizes(counts, beta, alpha, max_support, max_shots, max_queries):
 def test_sizes_are_those_of_the_paper(max_support, max_shots, max_queries):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        compute = jax.jit(lambda *args: episode_sizes(*args, max_support, max_shots, max_queries))
+        limits = {"max_support": max_support, "max_shots": max_shots, "max_queries": max_queries}
+        compute = jax.jit(functools.partial(episode_sizes, **limits))
         for ways in (5, 8, 20, 20, 20):
             counts, padding = rng.integers(2, 200, ways), 20 - ways
             beta, alpha = 1 - rng.uniform(), rng.uniform(np.log(0.5), np.log(2), ways)
@@ -63,7 +68,8 @@ def test_tasks_are_of_one_group_without_repetition_and_as_likely_as_they_should_
         assert (queries == min(10, COUNTS[classes].min() // 2)).all()
         shots = np.bincount(support[1][support[2] > 0], minlength=ways)
         assert (shots >= 1).all() and (shots <= COUNTS[classes] - queries).all()
-        found_groups.append(GROUPS[classes[0]]), found_ways.append(ways)
+        found_groups.append(GROUPS[classes[0]])
+        found_ways.append(ways)
         found_betas.append(shots.sum() / np.minimum(100, COUNTS[classes] - queries).sum())
     assert scipy.stats.chisquare(np.unique(found_groups, return_counts=True)[1]).pvalue > 1e-4
     assert scipy.stats.chisquare(np.unique(found_ways, return_counts=True)[1]).pvalue > 1e-4

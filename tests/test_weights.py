@@ -29,6 +29,7 @@ MODEL = models.MLP(sizes=(6,), out=4, activation=jnp.tanh)
 CONTEXT, RELATION = jaxmeta.FullContext(MODEL, steps=2), jaxmeta.RelationNet(MODEL, hidden=6)
 PROCESS, TRANSFORMER = jaxmeta.NeuralProcess(1, (6, 6), (6,)), jaxmeta.ContextTransformer(4, 8, 2, 2, MODEL)
 WITH_CONTEXT, *CONTEXTS = methods(CONTEXT, "features", "support", "query")
+RELATE = methods(RELATION, "features", "relation")
 LOSS, SGD = jaxmeta.classification(MODEL.apply), optax.sgd(0.1)
 
 HEADS = {  # name: (function from the ways to a learner, model)
@@ -42,7 +43,7 @@ HEADS = {  # name: (function from the ways to a learner, model)
         CONTEXT,
     ),
     "relation-network": (
-        lambda ways: jaxmeta.relation_network(*methods(RELATION, "features", "relation"), ways),
+        lambda ways: jaxmeta.relation_network(RELATE[0], RELATE[1], ways),
         RELATION,
     ),
     "r2d2": (lambda ways: jaxmeta.r2d2(FEATURES, ways), MODEL),
@@ -94,7 +95,7 @@ def drawn(ways, twice, regression=False):
 
 
 @functools.cache
-def parameters(model):
+def parameters(model: Any):
     """Initial parameters in float64."""
     key = jax.random.key(0)
     params = jaxmeta.leo_params(key, 5, 4) if model is None else jax.jit(model.init)(key, jnp.zeros((1, 5)))
@@ -163,7 +164,8 @@ def test_mean_without_examples_is_zero_and_padding_may_be_infinite():
 
 @pytest.mark.parametrize("weight", [None, np.zeros(3)])
 def test_empty_context_of_a_neural_process_is_zeros(weight):
-    model, params, n = PROCESS, parameters(PROCESS), 0 if weight is None else 3
+    model: Any = PROCESS
+    params, n = parameters(model), 0 if weight is None else 3
     empty = model.apply(params, jnp.ones((n, 5)), jnp.ones((n, 1)), weight, method="encode")
     np.testing.assert_array_equal(empty, np.zeros(6))
 
@@ -194,8 +196,10 @@ def test_heads_compute_half_precision_in_float32(name, dtype):
 
     found = logits(support, queries, one_hot)
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, logits(*jax.tree.map(jnp.float64, (support, queries, one_hot))), atol=2e-5)
-    slopes = jax.grad(lambda *x: jnp.mean(logits(*x, one_hot)), (0, 1))(support, queries)
+    np.testing.assert_allclose(
+        found, logits(jnp.float64(support), jnp.float64(queries), jnp.float64(one_hot)), atol=2e-5
+    )
+    slopes = jax.grad(lambda x, q: jnp.mean(logits(x, q, one_hot)), (0, 1))(support, queries)
     assert all(np.isfinite(np.asarray(slope, np.float64)).all() for slope in slopes)
 
 

@@ -1,6 +1,6 @@
 """The tasks of Meta-Dataset: random ways, and different numbers of shots of the classes of a task."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -130,8 +130,8 @@ class MetaDatasetSampler:
                 f"labels must have 2 examples of each class at least, class {names[counts.argmin()]} has 1"
             )
         small = (table, counts.astype(np.int32), group_table, group_sizes.astype(np.int32))
-        placed, *arrays = place(inputs, small, device)
-        return cls(placed, *arrays, (least, most), max_support, max_shots, max_queries)
+        placed: Any = place(inputs, small, device)
+        return cls(*placed, (least, most), max_support, max_shots, max_queries)
 
     @property
     def example(self) -> jax.Array:
