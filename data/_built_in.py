@@ -8,25 +8,25 @@ from typing import Any, NamedTuple
 from jaxmeta._checks import check_choice, check_optional_integer
 from jaxmeta.data._benchmark_types import SIZES, Benchmark, BenchmarkInfo, BenchmarkTasksets
 from jaxmeta.data._ngrams import hash_ngrams
-from jaxmeta.data.samplers import FewShot, Glyphs, Harmonic, Linear, Sinusoid
+from jaxmeta.data.samplers import FewShot, Glyphs, Harmonic, Linear, Sinusoid, Size
 from jaxmeta.data.sources import FOLDER, SOURCES, SPLITS, Omniglot, describe_files, load_examples, standard_splits
 
 
 class _Sizes(NamedTuple):
     """Sizes of the tasks of one part."""
 
-    ways: int
-    shots: int
-    queries: int
+    ways: Any
+    shots: Any
+    queries: Any
 
 
 def _sizes(
-    ways: int = 5,
-    shots: int = 1,
-    queries: int = 15,
-    test_ways: int | None = None,
-    test_shots: int | None = None,
-    test_queries: int | None = None,
+    ways: Size = 5,
+    shots: Size = 1,
+    queries: Size = 15,
+    test_ways: Size | None = None,
+    test_shots: Size | None = None,
+    test_queries: Size | None = None,
 ) -> tuple[_Sizes, _Sizes]:
     """Returns the sizes of training tasks, and those of validation and test tasks."""
     train, test = _Sizes(ways, shots, queries), (test_ways, test_shots, test_queries)
@@ -50,7 +50,7 @@ def _omniglot(
     download: bool = False,
     examples: tuple[Any, Sequence[str]] | None = None,
     test_rotations: bool = False,
-    **sizes: int,
+    **sizes: Size,
 ) -> BenchmarkTasksets:
     check_choice("split", split, SPLITS)
     check_optional_integer(seed=seed, least=0)
@@ -85,7 +85,7 @@ def _from_files(
     size: int | None = None,
     per_class: int | None = None,
     examples: tuple[Any, Sequence[str]] | None = None,
-    **sizes: int,
+    **sizes: Size,
 ) -> BenchmarkTasksets:
     text = name in SOURCES and SOURCES[name].kind == "text"
     check_optional_integer(size=size)

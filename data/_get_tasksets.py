@@ -6,17 +6,18 @@ from typing import Any
 
 from jaxmeta.data._benchmark_types import BenchmarkTasksets
 from jaxmeta.data._benchmarks import find_benchmark
+from jaxmeta.data.samplers import Size
 
 
 def get_tasksets(
     name: str,
-    ways: int | None = None,
-    shots: int | None = None,
-    queries: int | None = None,
+    ways: Size | None = None,
+    shots: Size | None = None,
+    queries: Size | None = None,
     *,
-    test_ways: int | None = None,
-    test_shots: int | None = None,
-    test_queries: int | None = None,
+    test_ways: Size | None = None,
+    test_shots: Size | None = None,
+    test_queries: Size | None = None,
     test_rotations: bool | None = None,
     split: str | None = None,
     seed: int | None = None,
@@ -43,7 +44,8 @@ def get_tasksets(
 
     Args:
         name: one of `list_tasksets()`. Underscores, capitals and missing hyphens are accepted.
-        ways: number of classes in a task, by default 5.
+        ways: number of classes in a task, by default 5. This and the other sizes may be pairs `(least, most)`, from
+            which each task draws a number, as in `FewShot`. Glyphs and regression take numbers only.
         shots: number of support examples per class, by default 1. In regression per task, by default 10.
         queries: number of query examples per class, by default 15. In regression per task, by default 10.
         test_ways: number of classes in a task of validation and test, by default `ways`.

@@ -40,6 +40,7 @@ from jaxmeta.losses import Loss as Loss
 from jaxmeta.losses import classification as classification
 from jaxmeta.losses import magic_box as magic_box
 from jaxmeta.losses import regression as regression
+from jaxmeta.losses import weighted_mean as weighted_mean
 from jaxmeta.meta_gradients import *  # noqa: F403
 from jaxmeta.runs import Experiment as Experiment
 from jaxmeta.runs import Result as Result

@@ -82,6 +82,18 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def check_labels(labels: Any, ways: int, weight: Any = None) -> None:
+    """Raises ValueError if a concrete label is not one of `0 ... ways - 1`, except where the weight is 0."""
+    if isinstance(labels, Tracer) or isinstance(weight, Tracer):
+        return
+    labels = np.asarray(labels)
+    wrong = (labels < 0) | (labels >= ways)
+    if weight is not None:
+        wrong &= np.asarray(weight) != 0
+    if wrong.any():
+        raise ValueError(f"labels must be integers from 0 to {ways - 1}, got {sorted(set(labels[wrong].tolist()))}")
+
+
 def check_function(**values: Any) -> None:
     """Raises TypeError unless every value can be called."""
     for name, value in values.items():

@@ -22,6 +22,11 @@ class Batch(NamedTuple):
     """Inputs: `[n, ...]`."""
     y: Any
     """Targets: class indices `[n]` or regression targets `[n, ...]`."""
+    weight: Any = None
+    """Weight of each example: `[n]`, not negative, or booleans.
+
+    An example of weight 0 is padding, which has no influence. `None` (default) counts all examples alike.
+    """
 
 
 class Task(NamedTuple):

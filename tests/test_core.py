@@ -1,6 +1,7 @@
 """The core: what adapts, what is carried, and who knows training from test, against loops written by hand."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -348,7 +349,8 @@ def test_outer_optimizers_get_what_they_ask_for():
     """The value, the gradient and the function of the mean loss over the tasks of the update."""
     seen = {}
 
-    def update(updates, state, params=None, *, value, grad, value_fn, **extra):
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        value, grad, value_fn = (extra[name] for name in ("value", "grad", "value_fn"))
         seen.update(value=value, grad=grad, again=value_fn(params))
         return updates, state
 

@@ -1,5 +1,6 @@
 """FewShot: every promise of the task distribution, and the sampling without replacement beneath it."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -205,6 +206,39 @@ def test_with_sizes_shares_the_arrays_and_checks():
         other.with_sizes(shots=2)
 
 
+def test_sizes_that_are_pairs_are_uniform_and_padded_with_weight_zero():
+    inputs, labels = _labeled((8, 7, 20, 9, 9))
+    plain = FewShot.create(inputs, labels, ways=4, shots=3, queries=2)
+    keys = jax.random.split(KEY, 6_000)
+    expected, _ = _tasks(plain, keys)
+    for changed, sizes in {
+        (True, True): {"ways": (2, 4)},
+        (True, False): {"shots": (1, 3)},
+        (False, True): {"queries": (1, 2)},
+    }.items():
+        tasks, _ = _tasks(plain.with_sizes(**sizes), keys)
+        assert (tasks.support.weight is not None, tasks.query.weight is not None) == changed
+        jax.tree.map(np.testing.assert_array_equal, [part[:2] for part in tasks], [part[:2] for part in expected])
+    tasks, _ = _tasks(plain.with_sizes(ways=(2, 4), shots=(1, 3), queries=(1, 2)), keys)
+    support, query = (np.asarray(part.weight).reshape(6_000, 4, -1) for part in tasks)
+    ways, shots, queries = support.any(2).sum(1), support.sum(2).max(1), query.sum(2).max(1)
+    codes = np.asarray(6 * (ways - 2) + 2 * (shots - 1) + queries - 1, int)
+    _check_uniform(np.bincount(codes, minlength=18))
+    for weight, number in ((support, shots), (query, queries)):
+        counts = (np.arange(4) < ways[:, None])[:, :, None] & (np.arange(weight.shape[2]) < number[:, None, None])
+        np.testing.assert_array_equal(weight, counts)
+
+
+def test_sorted_classes_come_before_those_of_padding():
+    sampler = FewShot.create(*_labeled(COUNTS), ways=(2, 4), shots=1, queries=1)
+    sampler = dataclasses.replace(sampler, shuffle=False)
+    _, indices = _tasks(sampler, jax.random.split(KEY, 500))
+    classes = _labeled(COUNTS)[1][indices.support.x.example]
+    counted = np.asarray(indices.support.weight) > 0
+    first = np.where(counted, classes, 99)
+    assert (np.diff(first, axis=1) >= 0).all() and len(np.unique(first[:, 0])) == 4
+
+
 def test_streams_give_each_class_a_random_output():
     tasks = FewShot.create(*_labeled(COUNTS), ways=3, shots=2, queries=1)
     drawn = jax.vmap(Streams(tasks, outputs=10))(jax.random.split(KEY, 200))
@@ -241,6 +275,10 @@ _OK = {"ways": 2, "shots": 1, "queries": 1}
             partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"queries": 1.5}),
             "queries must be an integer",
         ),
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"shots": (0, 2)}), r"shots\[0\] must be an integer of at"),
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"ways": (3, 2)}), r"a pair \(least, most\), got \(3, 2\)"),
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"ways": (3,)}), r"ways must be an integer or a pair"),
+        (partial(FewShot.create, _INPUTS, _LABELS, **_OK | {"ways": (2, 6)}), r"got ways=\(2, 6\) for 5 classes"),
         (partial(FewShot.create, _INPUTS, _LABELS[:-1], **_OK), "got 44 labels for 45 inputs"),
         (partial(FewShot.create, _INPUTS, _LABELS.astype(float), **_OK), "labels must be integers.*float64"),
         (partial(FewShot.create, _INPUTS, _LABELS[:, None], **_OK), r"labels must be .*shape \[M\]"),

@@ -114,15 +114,16 @@ def test_ridge_head_scales_and_regularizes():
 @pytest.mark.parametrize("d", [4, 40])
 def test_logistic_head_converges_to_scipys_minimum(d):
     x, y = problem(d)
-    weights = logistic(jnp.asarray(x), jnp.asarray(y), jnp.asarray(0.3), steps=20)
+    weight = np.random.default_rng(2).uniform(0.2, 2.0, len(x))
+    weights = logistic(jnp.asarray(x), jnp.asarray(y), jnp.asarray(0.3), 20, jnp.asarray(weight))
     for k in range(3):
         signs = 2 * y[:, k] - 1
 
         def loss(w, signs=signs):
-            return np.sum(np.logaddexp(0, -signs * (x @ w))) + 0.15 * w @ w
+            return weight @ np.logaddexp(0, -signs * (x @ w)) + 0.15 * w @ w
 
         def gradient(w, signs=signs):
-            return -x.T @ (signs / (1 + np.exp(signs * (x @ w)))) + 0.3 * w
+            return -x.T @ (weight * signs / (1 + np.exp(signs * (x @ w)))) + 0.3 * w
 
         found = scipy.optimize.minimize(loss, np.zeros(d), jac=gradient, method="BFGS", options={"gtol": 1e-9})
         np.testing.assert_allclose(weights[:, k], found.x, atol=1e-7)
@@ -130,9 +131,21 @@ def test_logistic_head_converges_to_scipys_minimum(d):
 
 def test_one_logistic_step_is_newtons():
     x, y = problem(4)
-    weights = logistic(jnp.asarray(x), jnp.asarray(y), jnp.asarray(0.3), steps=1)
+    weights = logistic(jnp.asarray(x), jnp.asarray(y), jnp.asarray(0.3), 1, jnp.ones(len(x)))
     expected = np.linalg.solve(0.25 * x.T @ x + 0.3 * np.eye(4), x.T @ (y - 0.5))
     np.testing.assert_allclose(weights, expected, rtol=1e-9)
+
+
+def test_weighted_ridge_head_solves_the_weighted_equations():
+    x, y = problem(4)
+    weight = np.random.default_rng(2).uniform(0.2, 2.0, (len(x), 1))
+    queries = np.random.default_rng(1).normal(size=(5, 4))
+    expected = 3.0 * queries @ np.linalg.solve(x.T @ (weight * x) + 0.5 * np.eye(4), x.T @ (weight * y))
+    for wide in (False, True):  # the other form of the solution, with features that are more than examples
+        pad = ((0, 0), (0, 20 * wide))
+        head = jaxmeta.ridge_head(0.5, 3.0)
+        logits = fit(head, np.pad(x, pad), weight * y, np.pad(queries, pad))
+        np.testing.assert_allclose(logits, expected, rtol=1e-9)
 
 
 def test_linear_head_takes_the_steps_of_gradient_descent():
@@ -178,7 +191,7 @@ def by_scipy(gram, y, c, weight=1e4):
     root, target = np.linalg.cholesky(gram).T, np.linalg.solve(np.linalg.cholesky(gram), y)
     sums = np.kron(np.eye(n), np.ones((1, ways)))
     matrix = np.vstack([np.kron(-root, np.eye(ways)), weight * sums])
-    right = np.concatenate([(target - root @ (c * y)).ravel(), np.full(n, weight * c)])
+    right = np.concatenate([(target - root @ (c * y)).ravel(), weight * np.sum(c * y, 1)])
     return c * y - scipy.optimize.nnls(matrix, right, maxiter=10_000)[0].reshape(n, ways)
 
 
@@ -224,6 +237,13 @@ def test_svm_stays_exact_far_from_unit_features(size):
     np.testing.assert_allclose(many, few, atol=1e-3)
     np.testing.assert_allclose(jnp.sum(many, 1), 0, atol=1e-3)
     assert bool(jnp.all(many <= 10.0 * y + 1e-3))
+
+
+def test_weights_bound_the_dual_variables_of_the_svm():
+    grams, y = svm_problem(2)
+    weight = np.random.default_rng(2).uniform(0.2, 2.0, (len(grams[0]), 1))
+    found = crammer_singer(jnp.asarray(grams[0]), jnp.asarray(weight * y[0]), 0.1, 30)
+    np.testing.assert_allclose(found, by_scipy(grams[0], y[0], 0.1 * weight), atol=2e-8)
 
 
 def test_second_derivative_of_the_svm_is_right_too():

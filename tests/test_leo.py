@@ -68,7 +68,7 @@ def test_encoder_by_hand(task):
             for matrix in initial_params().relation[:-1]:
                 hidden = np.maximum(hidden @ np.asarray(matrix), 0)
             classes[label] += hidden @ np.asarray(initial_params().relation[-1]) / len(codes) / np.sum(y == label)
-    encoded = _encode(initial_params(), task.support.x, task.support.y, WAYS)
+    encoded = _encode(initial_params(), task.support.x, task.support, WAYS)
     np.testing.assert_allclose(np.concatenate(encoded, axis=1), classes, rtol=1e-4, atol=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_adapt_takes_means_and_is_gradient_descent_in_codes_then_in_weights(task
     rates = jnp.linspace(0.5, 2.0, LATENTS)[None], jnp.linspace(0.1, 0.4, FEATURES)[None]
     meta = learner.init(initial_params())
     meta = MetaParams(initial_params(), jax.tree.unflatten(jax.tree.structure(meta.learned), rates))
-    x, y = task.support
+    x, y, _ = task.support
 
     def loss(weights):
         return -jnp.mean(jax.nn.log_softmax(x @ weights.T)[jnp.arange(len(y)), y])
@@ -86,7 +86,7 @@ def test_adapt_takes_means_and_is_gradient_descent_in_codes_then_in_weights(task
     def decode(codes):
         return (codes @ initial_params().decoder)[:, :FEATURES]
 
-    codes, _ = _encode(initial_params(), x, y, WAYS)
+    codes, _ = _encode(initial_params(), x, task.support, WAYS)
     for _ in range(2):
         codes = codes - rates[0] * jax.grad(lambda codes: loss(decode(codes)))(codes)
     weights = decode(codes)
@@ -133,7 +133,7 @@ def test_penalties(task):
     grown = {name: metrics["loss"] - plain["loss"] for name, (metrics, _) in found.items()}
     changes = {name: jax.tree.map(jnp.subtract, grads, plain_grads) for name, (_, grads) in found.items()}
 
-    mean, log_deviation = map(np.asarray, _encode(initial_params(), task.support.x, task.support.y, WAYS))
+    mean, log_deviation = map(np.asarray, _encode(initial_params(), task.support.x, task.support, WAYS))
     samples = mean + np.exp(log_deviation) * np.random.default_rng(0).normal(size=(20_000, *mean.shape))
     log_ratio = 0.5 * samples**2 - log_deviation - 0.5 * ((samples - mean) / np.exp(log_deviation)) ** 2
     np.testing.assert_allclose(grown["kl_weight"], log_ratio.mean(), atol=0.01)

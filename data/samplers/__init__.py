@@ -7,6 +7,7 @@ from jaxmeta.data.samplers._augment import mixup as mixup
 from jaxmeta.data.samplers._augment import normalize as normalize
 from jaxmeta.data.samplers._augment import random_crop as random_crop
 from jaxmeta.data.samplers._augment import random_flip as random_flip
+from jaxmeta.data.samplers._checks import Size as Size
 from jaxmeta.data.samplers._checks import TaskSizes as TaskSizes
 from jaxmeta.data.samplers._checks import check_enough as check_enough
 from jaxmeta.data.samplers._checks import check_inputs as check_inputs
@@ -19,6 +20,7 @@ from jaxmeta.data.samplers._harmonic import Harmonic as Harmonic
 from jaxmeta.data.samplers._harmonic import Tone as Tone
 from jaxmeta.data.samplers._linear import Line as Line
 from jaxmeta.data.samplers._linear import Linear as Linear
+from jaxmeta.data.samplers._meta_dataset_sampler import MetaDatasetSampler as MetaDatasetSampler
 from jaxmeta.data.samplers._placement import Placement as Placement
 from jaxmeta.data.samplers._placement import place as place
 from jaxmeta.data.samplers._sampling import distinct as distinct

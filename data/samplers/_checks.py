@@ -6,20 +6,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta._checks import check_integer
+
 ArrayLike: TypeAlias = np.ndarray | jax.Array
+Size: TypeAlias = int | tuple[int, int]
+"""A number, or the least and the most of a number that is drawn for each task."""
 
 
 class TaskSizes(NamedTuple):
     """Number of classes of a task, and of examples of each class."""
 
-    ways: int
+    ways: Size
     """Number of classes in a task."""
-    per_class: tuple[int, ...]
+    per_class: tuple[Size, ...]
     """Number of examples of each class: support, then query."""
     replacement: bool = False
     """True if an example may be drawn twice."""
     name: str = "shots + queries"
     """Name of `per_class` in error messages."""
+
+
+def check_sizes(**sizes: Size) -> tuple[Size, ...]:
+    """Returns the sizes as Python integers and pairs of them.
+
+    Raises:
+        ValueError: if a size is neither an integer of at least 1, nor a pair of such integers in order.
+    """
+    found: list[Size] = []
+    for name, size in sizes.items():
+        if not isinstance(size, tuple):
+            found += check_integer(**{name: size})
+            continue
+        bounds = check_integer(**{f"{name}[{i}]": bound for i, bound in enumerate(size)})
+        if len(bounds) != 2 or bounds[0] > bounds[1]:
+            raise ValueError(f"{name} must be an integer or a pair (least, most), got {size!r}")
+        found.append((bounds[0], bounds[1]))
+    return tuple(found)
+
+
+def largest(size: Size) -> int:
+    """Returns the most that a size can be, to which tasks are padded."""
+    return size[1] if isinstance(size, tuple) else size
 
 
 def check_inputs(inputs: ArrayLike) -> ArrayLike:
@@ -49,10 +76,10 @@ def check_enough(sizes: TaskSizes, counts: np.ndarray, names: np.ndarray, rotati
         ValueError: if there are too few classes, or a class has too few examples.
     """
     classes = rotations * len(counts)
-    if sizes.ways > classes:
+    if largest(sizes.ways) > classes:
         raise ValueError(f"ways must be at most the number of classes, got ways={sizes.ways} for {classes} classes")
     smallest = int(counts.argmin())
-    if counts[smallest] < (1 if sizes.replacement else sum(sizes.per_class)):
+    if counts[smallest] < (1 if sizes.replacement else sum(map(largest, sizes.per_class))):
         raise ValueError(
             f"{sizes.name} must be at most the size of the smallest class, "
             f"got {' + '.join(map(str, sizes.per_class))}, but class {names[smallest]} has {counts[smallest]} examples"

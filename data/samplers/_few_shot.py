@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from jaxmeta._checks import check_choice, check_integer
+from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.samplers._checks import ArrayLike, TaskSizes, check_enough, check_inputs
+from jaxmeta.data.samplers._checks import ArrayLike, Size, TaskSizes, check_enough, check_inputs, check_sizes, largest
 from jaxmeta.data.samplers._placement import Placement, place
-from jaxmeta.data.samplers._sampling import draw, group
+from jaxmeta.data.samplers._sampling import draw, draw_sizes, group
 
 
 class ExampleIndex(NamedTuple):
@@ -32,6 +32,10 @@ class FewShot:
     `0 ... ways - 1`. From each class it draws `shots` support and `queries` query examples without replacement. Classes
     may have different numbers of examples. The examples of a task are grouped by class: the first `shots` rows of the
     support set have label 0, the next have label 1, and so on.
+
+    A pair such as `ways=(5, 20)` is the least and the most of a number that is drawn for each task, all equally likely.
+    Tasks are then padded to the most, so that one compiled program serves all of them. `Batch.weight` is 1 for the
+    examples of a task and 0 for padding, which has inputs from the data set.
 
     The sampler is a pytree that holds the data. Pass it to a jitted function as an argument, and do not close over it.
     Make one with `FewShot.create` or `FewShot.from_classes`, which check their arguments. The constructor does not.
@@ -55,11 +59,11 @@ class FewShot:
     """Rows of `inputs` that belong to each class, padded: `[classes, largest count]`, int32."""
     counts: jax.Array
     """Number of examples of each class: `[classes]`, int32."""
-    ways: int = struct.field(pytree_node=False)
+    ways: Size = struct.field(pytree_node=False)
     """Number of classes in a task, N."""
-    shots: int = struct.field(pytree_node=False)
+    shots: Size = struct.field(pytree_node=False)
     """Number of support examples per class, K."""
-    queries: int = struct.field(pytree_node=False)
+    queries: Size = struct.field(pytree_node=False)
     """Number of query examples per class, Q."""
     rotations: int = struct.field(pytree_node=False, default=1)
     """4 if each class rotated by 90, 180 and 270 degrees counts as a class of its own, else 1."""
@@ -74,9 +78,9 @@ class FewShot:
         inputs: ArrayLike,
         labels: ArrayLike,
         *,
-        ways: int = 5,
-        shots: int = 1,
-        queries: int = 15,
+        ways: Size = 5,
+        shots: Size = 1,
+        queries: Size = 15,
         rotations: int = 1,
         replacement: bool = False,
         device: Placement | None = None,
@@ -86,7 +90,7 @@ class FewShot:
         Args:
             inputs: examples: `[M, ...]`, for images `[M, H, W, C]`.
             labels: class of each example, any integers in any order: `[M]`.
-            ways: number of classes in a task, N.
+            ways: number of classes in a task, N, or a pair `(least, most)`, as the next two.
             shots: number of support examples per class, K.
             queries: number of query examples per class, Q.
             rotations: 4 to treat each class rotated by 90, 180 and 270 degrees as a class of its own (Santoro et al.
@@ -119,9 +123,9 @@ class FewShot:
         cls,
         inputs: ArrayLike,
         *,
-        ways: int = 5,
-        shots: int = 1,
-        queries: int = 15,
+        ways: Size = 5,
+        shots: Size = 1,
+        queries: Size = 15,
         rotations: int = 1,
         device: Placement | None = None,
     ) -> "FewShot":
@@ -129,7 +133,7 @@ class FewShot:
 
         Args:
             inputs: examples by class: `[classes, examples, ...]`, for images `[classes, examples, H, W, C]`.
-            ways: number of classes in a task, N.
+            ways: number of classes in a task, N, or a pair `(least, most)`, as the next two.
             shots: number of support examples per class, K.
             queries: number of query examples per class, Q.
             rotations: see `create`.
@@ -154,11 +158,13 @@ class FewShot:
         counts = np.full(classes, examples)
         return from_table(flat, table, counts, np.arange(classes), TaskSizes(ways, (shots, queries)), rotations, device)
 
-    def with_sizes(self, *, ways: int | None = None, shots: int | None = None, queries: int | None = None) -> "FewShot":
+    def with_sizes(
+        self, *, ways: Size | None = None, shots: Size | None = None, queries: Size | None = None
+    ) -> "FewShot":
         """Returns a sampler over the same arrays with other task sizes, checked as in `create`.
 
         Args:
-            ways: number of classes in a task. `None` keeps the present number, here and below.
+            ways: number of classes in a task, or a pair. `None` keeps the present number, here and below.
             shots: number of support examples per class.
             queries: number of query examples per class.
 
@@ -166,9 +172,10 @@ class FewShot:
             The new sampler, which shares the arrays.
 
         Raises:
-            ValueError: if a number is not a positive integer, or the data has too few classes or examples.
+            ValueError: if a size is not a positive integer or a pair of them, or the data has too few classes or
+                examples.
         """
-        ways, shots, queries = check_integer(
+        ways, shots, queries = check_sizes(
             ways=self.ways if ways is None else ways,
             shots=self.shots if shots is None else shots,
             queries=self.queries if queries is None else queries,
@@ -196,9 +203,9 @@ class FewShot:
 
         Returns:
             The task. The support set has `x: [ways * shots, ...]` and `y: [ways * shots]` (int32). The query set has
-            `queries` examples per class.
+            `queries` examples per class. Both have a `weight` if a size of theirs is a pair.
         """
-        return Task(*(Batch(self.gather(part.x), part.y) for part in self.indices(key)))
+        return Task(*(part._replace(x=self.gather(part.x)) for part in self.indices(key)))
 
     def indices(self, key: jax.Array) -> Task:
         """Draws the same task as a call, without its inputs.
@@ -209,18 +216,24 @@ class FewShot:
         Returns:
             The task, with an `ExampleIndex` in place of the inputs `x`.
         """
-        bits = jax.random.bits(key, (self.ways, 1 + self.shots + self.queries), jnp.uint32)  # one call for a task
+        most_ways, most_shots, most_queries = map(largest, (self.ways, self.shots, self.queries))
+        bits = jax.random.bits(key, (most_ways, 1 + most_shots + most_queries), jnp.uint32)  # one call for a task
         classes, turns, rows = draw(bits, self.table, self.counts, self.rotations, self.replacement)
+        ways, shots, queries = draw_sizes(key, self.ways, self.shots, self.queries)
         if not self.shuffle:
-            order = jnp.lexsort((classes, turns))
+            order = jnp.lexsort((classes, turns, jnp.arange(most_ways) >= ways))  # classes of padding stay last
             turns, rows = turns[order], rows[order]
 
-        def part(rows: jax.Array) -> Batch:
+        def part(rows: jax.Array, size: int | jax.Array) -> Batch:
             repeats = rows.shape[1]
-            labels = jnp.repeat(jnp.arange(self.ways, dtype=jnp.int32), repeats)
-            return Batch(ExampleIndex(rows.reshape(-1), jnp.repeat(turns, repeats)), labels)
+            labels = jnp.repeat(jnp.arange(most_ways, dtype=jnp.int32), repeats)
+            index = ExampleIndex(rows.reshape(-1), jnp.repeat(turns, repeats))
+            if isinstance(ways, int) and isinstance(size, int):
+                return Batch(index, labels)
+            counts = (labels < ways) & (jnp.tile(jnp.arange(repeats), most_ways) < size)
+            return Batch(index, labels, counts.astype(jnp.float32))
 
-        return Task(support=part(rows[:, : self.shots]), query=part(rows[:, self.shots :]))
+        return Task(support=part(rows[:, :most_shots], shots), query=part(rows[:, most_shots:], queries))
 
     def gather(self, index: ExampleIndex) -> jax.Array:
         """Returns the inputs of an index, rotated and scaled for the model.
@@ -270,7 +283,7 @@ def from_table(
     if rotations > 1 and (inputs.ndim != 4 or inputs.shape[1] != inputs.shape[2]):
         raise ValueError(f"rotations=4 needs square images [..., H, W, C], got inputs of shape {inputs.shape[1:]}")
     shots, queries = sizes.per_class
-    ways, shots, queries = check_integer(ways=sizes.ways, shots=shots, queries=queries)
+    ways, shots, queries = check_sizes(ways=sizes.ways, shots=shots, queries=queries)
     check_enough(sizes, counts, names, rotations)
     placed, placed_table, placed_counts = place(inputs, (table, counts.astype(np.int32)), device)
     return FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)

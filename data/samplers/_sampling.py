@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.data.samplers._checks import Size
+
 
 class Draw(NamedTuple):
     """Result of `draw`: arrays of JAX or NumPy, like the random words."""
@@ -42,6 +44,16 @@ def draw(bits: Any, table: Any, counts: Any, rotations: int = 1, replacement: bo
     else:
         columns = distinct(bits[..., 1:], sizes)
     return Draw(classes, turns, _get(table, (xp.expand_dims(classes, -1), columns)))
+
+
+def draw_sizes(key: jax.Array, *sizes: Size) -> list[int | jax.Array]:
+    """Draws the sizes that are pairs, with keys of their own, so that other draws from the key do not change."""
+    return [
+        jax.random.randint(jax.random.fold_in(key, number), (), size[0], size[1] + 1)
+        if isinstance(size, tuple)
+        else size
+        for number, size in enumerate(sizes)
+    ]
 
 
 def group(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

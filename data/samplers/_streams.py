@@ -6,7 +6,8 @@ import jax
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Batch, Task
+from jaxmeta._types import Task
+from jaxmeta.data.samplers._checks import largest
 from jaxmeta.data.samplers._sampling import sample_without_replacement
 
 
@@ -49,8 +50,9 @@ class Streams:
         Raises:
             ValueError: if a task has more classes than there are outputs.
         """
-        if self.outputs < self.tasks.ways:
-            raise ValueError(f"outputs must be at least the ways of the tasks, {self.tasks.ways}, got {self.outputs}")
+        ways = largest(self.tasks.ways)
+        if self.outputs < ways:
+            raise ValueError(f"outputs must be at least the ways of the tasks, {ways}, got {self.outputs}")
         task_key, output_key = jax.random.split(key)
-        outputs = sample_without_replacement(output_key, self.outputs, self.tasks.ways)
-        return Task(*(Batch(part.x, outputs[part.y]) for part in self.tasks(task_key)))
+        outputs = sample_without_replacement(output_key, self.outputs, ways)
+        return Task(*(part._replace(y=outputs[part.y]) for part in self.tasks(task_key)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Batch, Task
+from jaxmeta._types import Task
 from jaxmeta.data.samplers import sample_without_replacement
 from jaxmeta.data.tasks._loading import Augment, augmentation_number
 
@@ -52,7 +52,7 @@ class Augmented:
             for part, applies in enumerate((augment.support, augment.query)):
                 if applies:
                     x = augment.fn(jax.random.fold_in(key, augmentation_number(number, part)), parts[part].x)
-                    parts[part] = Batch(x, parts[part].y)
+                    parts[part] = parts[part]._replace(x=x)
         return Task(*parts)
 
 

@@ -14,14 +14,14 @@ from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_optional_integer, check_positive, check_transformation
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_fit, call, embedding, one_hot_labels, with_head
-from jaxmeta.algorithms._heads import Head, class_means, unit_length
+from jaxmeta.algorithms._heads import Head, class_means, mask_absent, masked_head, present_classes, unit_length
 from jaxmeta.losses import classification, forward
 
 
 def linear_head(
     inner: optax.GradientTransformation | None = None, steps: int = 100, *, scale: float | jax.Array | None = None
 ) -> Head:
-    """A linear classifier, trained by gradient steps on the cross-entropy of the support set.
+    """A linear classifier, trained by gradient steps on the weighted cross-entropy of the support set.
 
     Args:
         inner: optimizer. `None` (default) is SGD with rate 0.01, momentum 0.9 and weight decay 1e-3.
@@ -55,13 +55,13 @@ def linear_head(
 
     def loss_fn(weights: PyTree, batch: tuple[jax.Array, jax.Array], step: Any) -> tuple[jax.Array, Metrics]:
         features, one_hot = batch
-        return jnp.mean(optax.softmax_cross_entropy(_logits(weights, features, scale), one_hot)), {}
+        return _cross_entropy(_logits(weights, features, scale), one_hot), {}
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> PyTree:
         weights = _initial_weights(features, one_hot, scale)
         return unroll(loss_fn, inner, weights, (features, one_hot), jnp.arange(steps)).params
 
-    return Head(fit, lambda weights, features: _logits(weights, features, scale))
+    return masked_head(fit, lambda weights, features: _logits(weights, features, scale), ())
 
 
 def baseline(
@@ -178,6 +178,12 @@ def _logits(weights: PyTree, features: jax.Array, scale: float | jax.Array | Non
     return jnp.asarray(scale, features.dtype) * unit_length(features) @ unit_length(weights["kernel"].T).T
 
 
+def _cross_entropy(logits: jax.Array, one_hot: jax.Array) -> jax.Array:
+    """Returns the mean cross-entropy of the classes that have examples, for weighted labels `[n, ways]`."""
+    losses = optax.softmax_cross_entropy(logits, one_hot, where=present_classes(one_hot)[None])
+    return jnp.sum(losses) / jnp.sum(one_hot)
+
+
 def _fine_tuned(
     features_fn: FeaturesFn,
     ways: int,
@@ -195,21 +201,21 @@ def _fine_tuned(
     passes = forward(features_fn, train_features, method="features")
     embed = embedding(passes)
 
-    def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
+    def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[tuple[PyTree, PyTree], jax.Array]:
         features = passes.test(meta.variables, support.x)
-        one_hot = one_hot_labels(support.y, ways if key is not None else test_ways or ways, features.dtype)
+        one_hot = one_hot_labels(support, ways if key is not None else test_ways or ways, features.dtype)
         keys = jnp.arange(steps) if key is None else jax.random.split(key, steps)
 
         def loss_fn(both: tuple[PyTree, PyTree], batch: Batch, step: jax.Array) -> tuple[jax.Array, Metrics]:
             params, weights = both
             logits = _logits(weights, embed(params, batch.x, None if key is None else step), scale)
-            return jnp.mean(optax.softmax_cross_entropy(logits, one_hot)), {}
+            return _cross_entropy(logits, one_hot), {}
 
         start = meta.variables, _initial_weights(features, one_hot, scale)
-        return unroll(loss_fn, optimizer, start, support, keys).params
+        return unroll(loss_fn, optimizer, start, support, keys).params, present_classes(one_hot)
 
-    def predict(both: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
-        params, weights = both
-        return _logits(weights, embed(params, x, key), scale)
+    def predict(fitted: tuple[tuple[PyTree, PyTree], jax.Array], x: Any, key: jax.Array | None) -> jax.Array:
+        (params, weights), present = fitted
+        return mask_absent(_logits(weights, embed(params, x, key), scale), present)
 
     return by_fit(MetaParams.of, fit, predict, classification(call), passes)

@@ -9,7 +9,7 @@ from flax import linen as nn
 from flax import nnx
 from jax.tree_util import Partial
 
-from jaxmeta._checks import check_integer, check_optional_integer
+from jaxmeta._checks import check_integer, check_labels, check_optional_integer
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
 from jaxmeta._variables import carried_like
 from jaxmeta.algorithms._heads import Head
@@ -32,8 +32,10 @@ def with_head(
 ) -> MetaLearner:
     """Builds a learner that fits `head` to the features of the support set, and meta-learns the features.
 
-    Tasks have integer labels from 0 to `ways - 1`, and each class has at least one support example. Otherwise all
-    logits are NaN.
+    Tasks have integer labels from 0 to `ways - 1`. Other labels raise a `ValueError`, or inside a jitted function give
+    logits that are all NaN. Examples of weight 0 are padding: their labels and inputs do not matter, as long as the
+    inputs are finite. A class without support examples has the logit -inf. A query of such a class has an infinite
+    loss, so give it the weight 0.
 
     Args:
         features_fn: `(params, x) -> features [n, d]`, or a Linen or NNX module, of which the method `features` is
@@ -59,10 +61,10 @@ def with_head(
     Example:
         >>> import jaxmeta
         >>> learner = with_head(lambda w, x: x @ w, jaxmeta.euclidean_head(), ways=2)
-        >>> support = Batch(jnp.array([[0.0], [2.0], [9.0]]), jnp.array([0, 0, 1]))
+        >>> support = Batch(jnp.array([[0.0], [2.0], [7.0]]), jnp.array([0, 0, 1]))
         >>> classifier = learner.adapt(learner.init(jnp.eye(1)), support, jax.random.key(0))
         >>> classifier(jnp.array([[2.0]])).tolist()
-        [[-1.0, -49.0]]
+        [[-1.0, -25.0]]
     """
 
     def init(variables: PyTree) -> MetaParams:
@@ -110,7 +112,7 @@ def by_features(
     def fit_support(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
         variables = meta.variables
         features = embed(variables, support.x, key)
-        one_hot = one_hot_labels(support.y, ways if key is not None else test_ways or ways, features.dtype)
+        one_hot = one_hot_labels(support, ways if key is not None else test_ways or ways, features.dtype)
         return variables, fit(meta, features, one_hot)
 
     def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
@@ -183,11 +185,19 @@ def _rows(features: jax.Array) -> jax.Array:
     return features
 
 
-def one_hot_labels(labels: jax.Array, ways: int, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """Returns one-hot labels `[n, ways]`, all NaN if a label is out of range or a class has no example.
+def one_hot_labels(batch: Batch, ways: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """Returns one-hot labels `[n, ways]`, in float32 or wider, each row multiplied by the weight of the example.
 
-    No shape shows these mistakes, so nothing else could report them inside a jitted function.
+    All are NaN if a label is out of range. No shape shows this mistake, so nothing else could report it inside a jitted
+    function.
+
+    Raises:
+        ValueError: if a concrete label is out of range.
     """
-    one_hot = jax.nn.one_hot(labels, ways, dtype=dtype)
-    valid = jnp.all(jnp.any(one_hot, 1)) & jnp.all(jnp.any(one_hot, 0))
-    return jnp.where(valid, one_hot, jnp.nan)
+    check_labels(batch.y, ways, batch.weight)
+    one_hot = jax.nn.one_hot(batch.y, ways, dtype=jnp.promote_types(dtype, jnp.float32))
+    known = jnp.any(one_hot, 1)
+    if batch.weight is None:
+        return jnp.where(jnp.all(known), one_hot, jnp.nan)
+    weight = jnp.asarray(batch.weight, one_hot.dtype)
+    return jnp.where(jnp.all(known | (weight == 0)), weight[:, None] * one_hot, jnp.nan)

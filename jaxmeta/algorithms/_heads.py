@@ -9,14 +9,20 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_positive
-from jaxmeta._types import PyTree
+from jaxmeta._types import PyTree, at_least_float32
 
 
 class Head(NamedTuple):
-    """A classifier that is fitted to features, as two pure differentiable functions. See `with_head`."""
+    """A classifier that is fitted to features, as two pure differentiable functions. See `with_head`.
+
+    The heads of this package compute in float32 or wider, and give a class without examples the logit -inf.
+    """
 
     fit: Callable[[PyTree, jax.Array, jax.Array], PyTree]
-    """Fit to a support set: `(learned, features [n, d], one_hot [n, ways]) -> fitted`, any pytree."""
+    """Fit to a support set: `(learned, features [n, d], one_hot [n, ways]) -> fitted`, any pytree.
+
+    Each row of `one_hot` is multiplied by the weight of the example, so the rows of padding are zero.
+    """
     logits: Callable[[PyTree, jax.Array], jax.Array]
     """Prediction: `(fitted, features [m, d]) -> logits [m, ways]`."""
     learned: PyTree = ()
@@ -45,9 +51,9 @@ def euclidean_head(
 
     Example:
         >>> head = euclidean_head()
-        >>> fitted = head.fit((), jnp.array([[0.0], [2.0], [9.0]]), jnp.eye(2)[jnp.array([0, 0, 1])])
+        >>> fitted = head.fit((), jnp.array([[0.0], [2.0], [7.0]]), jnp.eye(2)[jnp.array([0, 0, 1])])
         >>> head.logits(fitted, jnp.array([[2.0]])).tolist()
-        [[-1.0, -49.0]]
+        [[-1.0, -25.0]]
 
     References:
         Snell, Swersky & Zemel, *Prototypical Networks for Few-shot Learning*, NeurIPS 2017,
@@ -60,18 +66,21 @@ def euclidean_head(
             features = features - jnp.asarray(center, features.dtype)[None]
         return unit_length(features) if normalize else features
 
-    def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         factor = learned["scale"] if learn else jnp.asarray(scale, features.dtype)
-        return class_means(transform(features), one_hot), factor
-
-    def logits(fitted: tuple[jax.Array, jax.Array], features: jax.Array) -> jax.Array:
-        prototypes, factor = fitted
         features = transform(features)
+        # The distances do not depend on the origin. Far from it, the squares below would cancel.
+        origin = jax.lax.stop_gradient(class_means(features, jnp.sum(one_hot, 1, keepdims=True)))
+        return class_means(features - origin, one_hot), origin, factor
+
+    def logits(fitted: tuple[jax.Array, jax.Array, jax.Array], features: jax.Array) -> jax.Array:
+        prototypes, origin, factor = fitted
+        features = transform(features) - origin
         # -|x - c|^2 = 2 x c - (|x|^2 + |c|^2)
         squares = jnp.sum(features**2, 1)[:, None] + jnp.sum(prototypes**2, 1)[None]
         return factor * (2 * features @ prototypes.T - squares)
 
-    return Head(fit, logits, {"scale": scale} if learn else ())
+    return masked_head(fit, logits, {"scale": scale} if learn else ())
 
 
 def cosine_head(scale: float | jax.Array = 10.0, *, learn: bool = True) -> Head:
@@ -108,12 +117,53 @@ def cosine_head(scale: float | jax.Array = 10.0, *, learn: bool = True) -> Head:
     def logits(weights: jax.Array, features: jax.Array) -> jax.Array:
         return unit_length(features) @ weights.T
 
-    return Head(fit, logits, {"scale": scale} if learn else ())
+    return masked_head(fit, logits, {"scale": scale} if learn else ())
+
+
+def masked_head(
+    fit: Callable[[PyTree, jax.Array, jax.Array], Any], logits: Callable[[Any, jax.Array], jax.Array], learned: PyTree
+) -> Head:
+    """Builds a `Head` from functions that need not know about half precision, padding and absent classes.
+
+    They get float32 or wider, with zeros as the features of padding. The logits of a class without examples become
+    -inf, with derivatives of zero.
+    """
+
+    def fit_present(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> tuple[Any, jax.Array]:
+        features, one_hot = at_least_float32((features, one_hot))
+        learned = jax.tree.map(lambda value: jnp.asarray(value, features.dtype), learned)
+        features = jnp.where(example_weights(one_hot)[:, None] != 0, features, 0)
+        return fit(learned, features, one_hot), present_classes(one_hot)
+
+    def logits_of_present(fitted: tuple[Any, jax.Array], features: jax.Array) -> jax.Array:
+        inner, present = fitted
+        return mask_absent(logits(inner, at_least_float32(features)), present)
+
+    return Head(fit_present, logits_of_present, learned)
+
+
+def example_weights(one_hot: jax.Array) -> jax.Array:
+    """Returns the weights `[n]` of examples with weighted labels `[n, ways]`."""
+    return jnp.sum(one_hot, 1)
+
+
+def present_classes(one_hot: jax.Array) -> jax.Array:
+    """Returns which of the classes have examples, `[ways]`, for weighted labels `[n, ways]`. NaN counts as an example.
+
+    So invalid labels, which are NaN, give NaN everywhere and not -inf.
+    """
+    return jnp.sum(one_hot, 0) != 0
+
+
+def mask_absent(logits: jax.Array, present: jax.Array) -> jax.Array:
+    """Returns logits `[m, ways]` that are -inf for the classes that are not `present: [ways]`."""
+    return jnp.where(present[None], logits, -jnp.inf)
 
 
 def class_means(features: jax.Array, one_hot: jax.Array) -> jax.Array:
-    """Returns the prototypes `[ways, d]` of `features: [n, d]`."""
-    return (one_hot.T @ features) / jnp.sum(one_hot, 0)[:, None]
+    """Returns the prototypes `[ways, d]` of `features: [n, d]`, zero for a class without examples."""
+    totals = jnp.sum(one_hot, 0)
+    return (one_hot.T @ features) / jnp.where(totals == 0, 1, totals)[:, None]
 
 
 def unit_length(features: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ meta-training finds out how to learn from it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,18 +15,20 @@ from flax import linen as nn
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._embedding import by_fit, call
+from jaxmeta.algorithms._matching import log_weights
 from jaxmeta.losses import classification
 
 
 def in_context(
-    encode: Callable[[PyTree, Any, Any], PyTree],
+    encode: Callable[..., PyTree],
     decode: Callable[[PyTree, PyTree, Any], Any],
     loss_fn: LossFn | None = None,
 ) -> MetaLearner:
     """In-context learning: a learner whose adaptation is a forward pass over the support set.
 
     Args:
-        encode: `(params, x [n, ...], y [n, ...]) -> context`, the summary of a support set that the queries read.
+        encode: `(params, x [n, ...], y [n, ...]) -> context`, the summary of a support set that the queries read. If
+            the support set has weights, they are one more argument, `weight [n]`.
         decode: `(params, context, x [m, ...]) -> predictions [m, ...]`. A `ContextTransformer` has both functions.
         loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` returns predictions. `None`
             (default) takes the predictions for logits and computes cross-entropy and accuracy. For regression take
@@ -53,7 +56,7 @@ def in_context(
     def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
         del key
         variables = meta.variables
-        return variables, encode(variables, support.x, support.y)
+        return variables, encode(variables, *(part for part in support if part is not None))
 
     def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> Any:
         del key
@@ -67,7 +70,7 @@ class ContextTransformer(nn.Module):
 
     A token is the sum of a linear map of the input and, for a support example, a linear map of its label. All tokens
     attend to the support tokens and to no query. So the support set is read once, its order does not matter, and
-    queries do not see each other. Layers normalize first.
+    queries do not see each other. Layers normalize first. The weight of an example multiplies the attention to it.
 
     Attributes:
         out: number of outputs, which are classes or targets.
@@ -111,12 +114,15 @@ class ContextTransformer(nn.Module):
         """Returns outputs `[n, out]` for `x: [n, ...]` from labels of zero at the same inputs, for `init`."""
         return self.decode(self.encode(x, jnp.zeros((x.shape[0], self.out), x.dtype)), x)
 
-    def encode(self, x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
-        """Returns the support tokens before each layer, `layers` times `[n, width]`.
+    def encode(
+        self, x: jax.Array, y: jax.Array, weight: jax.Array | None = None
+    ) -> tuple[tuple[jax.Array, ...], jax.Array | None]:
+        """Returns the support tokens before each layer, `layers` times `[n, width]`, and the weights.
 
         Args:
             x: inputs `[n, ...]`.
             y: integer classes `[n]`, or targets `[n, out]`.
+            weight: weights of the examples `[n]`. `None` (default) counts all alike.
         """
         features = self._features(x)
         labels = jax.nn.one_hot(y, self.out, dtype=features.dtype) if jnp.issubdtype(y.dtype, jnp.integer) else y
@@ -124,14 +130,15 @@ class ContextTransformer(nn.Module):
         context = []
         for block in self.blocks:
             context.append(tokens)
-            tokens = block(tokens, tokens)
-        return tuple(context)
+            tokens = block(tokens, tokens, weight)
+        return tuple(context), weight
 
-    def decode(self, context: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
+    def decode(self, context: tuple[tuple[jax.Array, ...], jax.Array | None], x: jax.Array) -> jax.Array:
         """Returns outputs `[m, out]` for `x: [m, ...]`."""
+        layers, weight = context
         tokens = self.input(self._features(x))
-        for block, support in zip(self.blocks, context, strict=True):
-            tokens = block(tokens, support)
+        for block, support in zip(self.blocks, layers, strict=True):
+            tokens = block(tokens, support, weight)
         return self.output(self.norm(tokens))
 
     def _features(self, x: jax.Array) -> jax.Array:
@@ -145,9 +152,12 @@ class _Block(nn.Module):
     heads: int
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, support: jax.Array) -> jax.Array:
+    def __call__(self, tokens: jax.Array, support: jax.Array, weight: jax.Array | None) -> jax.Array:
         norm = nn.LayerNorm(name="norm")
-        attention = nn.MultiHeadDotProductAttention(self.heads, use_bias=False, name="attention")
+        bias = None if weight is None else log_weights(weight).astype(tokens.dtype)[None, None]
+        attention = nn.MultiHeadDotProductAttention(
+            self.heads, use_bias=False, attention_fn=partial(nn.dot_product_attention, bias=bias), name="attention"
+        )
         tokens = tokens + attention(norm(tokens), norm(support))
         hidden = nn.gelu(nn.Dense(2 * tokens.shape[-1], name="hidden")(nn.LayerNorm(name="hidden_norm")(tokens)))
         return tokens + nn.Dense(tokens.shape[-1], name="out")(hidden)

@@ -16,8 +16,9 @@ from jaxmeta._adapt import adapt
 from jaxmeta._checks import check_fraction, check_integer, check_number
 from jaxmeta._learned import Learned
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
+from jaxmeta.algorithms._embedding import one_hot_labels
 from jaxmeta.algorithms._inner_loop import grad_of, learned_state, whole_loop
-from jaxmeta.losses import classification
+from jaxmeta.losses import classification, weighted_mean
 from jaxmeta.meta_gradients import MetaGradient
 
 
@@ -152,7 +153,7 @@ def leo(
             return head_loss(decode(codes, decode_key), batch, loss_key)
 
         encode_key, draw_key, code_key, decode_key, head_key = jax.random.split(key, 5)
-        mean, log_deviation = _encode(params, _drop(encode_key, support.x, rate), support.y, ways)
+        mean, log_deviation = _encode(params, _drop(encode_key, support.x, rate), support, ways)
         first = _draw(draw_key, mean, log_deviation, training)
         loop = partial(adapt, batch=support, meta_gradient=meta_gradient)
         # z <- z - alpha * dL/dz, and after that w <- w - alpha_head * dL/dw
@@ -195,11 +196,11 @@ def _head_loss(
     return classification(lambda weights, x: _drop(key, x, dropout) @ weights.T)(weights, batch, key)
 
 
-def _encode(params: LEOParams, x: jax.Array, y: jax.Array, ways: int) -> tuple[jax.Array, jax.Array]:
+def _encode(params: LEOParams, x: jax.Array, support: Batch, ways: int) -> tuple[jax.Array, jax.Array]:
     """Returns mean and log-deviation of the code of each class, `[ways, latents]`.
 
     `mu_n, log sigma_n` is the mean of `relation([encoder(x_i), encoder(x_j)])` over the examples `i` of class `n` and
-    all examples `j`.
+    all examples `j`. These means have the weights of the support set.
     """
     codes = x @ params.encoder
     n = codes.shape[0]
@@ -207,8 +208,8 @@ def _encode(params: LEOParams, x: jax.Array, y: jax.Array, ways: int) -> tuple[j
     *hidden, last = params.relation
     for matrix in hidden:
         pairs = jax.nn.relu(pairs @ matrix)
-    relations = jnp.mean((pairs @ last).reshape(n, n, -1), axis=1)
-    members = jax.nn.one_hot(y, ways, dtype=relations.dtype)
+    relations = jax.vmap(lambda pairs: weighted_mean(pairs, support.weight, 0))((pairs @ last).reshape(n, n, -1))
+    members = one_hot_labels(support, ways, relations.dtype)
     mean, log_deviation = jnp.split(members.T @ relations / jnp.sum(members, axis=0)[:, None], 2, axis=1)
     return mean, log_deviation
 

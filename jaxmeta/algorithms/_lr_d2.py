@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_positive
-from jaxmeta._types import MetaLearner, PyTree, at_least_float32
+from jaxmeta._types import MetaLearner, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
-from jaxmeta.algorithms._heads import Head, logarithm
+from jaxmeta.algorithms._heads import Head, example_weights, logarithm, masked_head
 from jaxmeta.algorithms._r2d2 import linear_logits
 
 
@@ -45,10 +45,11 @@ def logistic_head(regularization: float | jax.Array = 1.0, scale: float | jax.Ar
     start = {"log_regularization": logarithm(regularization), "log_scale": logarithm(scale)}
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:
-        weights = logistic(features, one_hot, jnp.exp(learned["log_regularization"]), steps)
+        targets, weight = (one_hot != 0).astype(one_hot.dtype), example_weights(one_hot)
+        weights = logistic(features, targets, jnp.exp(learned["log_regularization"]), steps, weight)
         return jnp.exp(learned["log_scale"]) * weights
 
-    return Head(fit, linear_logits, start)
+    return masked_head(fit, linear_logits, start)
 
 
 def lr_d2(
@@ -91,27 +92,31 @@ def lr_d2(
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)
 
 
-def logistic(features: jax.Array, targets: jax.Array, regularization: jax.Array, steps: int) -> jax.Array:
-    """Returns the weights `[d, k]` after Newton steps on the logistic losses, computed in float32 or wider.
+def logistic(
+    features: jax.Array, targets: jax.Array, regularization: jax.Array, steps: int, weight: jax.Array
+) -> jax.Array:
+    """Returns the weights `[d, k]` after Newton steps on the logistic losses.
 
-    Each column `w` minimizes `sum_i loss_i + regularization / 2 * |w|^2` for `targets: [n, k]` in {0, 1}. The weights
-    are `X^T a` for features `X: [n, d]` and dual variables `a: [n]`. With the Gram matrix `K = X X^T`, predictions
-    `p = sigmoid(K a)` and `S = diag(p (1 - p))`, a Newton step on the weights is the step on the dual variables
+    Each column `w` minimizes `sum_i weight_i loss_i + regularization / 2 * |w|^2` for `targets: [n, k]` in {0, 1}. The
+    weights are `X^T a` for features `X: [n, d]` and dual variables `a: [n]`. With the Gram matrix `K = X X^T`,
+    predictions `p = sigmoid(K a)` and `S = diag(weight p (1 - p))`, a Newton step on the weights is the step on the
+    dual variables
 
-        a <- a + (regularization I + S K)^-1 (y - p - regularization a)
+        a <- a + (regularization I + S K)^-1 (weight (y - p) - regularization a)
 
     which needs no inverse of `S`.
     """
-    x, y = at_least_float32((features, targets))
+    x, y = features, targets
     gram = x @ x.T
-    ridge = regularization.astype(x.dtype) * jnp.eye(len(gram), dtype=x.dtype)
+    ridge = regularization * jnp.eye(len(gram), dtype=x.dtype)
 
     def newton(dual: jax.Array, y: jax.Array) -> jax.Array:
         p = jax.nn.sigmoid(gram @ dual)
-        return dual + jnp.linalg.solve(ridge + (p * (1 - p))[:, None] * gram, y - p - ridge[0, 0] * dual)
+        curvature = ridge + (weight * p * (1 - p))[:, None] * gram
+        return dual + jnp.linalg.solve(curvature, weight * (y - p) - ridge[0, 0] * dual)
 
     def step(dual: jax.Array, _: None) -> tuple[jax.Array, None]:
         return jax.vmap(newton, 1, 1)(dual, y), None
 
     dual, _ = jax.lax.scan(step, jnp.zeros_like(y), None, length=steps)
-    return (x.T @ dual).astype(features.dtype)
+    return x.T @ dual

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_fraction, check_integer, check_positive
-from jaxmeta._types import Batch, LossFn, MetaLearner, Metrics, PyTree, at_least_float32
+from jaxmeta._types import Batch, LossFn, MetaLearner, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, with_head
-from jaxmeta.algorithms._heads import Head
+from jaxmeta.algorithms._heads import Head, masked_head
 from jaxmeta.algorithms._r2d2 import linear_logits
 from jaxmeta.algorithms._svm import crammer_singer
-from jaxmeta.losses import classification
+from jaxmeta.losses import classification, weighted_mean
 
 
 def svm_head(
@@ -34,7 +34,8 @@ def svm_head(
         tr(A^T G A) / 2 - sum(Y * A)    subject to    A <= c Y,  each row of A sums to zero
 
     The weights are `W = X^T A`, and the logits of a query `x` are `scale * x W`. An interior-point method solves the
-    quadratic program on the device. The derivative is that of the solution, by the implicit function theorem.
+    quadratic program on the device. The derivative is that of the solution, by the implicit function theorem. The
+    weight of an example multiplies its `c`.
 
     Args:
         c: weight of the margin violations, the paper's `C`, positive (default: 0.1).
@@ -67,12 +68,10 @@ def svm_head(
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:
         check_integer(least=2, ways=one_hot.shape[1])
-        x, y = at_least_float32((features, one_hot))
-        gram = x @ x.T + damping * jnp.eye(len(x), dtype=x.dtype)
-        weights = x.T @ crammer_singer(gram, y, c, iterations)
-        return learned["scale"] * weights.astype(features.dtype)
+        gram = features @ features.T + damping * jnp.eye(len(features), dtype=features.dtype)
+        return learned["scale"] * (features.T @ crammer_singer(gram, one_hot, c, iterations))
 
-    return Head(fit, linear_logits, {"scale": scale})
+    return masked_head(fit, linear_logits, {"scale": scale})
 
 
 def metaoptnet(
@@ -126,7 +125,9 @@ def _smoothed(share: float | jax.Array) -> LossFn:
     def loss_fn(classifier: Callable[[Any], jax.Array], batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         logits = classifier(batch.x)
         loss, metrics = plain(lambda _: logits, batch, key)
-        uniform = -jnp.mean(jax.nn.log_softmax(logits))
+        present = logits > -jnp.inf  # the other classes have no support examples
+        log_p = jnp.where(present, jax.nn.log_softmax(logits), 0)
+        uniform = -weighted_mean(jnp.sum(log_p, 1) / jnp.sum(present, 1), batch.weight)
         return (1 - share) * loss + share * uniform, metrics
 
     return loss_fn

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._types import Batch, MetaLearner, Metrics, PyTree
 from jaxmeta.algorithms._in_context import in_context
+from jaxmeta.losses import weighted_mean
 
 
 class Gaussian(NamedTuple):
@@ -26,18 +27,19 @@ class Gaussian(NamedTuple):
 
 
 def conditional_neural_process(
-    encode: Callable[[PyTree, Any, Any], PyTree], decode: Callable[[PyTree, PyTree, Any], Any]
+    encode: Callable[..., PyTree], decode: Callable[[PyTree, PyTree, Any], Any]
 ) -> MetaLearner:
     """Conditional neural process, for regression with uncertainty: `in_context` with a Gaussian likelihood.
 
     For a support set of pairs `(x_i, y_i)` and an encoder `h` and decoder `g`,
 
-        r = mean_i h(x_i, y_i)
+        r = mean_i h(x_i, y_i),    a weighted mean if the support set has weights
         mu(x), sigma(x) = g(r, x)
         loss = -mean_j log N(y_j | mu(x_j), sigma(x_j)^2),    over the query set
 
     Args:
-        encode: `(params, x [n, ...], y [n, ...]) -> representation` of a support set, the `r` above.
+        encode: `(params, x [n, ...], y [n, ...]) -> representation` of a support set, the `r` above. If the support set
+            has weights, they are one more argument, `weight [n]`.
         decode: `(params, representation, x [m, ...]) -> Gaussian` of the targets. A `NeuralProcess` has both functions.
 
     Returns:
@@ -105,9 +107,10 @@ class NeuralProcess(nn.Module):
         """Predicts at `x: [n, d]` from targets of zero at the same inputs, for `init`."""
         return self.decode(self.encode(x, jnp.zeros((x.shape[0], self.out), x.dtype)), x)
 
-    def encode(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        """Returns the representation `[encoder[-1]]` of `x: [n, d]` and `y: [n, out]`."""
-        return jnp.mean(self.encoder_net(jnp.concatenate([x, y], 1)), 0)  # r = mean_i h(x_i, y_i)
+    def encode(self, x: jax.Array, y: jax.Array, weight: jax.Array | None = None) -> jax.Array:
+        """Returns the representation `[encoder[-1]]` of `x: [n, d]` and `y: [n, out]`, zeros if there is no example."""
+        codes = self.encoder_net(jnp.concatenate([x, y], 1))
+        return weighted_mean(codes, weight, 0) if len(codes) else jnp.zeros_like(codes, shape=codes.shape[1:])
 
     def decode(self, representation: jax.Array, x: jax.Array) -> Gaussian:
         """Predicts at `x: [m, d]`."""
@@ -134,4 +137,5 @@ def _negative_log_likelihood(
     if mean.shape != batch.y.shape:
         raise ValueError(f"decode must return means of the targets' shape {batch.y.shape}, got {mean.shape}")
     log_density = jax.scipy.stats.norm.logpdf(batch.y, mean, std)
-    return -jnp.mean(jnp.sum(log_density.reshape(mean.shape[0], -1), 1)), {"mse": jnp.mean(jnp.square(mean - batch.y))}
+    likelihood = weighted_mean(jnp.sum(log_density.reshape(mean.shape[0], -1), 1), batch.weight)
+    return -likelihood, {"mse": weighted_mean(jnp.square(mean - batch.y), batch.weight)}

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxmeta._checks import check_positive
-from jaxmeta._types import MetaLearner, PyTree, at_least_float32
+from jaxmeta._types import MetaLearner, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
-from jaxmeta.algorithms._heads import Head, logarithm
+from jaxmeta.algorithms._heads import Head, example_weights, logarithm, masked_head
 
 
 def ridge_head(
@@ -55,9 +55,11 @@ def ridge_head(
 
     def fit(learned: PyTree, features: jax.Array, one_hot: jax.Array) -> jax.Array:
         strength = jnp.exp(learned["log_regularization"]) if learn_regularization else regularization
-        return jnp.exp(learned["log_scale"]) * ridge(features, one_hot, strength)
+        # The weighted squares `w |x W - y|^2` are those of `sqrt(w) x` and `sqrt(w) y`.
+        root = _square_root(example_weights(one_hot))[:, None]
+        return jnp.exp(learned["log_scale"]) * ridge(root * features, one_hot / jnp.where(root == 0, 1, root), strength)
 
-    return Head(fit, linear_logits, learned)
+    return masked_head(fit, linear_logits, learned)
 
 
 def r2d2(
@@ -99,16 +101,19 @@ def r2d2(
 
 
 def ridge(features: jax.Array, targets: jax.Array, regularization: jax.Array | float) -> jax.Array:
-    """Returns the weights `[d, k]` of ridge regression, computed in float32 or wider.
+    """Returns the weights `[d, k]` of ridge regression.
 
     They minimize `|features @ weights - targets|^2 + regularization * |weights|^2`.
     """
-    x, y = at_least_float32((features, targets))
+    x, y = features, targets
     if x.shape[0] <= x.shape[1]:
-        weights = x.T @ _solve(x @ x.T, regularization, y)  # X^T (X X^T + lambda I)^-1 Y
-    else:
-        weights = _solve(x.T @ x, regularization, x.T @ y)  # (X^T X + lambda I)^-1 X^T Y
-    return weights.astype(features.dtype)
+        return x.T @ _solve(x @ x.T, regularization, y)  # X^T (X X^T + lambda I)^-1 Y
+    return _solve(x.T @ x, regularization, x.T @ y)  # (X^T X + lambda I)^-1 X^T Y
+
+
+def _square_root(weight: jax.Array) -> jax.Array:
+    """Returns the square roots, with a derivative of zero at zero."""
+    return jnp.where(weight == 0, 0, jnp.sqrt(jnp.where(weight == 0, 1, weight)))
 
 
 def _solve(gram: jax.Array, regularization: jax.Array | float, y: jax.Array) -> jax.Array:

@@ -13,7 +13,8 @@ from flax import linen as nn
 from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, call
-from jaxmeta.losses import classification
+from jaxmeta.algorithms._heads import mask_absent, present_classes
+from jaxmeta.losses import classification, weighted_mean
 
 
 def relation_network(
@@ -27,7 +28,7 @@ def relation_network(
 ) -> MetaLearner:
     """Relation networks: a learned network `g` compares queries with classes.
 
-    With features `f`, the class features are the sum over the support examples of class `k`,
+    With features `f`, the class features are the weighted sum over the support examples of class `k`,
 
         c_k = sum_i f(x_i),    logits_k(x) = g([c_k, f(x)]),    r_k = sigmoid(logits_k)
 
@@ -65,14 +66,17 @@ def relation_network(
     """
     check_choice("loss", loss, ("mse", "cross-entropy"))
 
-    def fit(meta: MetaParams, features: jax.Array, one_hot: jax.Array) -> jax.Array:
+    def fit(meta: MetaParams, features: jax.Array, one_hot: jax.Array) -> tuple[jax.Array, jax.Array]:
         del meta
-        return jnp.tensordot(one_hot.T, features, 1)  # c_k = sum_i f(x_i)
+        classes = jnp.tensordot(one_hot.T, features, 1)  # c_k = sum_i f(x_i)
+        return classes.astype(features.dtype), present_classes(one_hot)
 
-    def logits(params: PyTree, classes: jax.Array, features: jax.Array) -> jax.Array:
+    def logits(params: PyTree, fitted: tuple[jax.Array, jax.Array], features: jax.Array) -> jax.Array:
+        classes, present = fitted
         shape = features.shape[0], *classes.shape
         pairs = jnp.concatenate([jnp.broadcast_to(classes, shape), jnp.broadcast_to(features[:, None], shape)], -1)
-        return relation_fn(params, pairs.reshape(-1, *pairs.shape[2:])).reshape(shape[:2])  # g([c_k, f(x)])
+        relations = relation_fn(params, pairs.reshape(-1, *pairs.shape[2:])).reshape(shape[:2])  # g([c_k, f(x)])
+        return mask_absent(relations, present)
 
     loss_fn = _squared_error if loss == "mse" else classification(call)
     return by_features(features_fn, fit, logits, ways, test_ways, train_features, loss_fn)
@@ -126,8 +130,12 @@ class RelationNet(nn.Module):
 
 
 def _squared_error(classifier: Callable[[Any], jax.Array], batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-    """Returns the mean of `(r_k - 1)^2` for the right class and `r_k^2` for the others, and the accuracy."""
+    """Returns the mean of `(r_k - 1)^2` for the right class and `r_k^2` for the others, and the accuracy.
+
+    Classes without support examples do not count.
+    """
     logits = classifier(batch.x)
     _, metrics = classification(call)(lambda _: logits, batch, key)
     targets = jax.nn.one_hot(batch.y, logits.shape[1], dtype=logits.dtype)
-    return jnp.mean(jnp.square(jax.nn.sigmoid(logits) - targets)), metrics
+    errors, present = jnp.square(jax.nn.sigmoid(logits) - targets), logits > -jnp.inf
+    return weighted_mean(jnp.sum(errors, 1, where=present) / jnp.sum(present, 1), batch.weight), metrics

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve
 
+from jaxmeta.algorithms._heads import example_weights, present_classes
+
 
 class _Point(NamedTuple):
     """A point of the interior-point method."""
@@ -28,13 +30,16 @@ class _Point(NamedTuple):
 def crammer_singer(gram: jax.Array, one_hot: jax.Array, c: float | jax.Array, iterations: int) -> jax.Array:
     """Returns the dual variables `[n, ways]` of a multi-class support vector machine.
 
-    They minimize `tr(A^T gram A) / 2 - sum(one_hot * A)` over all `A <= c * one_hot` whose rows sum to zero. The
-    derivatives with respect to `gram` and `c` are those of the solution, by the implicit function theorem, not those of
-    the iterations.
+    They minimize `tr(A^T gram A) / 2 - sum(one_hot * A)` over all `A <= c * one_hot` whose rows sum to zero. With
+    weighted labels, the bounds have the weights and the sum has not. The dual variables of padding, and those of
+    classes without examples, are no variables. They stay zero.
+
+    The derivatives with respect to `gram` and `c` are those of the solution, by the implicit function theorem, not
+    those of the iterations.
 
     Args:
         gram: positive definite matrix `[n, n]`.
-        one_hot: labels `[n, ways]`, without derivative.
+        one_hot: labels `[n, ways]`, each row multiplied by the weight of the example, without derivative.
         c: bound of the dual variables. The weights of the classifier are `features.T @ A`.
         iterations: number of iterations of the interior-point method.
     """
@@ -44,18 +49,21 @@ def crammer_singer(gram: jax.Array, one_hot: jax.Array, c: float | jax.Array, it
 @partial(jax.custom_jvp, nondiff_argnums=(3,))
 def _solve(gram: jax.Array, one_hot: jax.Array, c: jax.Array, iterations: int) -> _Point:
     """Runs the interior-point method from the middle of the feasible set."""
-    others = one_hot.shape[1] - 1
-    slack = 0.5 * c * (one_hot + (1 - one_hot) / others)
-    start = _Point(c * one_hot - slack, slack, jnp.ones_like(slack), jnp.zeros_like(slack[:, :1]))
+    free, target = _free(one_hot), (one_hot != 0).astype(gram.dtype)
+    others = jnp.maximum(jnp.sum(present_classes(one_hot)) - 1, 1)
+    slack = 0.5 * c * example_weights(one_hot)[:, None] * (target + (1 - target) / others)
+    slack = jnp.where(free, slack, 1)
+    dual = jnp.where(free, c * one_hot - slack, 0)
+    start = _Point(dual, slack, free.astype(gram.dtype), jnp.zeros_like(slack[:, :1]))
     eps = jnp.finfo(gram.dtype).eps
 
     def iterate(point: _Point, _: None) -> tuple[_Point, None]:
-        product, gap = gram @ point.dual, jnp.mean(point.slack * point.multiplier)
-        residual = one_hot - product - point.multiplier - point.equality
+        product, gap = gram @ point.dual, _gap(point.slack, point.multiplier, free)
+        residual = jnp.where(free, target - product - point.multiplier - point.equality, 0)
         # A point that is as good as the number format allows stays, because its slacks would become zero.
         exact = jnp.max(jnp.abs(residual)) <= 100 * eps * (1 + jnp.max(jnp.abs(product)))
         done = exact & (gap <= eps**2 * c)
-        new = _predict_and_correct(gram, point, residual, gap)
+        new = _predict_and_correct(gram, free, point, residual, gap)
         return jax.tree.map(partial(jnp.where, done), point, new), None
 
     return jax.lax.scan(iterate, start, None, length=iterations)[0]
@@ -70,10 +78,20 @@ def _solve_jvp(iterations: int, primals: Any, tangents: Any) -> tuple[_Point, _P
     """
     gram, one_hot, c = primals
     point = _solve(gram, one_hot, c, iterations)
-    system = _Newton.factor(gram, point)
+    system = _Newton.factor(gram, _free(one_hot), point)
     bound = tangents[2] * one_hot
     dual, equality = system.solve(system.ratio * bound - tangents[0] @ point.dual)
     return point, _Point(dual, bound - dual, system.ratio * (dual - bound), equality)
+
+
+def _free(one_hot: jax.Array) -> jax.Array:
+    """Returns which dual variables `[n, ways]` are variables: those of examples and classes that count."""
+    return (example_weights(one_hot) != 0)[:, None] & present_classes(one_hot)[None]
+
+
+def _gap(slack: jax.Array, multiplier: jax.Array, free: jax.Array) -> jax.Array:
+    """Returns the mean of slack times multiplier over the variables. The other multipliers are zero."""
+    return jnp.sum(slack * multiplier) / jnp.sum(free)
 
 
 class _Newton(NamedTuple):
@@ -91,16 +109,19 @@ class _Newton(NamedTuple):
     """Cholesky factor of the sum of the inverses, `[n, n]`."""
 
     @classmethod
-    def factor(cls, gram: jax.Array, point: _Point) -> "_Newton":
-        """Factors the matrices of the system at `point`."""
+    def factor(cls, gram: jax.Array, free: jax.Array, point: _Point) -> "_Newton":
+        """Factors the matrices of the system at `point`, for the variables that are `free: [n, ways]`."""
         identity = jnp.eye(len(gram), dtype=gram.dtype)
         ratio = point.multiplier / point.slack
 
-        def inverse(diagonal: jax.Array) -> jax.Array:
-            return cho_solve((cho_factor(gram + jnp.diag(diagonal), lower=True)[0], True), identity)
+        def inverse(diagonal: jax.Array, free: jax.Array) -> jax.Array:
+            pairs = free[:, None] & free[None]
+            matrix = jnp.where(pairs, gram + jnp.diag(diagonal), identity)
+            return jnp.where(pairs, cho_solve((cho_factor(matrix, lower=True)[0], True), identity), 0)
 
-        inverses = jax.vmap(inverse, 1)(ratio)
-        return cls(ratio, inverses, cho_factor(jnp.sum(inverses, 0), lower=True)[0])
+        inverses = jax.vmap(inverse, 1)(ratio, free)
+        padding = jnp.diag(~jnp.any(free, 1)).astype(gram.dtype)  # so that the sum has an inverse
+        return cls(ratio, inverses, cho_factor(jnp.sum(inverses, 0) + padding, lower=True)[0])
 
     def solve(self, right: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns `x: [n, ways]` and `e: [n, 1]` for the right-hand side `r: [n, ways]`."""
@@ -109,26 +130,29 @@ class _Newton(NamedTuple):
         return free - jnp.einsum("kij,jl->ik", self.inverses, equality), equality
 
 
-def _predict_and_correct(gram: jax.Array, point: _Point, residual: jax.Array, gap: jax.Array) -> _Point:
+def _predict_and_correct(
+    gram: jax.Array, free: jax.Array, point: _Point, residual: jax.Array, gap: jax.Array
+) -> _Point:
     """Takes one step of Mehrotra's predictor-corrector method.
 
     Args:
         gram: positive definite matrix `[n, n]`.
+        free: which dual variables are variables, `[n, ways]`.
         point: point before the step.
         residual: residual of the stationarity, `one_hot - gram A - M - e`.
         gap: mean of slack times multiplier.
     """
-    system = _Newton.factor(gram, point)
+    system = _Newton.factor(gram, free, point)
 
     def direction(target: jax.Array) -> _Point:
         """Returns the Newton step towards `slack * multiplier = target`, to first order."""
-        change = target / point.slack - point.multiplier
+        change = jnp.where(free, target / point.slack - point.multiplier, 0)
         dual, equality = system.solve(residual - change)
         return _Point(dual, -dual, change + system.ratio * dual, equality)
 
     affine = direction(jnp.zeros_like(residual))
     step = _longest_step(point, affine)
-    reached = jnp.mean((point.slack + step * affine.slack) * (point.multiplier + step * affine.multiplier))
+    reached = _gap(point.slack + step * affine.slack, point.multiplier + step * affine.multiplier, free)
     centering = (reached / gap) ** 3 * gap
     corrected = direction(centering - affine.slack * affine.multiplier)
     step = jnp.minimum(0.99 * _longest_step(point, corrected), 1.0)

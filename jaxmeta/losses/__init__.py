@@ -11,3 +11,4 @@ from jaxmeta.losses._supervised import forward as forward
 from jaxmeta.losses._supervised import has_modes as has_modes
 from jaxmeta.losses._supervised import regression as regression
 from jaxmeta.losses._supervised import squared_error as squared_error
+from jaxmeta.losses._supervised import weighted_mean as weighted_mean

@@ -10,6 +10,7 @@ import optax
 from flax import linen as nn
 from flax import nnx
 
+from jaxmeta._checks import check_labels
 from jaxmeta._types import Batch, Metrics, PyTree, at_least_float32
 from jaxmeta.losses._loss import Loss
 
@@ -36,7 +37,8 @@ def classification(model: Any, *, train: Train | None = None) -> Loss:
 
     Returns:
         A `Loss`: `(params, batch, key) -> (mean cross-entropy in nats, {"accuracy": share in [0, 1]})`, whose `predict`
-        gives logits.
+        gives logits. The means have the weights of the batch. When called with concrete labels, it raises a
+        `ValueError` if one is not from 0 to `ways - 1`.
 
     Raises:
         TypeError: if `model` is none of these, or `train` is given beside a module.
@@ -59,7 +61,7 @@ def regression(model: Any, *, train: Train | None = None) -> Loss:
         train: see `classification`.
 
     Returns:
-        A `Loss`: `(params, batch, key) -> (mean squared error, {})`.
+        A `Loss`: `(params, batch, key) -> (mean squared error, {})`, a mean with the weights of the batch.
 
     Raises:
         TypeError: if `model` is none of these, or `train` is given beside a module.
@@ -72,12 +74,37 @@ def regression(model: Any, *, train: Train | None = None) -> Loss:
     return _supervised(model, train, squared_error)
 
 
+def weighted_mean(values: jax.Array, weight: jax.Array | None, axis: int | None = None) -> jax.Array:
+    """Mean of the examples' values with `Batch.weight`, for a loss of your own.
+
+    A value of weight 0 has no influence, not even if it is infinite. The mean is 0 if all weights are.
+
+    Args:
+        values: values of each example, `[n, ...]`.
+        weight: weights `[n]`, not negative, or booleans. `None` counts all examples alike.
+        axis: `None` (default) for the mean of all values, or 0 for that over the examples.
+
+    Returns:
+        The mean: a scalar, or `[...]` with `axis=0`.
+
+    Example:
+        >>> float(weighted_mean(jnp.array([2.0, 4.0, jnp.inf]), jnp.array([3, 1, 0])))
+        2.5
+    """
+    if weight is None:
+        return jnp.mean(values, axis)
+    weights = jnp.broadcast_to(jnp.reshape(weight, (-1, *[1] * (values.ndim - 1))), values.shape).astype(values.dtype)
+    total = jnp.sum(weights, axis)
+    return jnp.sum(weights * jnp.where(weights > 0, values, 0), axis) / jnp.where(total > 0, total, 1)
+
+
 def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
     """Returns the mean cross-entropy and the accuracy of logits `[n, ways]`."""
     logits = at_least_float32(logits)
+    check_labels(batch.y, logits.shape[-1], batch.weight)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
-    accuracy = jnp.mean((jnp.argmax(logits, axis=-1) == batch.y).astype(jnp.float32))
-    return jnp.mean(losses), {"accuracy": accuracy}
+    correct = (jnp.argmax(logits, axis=-1) == batch.y).astype(jnp.float32)
+    return weighted_mean(losses, batch.weight), {"accuracy": weighted_mean(correct, batch.weight)}
 
 
 def squared_error(prediction: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
@@ -85,7 +112,7 @@ def squared_error(prediction: jax.Array, batch: Batch) -> tuple[jax.Array, Metri
     prediction = at_least_float32(prediction)
     if prediction.shape != batch.y.shape:
         raise ValueError(f"apply must return the targets' shape {batch.y.shape}, got {prediction.shape}")
-    return jnp.mean(jnp.square(prediction - batch.y)), {}
+    return weighted_mean(jnp.square(prediction - batch.y), batch.weight), {}
 
 
 def _supervised(

@@ -163,7 +163,7 @@ def _on_frozen(learner: MetaLearner, features: Any) -> MetaLearner:
 
     def represent(variables: PyTree, batch: Batch) -> Batch:
         x = features(jax.lax.stop_gradient(variables), batch.x)
-        return Batch(x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8), batch.y)
+        return batch._replace(x=x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8))
 
     def init(params: PyTree) -> MetaParams:
         return learner.init(params["learner"])._replace(state={"network": params["network"]})

@@ -127,7 +127,7 @@ def pretrain_step(
         batch_key, augment_key, dropout_key = jax.random.split(key, 3)
         batch = batches(batch_key)
         if augment is not None:
-            batch = Batch(augment(augment_key, batch.x), batch.y)
+            batch = batch._replace(x=augment(augment_key, batch.x))
         trained, carried = split(state.meta)
 
         def objective(trained: PyTree) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
@@ -268,7 +268,7 @@ def _validator(
         ways = getattr(tasks, "ways", None)
         if ways is None:
             raise ValueError(f"learner must be given, as validation has no ways: {type(tasks).__name__}")
-        learner = simpleshot(model, ways)
+        learner = simpleshot(model, max(ways) if isinstance(ways, tuple) else ways)
     init, run = learner.init, evaluate(learner, num_tasks)
 
     @jax.jit
