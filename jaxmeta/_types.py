@@ -49,8 +49,9 @@ class MetaParams(NamedTuple):
     learned: PyTree = ()
     """Learned part of the inner optimizer's state (see `jaxmeta.partition`), trained too. `()` for none."""
     state: PyTree = ()
-    """The state that the model carries and no optimizer sees, such as running statistics (see `jaxmeta.split`). In a
-    meta-gradient it is the state after the task."""
+    """The state that the model carries and no optimizer sees, such as running statistics (see `jaxmeta.split`).
+
+    In a meta-gradient it is the state after the task."""
 
     @classmethod
     def of(cls, variables: Any) -> "MetaParams":

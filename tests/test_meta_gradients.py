@@ -139,7 +139,7 @@ def test_only_the_inner_gradient_is_constant(last):
             updates, state = inner.update(grads, state, w)
             w = optax.apply_updates(w, updates)
             losses.append(loss)
-        return jnp.stack(losses).sum() + jnp.sum(w**2)
+        return jnp.stack(losses).sum() + jnp.sum(jnp.square(jnp.asarray(w)))
 
     def ours(w, learned, batch, strength, xs):
         meta_gradient = jaxmeta.truncated(last) if last else jaxmeta.first_order()

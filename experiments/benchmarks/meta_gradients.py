@@ -140,7 +140,7 @@ def conv_problem(args: Args, steps: int) -> Problem:
     """Conv-4 on one 5-way 1-shot task of glyphs with as many query as support examples."""
     model = models.OmniglotCNN(hidden=args.hidden, param_dtype=jnp.result_type(float))
     task = jax.jit(data.Glyphs(queries=1))(jax.random.key(0))
-    loss_fn = jaxmeta.classification(model.apply)
+    loss_fn: jaxmeta.LossFn = jaxmeta.classification(model.apply)
     rows = {name: (loss_fn, way) for name, way in meta_gradients(steps, args.samples).items()}
     return Problem(model.init(jax.random.key(1), task.support.x), task, steps, rows)
 

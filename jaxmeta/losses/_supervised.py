@@ -205,21 +205,29 @@ def _nnx(model: nnx.Module, method: str) -> Forward:
         outputs = getattr(module, method)(x)
         return outputs, _with_streams_of(nnx.state(module), variables)
 
-    return Forward(train, lambda variables, x: getattr(nnx.merge(test_graph, variables), method)(x))
+    def test(variables: Any, x: Any) -> Any:
+        return getattr(nnx.merge(test_graph, _copied(variables)), method)(x)
+
+    return Forward(train, test)
+
+
+def _copied(state: Any) -> Any:
+    """Returns a copy of a state, whose variables may change in the current trace."""
+    return jax.tree.map(lambda variable: variable.copy(), state, is_leaf=_is_variable)
 
 
 def _reseeded(state: Any, key: jax.Array) -> Any:
-    """Returns a copy of a state, for the current trace, whose random streams start from `key`."""
+    """Returns such a copy, whose random streams start from `key`."""
     streams = 0
 
     def reseed(variable: Any) -> Any:
         nonlocal streams
         if not isinstance(variable, nnx.RngKey):
-            return variable.copy()
+            return variable
         streams += 1
         return variable.replace(jax.random.fold_in(key, streams))
 
-    return jax.tree.map(reseed, state, is_leaf=_is_variable)
+    return jax.tree.map(reseed, _copied(state), is_leaf=_is_variable)
 
 
 def _with_streams_of(state: Any, before: Any) -> Any:

@@ -35,8 +35,9 @@ class MetaGradient(NamedTuple):
     value_and_grad: Callable[[Objective], Callable[[PyTree, jax.Array], tuple[tuple[jax.Array, Any], PyTree]]]
     """Turns `(meta, key) -> (loss, auxiliary)` into `(meta, key) -> ((loss, auxiliary), gradient)`."""
     end_only: bool = False
-    """True if derivatives go through the end of the loop alone, as those of `implicit`. What depends on the way there,
-    such as learned rates or a loss after every step, then has none."""
+    """True if derivatives go through the end of the loop alone, as those of `implicit`.
+
+    What depends on the way there, such as learned rates or a loss after every step, then has none."""
 
 
 ValueAndGrad = Callable[[LossFn], Callable[[PyTree, Any, Any], tuple[jax.Array, PyTree]]]
