@@ -140,8 +140,9 @@ def conv_problem(args: Args, steps: int) -> Problem:
     """Conv-4 on one 5-way 1-shot task of glyphs with as many query as support examples."""
     model = models.OmniglotCNN(hidden=args.hidden, param_dtype=jnp.result_type(float))
     task = jax.jit(data.Glyphs(queries=1))(jax.random.key(0))
-    loss_fn: jaxmeta.LossFn = jaxmeta.classification(model.apply)
-    rows = {name: (loss_fn, way) for name, way in meta_gradients(steps, args.samples).items()}
+    loss_fn = jaxmeta.classification(model.apply)
+    ways = meta_gradients(steps, args.samples)
+    rows: dict[str, tuple[jaxmeta.LossFn, jaxmeta.MetaGradient]] = {name: (loss_fn, way) for name, way in ways.items()}
     return Problem(model.init(jax.random.key(1), task.support.x), task, steps, rows)
 
 

@@ -184,7 +184,11 @@ def _on_frozen(learner: MetaLearner, features: Any) -> MetaLearner:
         metrics, found = learner.grad(own(meta), Task(*(represent(variables, part) for part in task)), key)
         return metrics, found._replace(state=meta.state)
 
-    return MetaLearner(init, adapt, loss, grad)
+    def predict(adapted: Any, x: Any) -> Any:
+        variables, rest = adapted
+        return learner.predict(rest, represent(variables, Batch(x, None)).x)
+
+    return MetaLearner(init, adapt, loss, grad, predict)
 
 
 def _check_one_device(s: Settings, mesh: Mesh | None) -> None:
