@@ -33,6 +33,7 @@ from jaxmeta._types import Sampler as Sampler
 from jaxmeta._types import Task as Task
 from jaxmeta._types import Training as Training
 from jaxmeta._types import TrainingState as TrainingState
+from jaxmeta._types import WeightedBatch as WeightedBatch
 from jaxmeta._variables import merge as merge
 from jaxmeta._variables import split as split
 from jaxmeta.algorithms import *  # noqa: F403  every public name of the package, so that a learner is named there only

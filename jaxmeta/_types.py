@@ -15,18 +15,48 @@ Metrics: TypeAlias = dict[str, jax.Array]
 """Named scalars, such as ``{"loss": ..., "accuracy": ...}``."""
 
 
-class Batch(NamedTuple):
-    """Examples of one task."""
+class _Pair(NamedTuple):
+    """Inputs and targets, as `Batch` has them."""
 
     x: Any
     """Inputs: `[n, ...]`."""
     y: Any
     """Targets: class indices `[n]` or regression targets `[n, ...]`."""
-    weight: Any = None
-    """Weight of each example: `[n]`, not negative, or booleans.
 
-    An example of weight 0 is padding, which has no influence. `None` (default) counts all examples alike.
+
+class WeightedBatch(NamedTuple):
+    """Examples with weights, which `Batch(x, y, weight)` makes."""
+
+    x: Any
+    """Inputs: `[n, ...]`."""
+    y: Any
+    """Targets: class indices `[n]` or regression targets `[n, ...]`."""
+    weight: Any
+    """Weight of each example: `[n]`, not negative, or booleans. An example of weight 0 is padding without influence."""
+
+
+class Batch(_Pair):
+    """Examples of one task, a pair `(x, y)`.
+
+    `Batch(x, y, weight)` with weights `[n]` is a `WeightedBatch`. Weights are not negative, or booleans. An example of
+    weight 0 is padding, which has no influence. Without weights all examples count alike.
+
+    Example:
+        >>> x, y = Batch(jnp.zeros((2, 3)), jnp.array([0, 1]))
+        >>> Batch(x, y).weight is None, Batch(x, y, jnp.array([1.0, 0.0])).weight.tolist()
+        (True, [1.0, 0.0])
     """
+
+    __slots__ = ()
+
+    def __new__(cls, x: Any, y: Any, weight: Any = None) -> Any:
+        """Makes a pair, or with weights a `WeightedBatch`."""
+        return super().__new__(cls, x, y) if weight is None else WeightedBatch(x, y, weight)
+
+    @property
+    def weight(self) -> Any:
+        """None, which counts all examples alike."""
+        return None
 
 
 class Task(NamedTuple):

@@ -53,8 +53,13 @@ def on_the_host(x):
 
 
 def weakly_typed(params):
-    """Starts at arrays that take the type of what is added to them."""
-    return LEARNER.init({name: jnp.full(p.shape, 2.0) for name, p in params.items()})
+    """Starts with a state that takes the type of what is added to it."""
+    return LEARNER.init(params)._replace(state=jnp.full((), 2.0))
+
+
+def with_the_same_state(meta, task, key):
+    metrics, gradient = LEARNER.grad(meta._replace(state=()), task, key)
+    return metrics, gradient._replace(state=meta.state)
 
 
 COUNTER = itertools.count(1)
@@ -85,7 +90,7 @@ BROKEN_LEARNERS = {
         r"the adapted parameters: type float16\[\] of \['b'\] differs from float32\[\] of the initial ones",
     ),
     "retrace": (
-        LEARNER._replace(init=weakly_typed),
+        LEARNER._replace(init=weakly_typed, grad=with_the_same_state),
         "an update was traced 2 times in two calls: the types of its results differ from its arguments'",
     ),
     "host": (

@@ -56,7 +56,8 @@ def in_context(
     def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
         del key
         variables = meta.variables
-        return variables, encode(variables, *(part for part in support if part is not None))
+        weight = [] if support.weight is None else [support.weight]
+        return variables, encode(variables, support.x, support.y, *weight)
 
     def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> Any:
         del key

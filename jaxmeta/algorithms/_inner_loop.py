@@ -12,9 +12,10 @@ from jaxmeta._checks import check_integer, check_optional_integer, check_transfo
 from jaxmeta._learned import partition
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, call_adapted, definite, with_loss
 from jaxmeta._variables import carried_like, merge
+from jaxmeta.algorithms._hoist import hoisted
 from jaxmeta.algorithms._part import Part
 from jaxmeta.losses import Loss, as_loss, train_pass
-from jaxmeta.meta_gradients import MetaGradient, hoisted, reverse
+from jaxmeta.meta_gradients import MetaGradient, reverse
 
 
 class InnerProblem(NamedTuple):

@@ -7,7 +7,6 @@ gradients. `implicit` needs only the end of the loop, and `evolution` only value
 
 from jaxmeta.meta_gradients._evolution import evolution as evolution
 from jaxmeta.meta_gradients._first_order import first_order as first_order
-from jaxmeta.meta_gradients._hoist import hoisted as hoisted
 from jaxmeta.meta_gradients._implicit import implicit as implicit
 from jaxmeta.meta_gradients._implicit import implicit_argmin as implicit_argmin
 from jaxmeta.meta_gradients._mixed import mixed as mixed
