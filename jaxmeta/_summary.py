@@ -37,6 +37,7 @@ def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]
         A `Summary` per metric.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> str(summarize({"accuracy": jnp.array([0.0, 1.0, 1.0, 1.0])})["accuracy"])
         '0.7500 ± 0.4900'
     """
