@@ -45,7 +45,7 @@ def split(variables: Any) -> tuple[Any, Any]:
             return not isinstance(node, nnx.Param)
         return (collections and path[0].key != "params") or not _is_real(node)
 
-    paths, structure = jax.tree.flatten_with_path(variables, is_leaf=_is_variable)
+    paths, structure = jax.tree.flatten_with_path(variables, is_leaf=is_variable)
     parts = [(carries(path, node), node) for path, node in paths]
     if not any(carried for carried, _ in parts):
         return variables, ()
@@ -111,7 +111,8 @@ def changed(mean: Any, before: Any) -> Any:
     return jax.tree.map(after, before, mean)
 
 
-def _is_variable(node: Any) -> bool:
+def is_variable(node: Any) -> bool:
+    """Returns true for a variable of NNX, which is one place of a model, though it is a pytree itself."""
     return isinstance(node, nnx.Variable)
 
 

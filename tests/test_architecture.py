@@ -33,7 +33,7 @@ ALLOWED = {
     "_names": ["_checks"],
     "_noise": ["_types"],
     "_learned": ["_types"],
-    "losses": ["_types", "_checks"],
+    "losses": ["_types", "_variables", "_checks"],
     "_parallel": ["_types"],
     "_save": ["_types", "_files"],
     "_classifier": ["_types", "_files", "_save"],

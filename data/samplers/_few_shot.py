@@ -193,7 +193,7 @@ class FewShot:
     @property
     def example(self) -> jax.Array:
         """One input of zeros, as the model gets it, for `model.init`: `[1, ...]`."""
-        return to_float(jnp.zeros((1, *self.inputs.shape[1:]), self.inputs.dtype))
+        return zeros_for_model(self.inputs)
 
     def __call__(self, key: jax.Array) -> Task:
         """Draws one task.
@@ -287,6 +287,11 @@ def from_table(
     check_enough(sizes, counts, names, rotations)
     placed, placed_table, placed_counts = place(inputs, (table, counts.astype(np.int32)), device)
     return FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)
+
+
+def zeros_for_model(inputs: jax.Array) -> jax.Array:
+    """Returns one input of zeros of a data set, as the model gets it: `[1, ...]`."""
+    return to_float(jnp.zeros((1, *inputs.shape[1:]), inputs.dtype))
 
 
 def to_float(x: jax.Array) -> jax.Array:

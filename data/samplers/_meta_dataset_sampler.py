@@ -10,7 +10,7 @@ from flax import struct
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.samplers._checks import ArrayLike, check_inputs, check_sizes
-from jaxmeta.data.samplers._few_shot import to_float
+from jaxmeta.data.samplers._few_shot import to_float, zeros_for_model
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import distinct, group
 
@@ -136,7 +136,7 @@ class MetaDatasetSampler:
     @property
     def example(self) -> jax.Array:
         """One input of zeros, as the model gets it, for `model.init`: `[1, ...]`."""
-        return to_float(jnp.zeros((1, *self.inputs.shape[1:]), self.inputs.dtype))
+        return zeros_for_model(self.inputs)
 
     def __call__(self, key: jax.Array) -> Task:
         """Draws one task.

@@ -13,7 +13,7 @@ from jaxmeta._checks import check_integer, check_labels, check_optional_integer
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
 from jaxmeta._variables import carried_like
 from jaxmeta.algorithms._heads import Head
-from jaxmeta.losses import Forward, classification, forward
+from jaxmeta.losses import Forward, as_loss, classification, forward
 
 FeaturesFn = Callable[[PyTree, Any], Any] | nn.Module | nnx.Module
 """An embedding: `(params, x) -> features [n, d]`, or a module with a method `features`."""
@@ -170,7 +170,7 @@ def by_fit(
             state = carried_like(state, variables)
         return with_loss(loss, metrics), gradient._replace(state=state)
 
-    return MetaLearner(init, adapt, lambda predictor, batch, key: loss_fn(predictor, batch, key), grad)
+    return MetaLearner(init, adapt, as_loss(loss_fn).test, grad)
 
 
 def call(predictor: Callable[[Any], Any], x: Any) -> Any:

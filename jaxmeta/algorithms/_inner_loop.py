@@ -91,8 +91,6 @@ def inner_loop(
     def run(meta: MetaParams, support: Any, key: jax.Array, steps: int, training: bool) -> Any:
         loss = problem.loss if training or problem.test_loss is None else problem.test_loss
         start = problem.start(meta, support, key)
-        if not steps:
-            return problem.finish(start, meta)
 
         def loss_of_adapted(adapted: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
             return loss(adapted, meta, batch, key)

@@ -12,6 +12,7 @@ from flax import nnx
 
 from jaxmeta._checks import check_labels
 from jaxmeta._types import Batch, Metrics, PyTree, at_least_float32
+from jaxmeta._variables import is_variable
 from jaxmeta.losses._loss import Loss
 
 Train = Callable[[PyTree, Any, jax.Array], Any]
@@ -157,10 +158,11 @@ def forward(
     module = isinstance(model, nn.Module | nnx.Module)
     if module and train is not None:
         raise TypeError("train is for a model that is a function: a module knows training from test itself")
+    called = method if method is not None and hasattr(model, method) else "__call__"
     if isinstance(model, nnx.Module):
-        return _nnx(model, method if method is not None and hasattr(model, method) else "__call__")
+        return _nnx(model, called)
     if isinstance(model, nn.Module):
-        return _linen(model, method if method is not None and hasattr(model, method) else "__call__")
+        return _linen(model, called)
     if not callable(model):
         raise TypeError(f"model must be a function (params, x) -> outputs, a Linen or an NNX module, got {model!r}")
     if train is None:
@@ -213,7 +215,7 @@ def _nnx(model: nnx.Module, method: str) -> Forward:
 
 def _copied(state: Any) -> Any:
     """Returns a copy of a state, whose variables may change in the current trace."""
-    return jax.tree.map(lambda variable: variable.copy(), state, is_leaf=_is_variable)
+    return jax.tree.map(lambda variable: variable.copy(), state, is_leaf=is_variable)
 
 
 def _reseeded(state: Any, key: jax.Array) -> Any:
@@ -227,7 +229,7 @@ def _reseeded(state: Any, key: jax.Array) -> Any:
         streams += 1
         return variable.replace(jax.random.fold_in(key, streams))
 
-    return jax.tree.map(reseed, _copied(state), is_leaf=_is_variable)
+    return jax.tree.map(reseed, _copied(state), is_leaf=is_variable)
 
 
 def _with_streams_of(state: Any, before: Any) -> Any:
@@ -236,8 +238,4 @@ def _with_streams_of(state: Any, before: Any) -> Any:
     def pick(new: Any, old: Any) -> Any:
         return old if isinstance(new, nnx.RngState) else new
 
-    return jax.tree.map(pick, state, before, is_leaf=_is_variable)
-
-
-def _is_variable(node: Any) -> bool:
-    return isinstance(node, nnx.Variable)
+    return jax.tree.map(pick, state, before, is_leaf=is_variable)

@@ -51,23 +51,17 @@ class PretrainedParts(NamedTuple):
             return done._replace(meta=self.learner.init(done.meta))
         s = self.settings
         done = self._pretrain(folder / "pretraining", s.pretraining, progress)
-        validate_every = min(s.validate_every, s.iterations)
         return train(
             self.learner,
             build_optimizer(s),
             self.meta._replace(state={"network": done.meta}),
             self.tasksets.train,
             jax.random.fold_in(self.train_key, 1),
-            iterations=s.iterations,
             num_tasks=s.num_tasks,
             batch_size=s.batch_size or None,
-            validation=self.tasksets.validation,
-            validation_tasks=s.validation_tasks,
-            validate_every=validate_every,
-            log_every=math.gcd(validate_every, 50),
-            skip_nonfinite=s.skip_nonfinite,
             folder=folder,
             progress=progress,
+            **self._schedule(s.iterations),
         )
 
     def load(self, folder: Path) -> MetaParams:
@@ -95,24 +89,31 @@ class PretrainedParts(NamedTuple):
         return cost(training.step, training.init(self.start), self.train_key, self.batches)
 
     def _pretrain(self, folder: Path, iterations: int, progress: bool) -> Trained:
-        s = self.settings
-        validate_every = min(s.validate_every, iterations)
+        own = optax.adam(optax.cosine_decay_schedule(1e-3, iterations))
         return pretrain(
             self.model,
-            optax.adam(optax.cosine_decay_schedule(1e-3, iterations)) if self.on_features else build_optimizer(s),
+            own if self.on_features else build_optimizer(self.settings),
             self.start,
             self.batches,
             self.train_key,
-            iterations=iterations,
-            validation=self.tasksets.validation,
             learner=None if self.on_features else self.learner,
-            validation_tasks=s.validation_tasks,
-            validate_every=validate_every,
-            log_every=math.gcd(validate_every, 50),
-            skip_nonfinite=s.skip_nonfinite,
             folder=folder,
             progress=progress,
+            **self._schedule(iterations),
         )
+
+    def _schedule(self, iterations: int) -> dict[str, Any]:
+        """Returns the options of a training of so many updates that both stages share."""
+        s = self.settings
+        validate_every = min(s.validate_every, iterations)
+        return {
+            "iterations": iterations,
+            "validation": self.tasksets.validation,
+            "validation_tasks": s.validation_tasks,
+            "validate_every": validate_every,
+            "log_every": math.gcd(validate_every, 50),
+            "skip_nonfinite": s.skip_nonfinite,
+        }
 
     def _with_statistics(self, params: PyTree) -> PyTree:
         statistics_key = jax.random.split(self.train_key, 3)[1]  # as in `pretrain`
