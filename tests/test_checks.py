@@ -155,7 +155,7 @@ def test_a_rate_may_be_a_number_an_array_or_a_tracer_under_vmap(name):
 
 
 def test_the_svm_is_differentiable_in_the_weight_of_its_violations():
-    x, y, _ = CLASSES.support
+    x, y = CLASSES.support
 
     def scores(c):
         fitted = jaxmeta.svm_head(c, iterations=40)

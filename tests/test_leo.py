@@ -78,7 +78,7 @@ def test_adapt_takes_means_and_is_gradient_descent_in_codes_then_in_weights(task
     rates = jnp.linspace(0.5, 2.0, LATENTS)[None], jnp.linspace(0.1, 0.4, FEATURES)[None]
     meta = learner.init(initial_params())
     meta = MetaParams(initial_params(), jax.tree.unflatten(jax.tree.structure(meta.learned), rates))
-    x, y, _ = task.support
+    x, y = task.support
 
     def loss(weights):
         return -jnp.mean(jax.nn.log_softmax(x @ weights.T)[jnp.arange(len(y)), y])
