@@ -11,6 +11,8 @@ from flax import serialization
 from jaxmeta._files import write_atomically
 from jaxmeta._types import PyTree
 
+_KEY = "__random_key__"
+
 
 def save(path: str | os.PathLike[str], tree: PyTree) -> None:
     """Saves a pytree of arrays: meta-parameters, adapted parameters, the weights of a learned optimizer.
@@ -19,11 +21,13 @@ def save(path: str | os.PathLike[str], tree: PyTree) -> None:
 
     Args:
         path: of the file; its folder must exist.
-        tree: any pytree of arrays and numbers, of containers that `flax.serialization` knows (dicts, lists, tuples,
-            NamedTuples, flax dataclasses).
+        tree: any pytree of arrays, random keys and numbers, such as the `State` of an NNX module. What is no leaf, such
+            as the static fields of an equinox module, is not saved.
 
     Raises:
-        TypeError: if a leaf is neither an array nor a number.
+        TypeError: if a leaf is neither an array nor a number. The arrays of an equinox module are
+            `equinox.filter(module, equinox.is_array)`.
+        ValueError: if two leaves have one name.
 
     Example:
         >>> import tempfile, os, jax.numpy as jnp
@@ -32,12 +36,7 @@ def save(path: str | os.PathLike[str], tree: PyTree) -> None:
         >>> load(path)["w"].tolist()
         [1.0, 2.0]
     """
-    for where, leaf in jax.tree.leaves_with_path(tree):
-        if not isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array) or _opaque(leaf):
-            name = jax.tree_util.keystr(where)
-            raise TypeError(f"tree must hold arrays and numbers, got {type(leaf).__name__} at {name or 'its root'}")
-    data = serialization.msgpack_serialize(serialization.to_state_dict(jax.device_get(tree)))
-    write_atomically(Path(path), data)
+    write_atomically(Path(path), serialization.msgpack_serialize(_nested(tree)))
 
 
 def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
@@ -62,31 +61,77 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
         raise
     except Exception as error:  # whatever the decoder makes of bytes that are not its own
         raise ValueError(f"{path} is damaged, or was not made by jaxmeta.save ({type(error).__name__})") from error
+    state = _with_keys(state)
     if like is None:
         return state
-    wanted, found = _leaves(serialization.to_state_dict(like)), _leaves(state)
-    problems = [f"{name} is missing" for name in wanted.keys() - found.keys()]
-    problems += [f"{name} is not expected" for name in found.keys() - wanted.keys()]
+    found, wanted = _leaves(state), _leaves(like)
+    described, expected = _described(found), _described(wanted)
+    problems = [f"{name} is missing" for name in expected.keys() - described.keys()]
+    problems += [f"{name} is not expected" for name in described.keys() - expected.keys()]
     problems += [
-        f"{name} is {found[name]}, expected {wanted[name]}"
-        for name in wanted.keys() & found.keys()
-        if found[name] != wanted[name]
+        f"{name} is {described[name]}, expected {expected[name]}"
+        for name in expected.keys() & described.keys()
+        if described[name] != expected[name]
     ]
     if problems:
         shown = "; ".join(sorted(problems)[:5])
         raise ValueError(f"{path} holds another tree than like: {shown} ({len(problems)} differences in all)")
-    return serialization.from_state_dict(like, state)
+    return jax.tree.unflatten(jax.tree.structure(like), [found[names] for names in wanted])
 
 
-def _opaque(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _nested(tree: PyTree) -> Any:
+    """Returns the leaves of a tree in dictionaries of names."""
+    nested: dict[str, Any] = {}
+    for where, leaf in jax.tree.leaves_with_path(tree):
+        names = _names(where)
+        if not isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
+            shown = jax.tree_util.keystr(where) or "its root"
+            raise TypeError(f"tree must hold arrays and numbers, got {type(leaf).__name__} at {shown}")
+        saved = _saved_key(leaf) if _is_key(leaf) else jax.device_get(leaf)
+        if not names:
+            return saved
+        inner = nested
+        for name in names[:-1]:
+            inner = inner.setdefault(name, {})
+        if names[-1] in inner:
+            raise ValueError(f"tree must not have two leaves of one name, got {jax.tree_util.keystr(where)} twice")
+        inner[names[-1]] = saved
+    return nested
 
 
-def _leaves(state: Any) -> dict[str, str]:
+def _names(where: tuple[Any, ...]) -> tuple[str, ...]:
+    """Returns the names of a path: keys, indices and fields."""
+    return tuple(
+        str(next(getattr(entry, name) for name in ("key", "idx", "name") if hasattr(entry, name))) for entry in where
+    )
+
+
+def _saved_key(key: jax.Array) -> dict[str, Any]:
+    return {_KEY: str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key))}
+
+
+def _with_keys(state: Any) -> Any:
+    """Returns nested dictionaries with random keys in the place of what was saved of them."""
+    if not isinstance(state, dict):
+        return state
+    if _KEY in state:
+        return jax.random.wrap_key_data(state["data"], impl=state[_KEY])
+    return {name: _with_keys(value) for name, value in state.items()}
+
+
+def _leaves(state: Any) -> dict[tuple[str, ...], Any]:
+    return {_names(where): leaf for where, leaf in jax.tree.leaves_with_path(state)}
+
+
+def _described(leaves: dict[tuple[str, ...], Any]) -> dict[str, str]:
     """Returns descriptions such as `float32[2, 3]` by path."""
 
     def describe(leaf: Any) -> str:
         shape, dtype = getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf).__name__)
         return f"{dtype}{list(shape)}"
 
-    return {jax.tree_util.keystr(path): describe(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
+    return {"".join(f"[{name!r}]" for name in names): describe(leaf) for names, leaf in leaves.items()}
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

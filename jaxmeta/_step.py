@@ -82,7 +82,7 @@ def meta_step(
     """
     check_transformation(optimizer=optimizer)
     check_integer(num_tasks=num_tasks)
-    size = batch_size_of(num_tasks, batch_size)
+    batch_size = batch_size_of(num_tasks, batch_size)
     if divide_optimizer and mesh is None:
         raise ValueError("divide_optimizer needs a mesh")
 
@@ -105,12 +105,12 @@ def meta_step(
 
         def value_fn(trained: MetaParams) -> jax.Array:
             meta = trained._replace(state=state.meta.state)
-            return _mean(lambda *args: task_grad(*args)[0]["loss"], draw, meta, keys, size, mesh)
+            return _mean(lambda *args: task_grad(*args)[0]["loss"], draw, meta, keys, batch_size, mesh)
 
         if reduce is None:
-            metrics, gradient = _mean(task_grad, draw, state.meta, keys, size, mesh)
+            metrics, gradient = _mean(task_grad, draw, state.meta, keys, batch_size, mesh)
         else:
-            every, gradients = _each(task_grad, draw, state.meta, keys, size, mesh)
+            every, gradients = _each(task_grad, draw, state.meta, keys, batch_size, mesh)
             carried, metrics = jax.tree.map(lambda x: jnp.mean(_widen(x), 0), (gradients.state, every))
             gradient = reduce(every, _trained(gradients))._replace(state=carried)
         before, grads = _trained(state.meta), _trained(gradient)
@@ -152,7 +152,7 @@ def evaluate(
         (8,)
     """
     check_integer(num_tasks=num_tasks)
-    size = batch_size_of(num_tasks, batch_size)
+    batch_size = batch_size_of(num_tasks, batch_size)
 
     def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Metrics:
         def draw(key: jax.Array) -> tuple[Task, jax.Array, jax.Array]:
@@ -164,7 +164,7 @@ def evaluate(
             loss, metrics = learner.loss(learner.adapt(meta, task.support, adapt_key), task.query, loss_key)
             return with_loss(loss, metrics)
 
-        return _each(task_metrics, draw, meta, jax.random.split(key, num_tasks), size, mesh)
+        return _each(task_metrics, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
 
     return run
 

@@ -35,6 +35,7 @@ from jaxmeta.algorithms._meta_kfo import meta_kfo as meta_kfo
 from jaxmeta.algorithms._meta_sgd import meta_sgd as meta_sgd
 from jaxmeta.algorithms._metaoptnet import metaoptnet as metaoptnet
 from jaxmeta.algorithms._metaoptnet import svm_head as svm_head
+from jaxmeta.algorithms._ml3 import ml3 as ml3
 from jaxmeta.algorithms._neural_process import Gaussian as Gaussian
 from jaxmeta.algorithms._neural_process import NeuralProcess as NeuralProcess
 from jaxmeta.algorithms._neural_process import conditional_neural_process as conditional_neural_process
@@ -42,6 +43,7 @@ from jaxmeta.algorithms._oml import oml as oml
 from jaxmeta.algorithms._part import Part as Part
 from jaxmeta.algorithms._part import named as named
 from jaxmeta.algorithms._part import others as others
+from jaxmeta.algorithms._proto_maml import proto_maml as proto_maml
 from jaxmeta.algorithms._protonet import protonet as protonet
 from jaxmeta.algorithms._r2d2 import r2d2 as r2d2
 from jaxmeta.algorithms._r2d2 import ridge_head as ridge_head

@@ -7,12 +7,13 @@ import jax
 import optax
 
 from jaxmeta import algorithms as alg
-from jaxmeta import optim
-from jaxmeta._types import MetaLearner
+from jaxmeta import models, optim
+from jaxmeta._types import Batch, MetaLearner, Metrics
 from jaxmeta.catalog._lookup import build_meta_gradient
-from jaxmeta.catalog._meta_gradients import ALL, UNROLLED
+from jaxmeta.catalog._meta_gradients import ALL, AT_THE_END, UNROLLED
 from jaxmeta.catalog._options import Settings
 from jaxmeta.catalog._registry import Network, recipe, register_learner
+from jaxmeta.losses import weighted_mean
 from jaxmeta.meta_gradients import cg
 
 _FIRST_ORDER_SHARE = 0.3  # of MAML++'s training, as 50 of 150 epochs in its paper
@@ -87,6 +88,19 @@ def _oml(s: Settings, net: Network) -> MetaLearner:
     return alg.oml(net.method("features"), net.head_loss, inner, meta_gradient=build_meta_gradient(s))
 
 
+def _proto_maml(s: Settings, net: Network) -> MetaLearner:
+    return alg.proto_maml(net.method("features"), net.loss, optax.sgd(s.inner_rate), **_inner_loop(s))
+
+
+def _ml3(s: Settings, net: Network) -> MetaLearner:
+    losses = net.method("losses")
+
+    def learned_loss(params: Any, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+        return weighted_mean(losses(params, batch.x, batch.y), batch.weight), {}
+
+    return alg.ml3(learned_loss, net.loss, optax.sgd(s.inner_rate), **_inner_loop(s))
+
+
 # fmt: off
 register_learner("maml", _of(alg.maml), [
     recipe("images text", f"{MAML}, Omniglot 5-way", steps=1, test_steps=3, inner_rate=0.4, meta_gradient="reverse",
@@ -117,7 +131,7 @@ register_learner("anil", _of(alg.anil), [
            inner_rate=0.1, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.anil, meta_gradients=UNROLLED)
+], about=alg.anil, meta_gradients=AT_THE_END)
 register_learner("anil-kfo", _anil_kfo, [
     recipe("images text", "Arnold et al. 2021, rates as MAML", steps=1, test_steps=3, inner_rate=0.4, layers=1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
@@ -129,7 +143,18 @@ register_learner("boil", _of(alg.boil), [
            outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.boil, meta_gradients=UNROLLED)
+], about=alg.boil, meta_gradients=AT_THE_END)
+register_learner("proto-maml", _proto_maml, [
+    recipe("images text", "Triantafillou et al. 2020, rates as MAML", steps=5, test_steps=5, inner_rate=0.1,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
+], about=alg.proto_maml, meta_gradients=UNROLLED)
+register_learner("ml3", _ml3, [
+    recipe("images text", f"Bechtle et al. 2020, rates {OURS}", steps=1, test_steps=3, inner_rate=0.4,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("regression", f"Bechtle et al. 2020, rates {OURS}", steps=1, test_steps=1, inner_rate=1e-2,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+], about=alg.ml3, meta_gradients=(*UNROLLED, "evolution"),
+   model=lambda s, network, ways: models.WithLoss(network, models.LossMLP()))
 register_learner("meta-sgd", _by_rate(alg.meta_sgd), [
     recipe("images text", "Li et al. 2017, Omniglot", steps=1, test_steps=1, inner_rate=0.1, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
@@ -157,7 +182,7 @@ register_learner("tnet", _of(alg.tnet), [
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", "Lee & Choi 2018, rates as MAML", steps=1, test_steps=10, inner_rate=1e-3,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.tnet, meta_gradients=UNROLLED, models=PLAIN, model=lambda s, network, ways: network.clone(warp=True))
+], about=alg.tnet, meta_gradients=AT_THE_END, models=PLAIN, model=lambda s, network, ways: network.clone(warp=True))
 register_learner("imaml", _imaml, [
     recipe("images text", "Rajeswaran et al. 2019, Omniglot 5-way", steps=16, test_steps=16, inner_rate=0.1,
            proximal=2.0, solver_steps=5, outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
@@ -171,7 +196,7 @@ register_learner("cavia", _cavia, [
            context_size=100, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", "Zintgraf et al. 2019, sinusoid", steps=1, test_steps=1, inner_rate=1.0, context_size=5,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.cavia, meta_gradients=UNROLLED, models=PLAIN)
+], about=alg.cavia, meta_gradients=AT_THE_END, models=PLAIN)
 register_learner("reptile", _reptile, [
     recipe("images text", "Nichol et al. 2018, Omniglot 5-way", steps=5, test_steps=50, inner_rate=1e-3,
            train_shots=10, inner_batch=10, test_inner_batch=5, outer_rate=1.0, outer_schedule="linear", num_tasks=5),

@@ -11,10 +11,9 @@ from jaxmeta.meta_gradients import MetaGradient, cg, evolution, first_order, imp
 
 ALL = ("reverse", "mixed", "first-order", "truncated", "implicit", "evolution")
 UNROLLED = ("reverse", "mixed", "first-order", "truncated")
-"""Meta-gradients that are defined for every inner loop.
-
-`implicit` assumes that all parameters adapt, and gives no gradient for values that an inner optimizer learns.
-"""
+"""Meta-gradients that are defined for every inner loop, also for one that learns values of its optimizer."""
+AT_THE_END = (*UNROLLED, "implicit")
+"""Those of an inner loop that may converge, and whose optimizer learns no values."""
 
 _SCHEDULES = {
     "constant": lambda rate, steps: optax.constant_schedule(rate),

@@ -73,7 +73,7 @@ def process_step(
     if process.horizon % estimator.window:
         raise ValueError(f"horizon must be a multiple of the window ({estimator.window}), got {process.horizon}")
 
-    size = batch_size_of(num_runs, batch_size)
+    batch_size = batch_size_of(num_runs, batch_size)
 
     def init(theta: PyTree, key: jax.Array) -> OuterState:
         theta = definite(theta)
@@ -91,7 +91,7 @@ def process_step(
             return estimator.grad(process, state.meta, run, key)
 
         # `jax.lax.map` would batch by `vmap` even for a size of 1.
-        in_batches = partial(jax.lax.map, window, batch_size=None if size == 1 else size)
+        in_batches = partial(jax.lax.map, window, batch_size=None if batch_size == 1 else batch_size)
         metrics, gradients, runs = in_batches((state.runs, jax.random.split(key, num_runs)))
         metrics, gradient = jax.tree.map(lambda x: jnp.mean(x, axis=0), (metrics, gradients))
         value_fn = no_value_fn("process_step")

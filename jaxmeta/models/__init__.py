@@ -15,6 +15,8 @@ from jaxmeta.models._heads import CosineDense as CosineDense
 from jaxmeta.models._kronecker import KroneckerDense as KroneckerDense
 from jaxmeta.models._kronecker import KroneckerLSTMCell as KroneckerLSTMCell
 from jaxmeta.models._kronecker import KroneckerRNNCell as KroneckerRNNCell
+from jaxmeta.models._learned_loss import LossMLP as LossMLP
+from jaxmeta.models._learned_loss import WithLoss as WithLoss
 from jaxmeta.models._mlp import MLP as MLP
 from jaxmeta.models._mlp import OmniglotFC as OmniglotFC
 from jaxmeta.models._norm import BatchNorm as BatchNorm

@@ -15,7 +15,7 @@ from jaxmeta._files import write_atomically
 from jaxmeta.catalog import Settings
 from jaxmeta.runs._modules import loaded_modules
 
-_FILES = ("checkpoints", "metrics.jsonl", "result.json", "curve.png", "report.md")
+_FILES = ("checkpoints", "metrics.jsonl", "training.json", "result.json", "curve.png", "report.md")
 
 
 def read_options(folder: Path) -> dict[str, Any] | None:

@@ -5,15 +5,15 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import jax
-import numpy as np
 
 from jaxmeta._files import write_atomically
 from jaxmeta._types import PyTree
+from jaxmeta.training._identity import check_identity
 
 _METRICS = "metrics.jsonl"
 
@@ -27,8 +27,6 @@ class Snapshot(NamedTuple):
     """Meta-parameters with the best validation value so far."""
     best_score: Any
     best_step: Any
-    settings: dict[str, Any]
-    """Settings that decide the numbers and do not show in the shapes above."""
 
 
 class Log:
@@ -41,6 +39,7 @@ class Log:
     Args:
         folder: made if it does not exist; `None` keeps nothing on disk.
         snapshot: where a new run starts.
+        run: what decides the numbers of the run, to compare with the run in the folder.
 
     Raises:
         ValueError: if the folder holds a run of another configuration; it is left as it was.
@@ -48,7 +47,7 @@ class Log:
         OSError: if the folder cannot be written, here and later; what was saved before stays whole.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] | None, snapshot: Snapshot):
+    def __init__(self, folder: str | os.PathLike[str] | None, snapshot: Snapshot, run: Mapping[str, Any]):
         self.start, self.snapshot = 0, snapshot
         self.history: list[dict[str, float]] = []
         self._checkpoints = self._folder = None
@@ -63,9 +62,9 @@ class Log:
         records = _records(folder / _METRICS)
         folder.mkdir(parents=True, exist_ok=True)
         self._checkpoints, self._folder = Checkpoints(folder / "checkpoints"), folder
+        check_identity(folder, run, resumes=self._checkpoints.latest is not None)
         if self._checkpoints.latest is not None:
             self.start, self.snapshot = self._checkpoints.latest, self._checkpoints.restore(snapshot)
-            _check_settings(folder, self.snapshot.settings, snapshot.settings)
         self.history = [record for record in records if record["step"] <= self.start]
         if jax.process_index() == 0:
             with self._writing():
@@ -161,18 +160,3 @@ def _records(path: Path) -> list[dict[str, float]]:
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not hold the metrics of a run; choose another folder") from error
     return records
-
-
-def _check_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    different = [
-        "key" if np.size(value) > 1 else f"{name} ({int(old[name])}, now {int(value)})"
-        for name, value in new.items()
-        if not np.array_equal(old[name], value)
-    ]
-    if different:
-        raise ValueError(f"folder {folder} holds a run with another {', '.join(different)}; choose another folder")
-
-
-def settings(key: jax.Array, **numbers: int) -> dict[str, Any]:
-    """Returns the settings that `Log` compares between a run and its continuation."""
-    return {"key": jax.random.key_data(key), **{name: np.int32(value) for name, value in numbers.items()}}

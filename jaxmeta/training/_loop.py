@@ -16,7 +16,7 @@ from jaxmeta._checks import check_integer
 from jaxmeta._parallel import replicate
 from jaxmeta._types import PyTree, Training
 from jaxmeta.training._chunks import chunk_runner
-from jaxmeta.training._log import Log, Snapshot, settings
+from jaxmeta.training._log import Log, Snapshot
 from jaxmeta.training._preemption import anywhere, deferred_sigterm
 
 _SAVE_SECONDS = 60.0  # what a kill can cost at most, however far apart validations are
@@ -138,9 +138,10 @@ def run_loop(
     check_settings(training, options)
     run_chunk = chunk_runner(training, data, key, options.skip_nonfinite)
     start = training.init(meta, jax.random.fold_in(key, _INIT))
-    numbers = {**options.numbers, "validate_every": options.validate_every, "log_every": options.log_every}
-    first = Snapshot(start, start.meta, np.float32(-np.inf), np.int32(0), settings(key, **numbers))
-    with deferred_sigterm() as asked, Log(folder, first) as log, _bar(options.iterations, log.start, progress) as bar:
+    sizes = {**options.numbers, "validate_every": options.validate_every, "log_every": options.log_every}
+    run = {"key": key, **sizes, "training": training}
+    log = Log(folder, Snapshot(start, start.meta, np.float32(-np.inf), np.int32(0)), run)
+    with deferred_sigterm() as asked, log, _bar(options.iterations, log.start, progress) as bar:
         step, snapshot = log.start, log.snapshot._replace(state=place(log.snapshot.state))
         seconds = log.history[-1]["seconds"] if log.history else 0.0
         newest: dict[str, float] = {}
