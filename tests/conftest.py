@@ -4,6 +4,8 @@ The suite compiles much and computes little, so it asks XLA for quick compilatio
 as users do. Flags that you set in XLA_FLAGS stay, except the number of devices. Subprocesses of tests inherit them all.
 """
 
+import fnmatch
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +25,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jax
 import pytest
 
+gc.set_threshold(200_000, 50, 1000)  # traces make many objects, and few cycles
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -33,3 +36,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist (set JAXMETA_DATA)")
     return folder
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the rows of a table as slow that its mark `quick` does not name."""
+    quick: dict[str, bool] = {}
+    for item in items:
+        marker, row = item.get_closest_marker("quick"), getattr(item, "callspec", None)
+        if marker is None or row is None:
+            continue
+        table = item.nodeid.partition("[")[0]
+        known = any(fnmatch.fnmatch(row.id, pattern) for pattern in marker.args)
+        quick[table] = quick.get(table, False) or known
+        if not known:
+            item.add_marker(pytest.mark.slow)
+    if len(quick) > 1 and not all(quick.values()):  # a single row may have been asked for
+        raise pytest.UsageError(f"no row is quick in {[table for table, found in quick.items() if not found]}")

@@ -62,6 +62,7 @@ COUNTS = [
 
 
 @pytest.mark.parametrize(("model", "shape", "parameters", "width"), COUNTS)
+@pytest.mark.quick("model[0-6]-*")
 def test_parameters_and_shapes(model, shape, parameters, width):
     x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     params = jax.eval_shape(model.init, KEY, x)

@@ -138,6 +138,19 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.quick(
+    "maml",
+    "meta_sgd",
+    "imaml-proximal",
+    "multi_step_weights",
+    "cosine_head",
+    "svm_head",
+    "protonet",
+    "metaoptnet",
+    "learn",
+    "learned_mlp",
+    "BatchNorm",
+)
 def test_a_rate_may_be_a_number_an_array_or_a_tracer_under_vmap(name):
     make, (other, value) = NUMBERS[name]
     results = make()

@@ -78,6 +78,7 @@ TRAININGS = {
 
 @pytest.mark.parametrize("x64", [False, True], ids=["x32", "x64"])
 @pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.quick("promp-*", "rl2-x64", "maml_trpo-x64", "pearl-x64")
 def test_a_step_keeps_the_types_of_its_state(name, x64):
     """Weak types too, because a jitted step is compiled once for each."""
     with jax.enable_x64(x64):

@@ -72,11 +72,13 @@ def task():
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.quick("maml", "maml++", "cavia", "reptile", "oml-learned", "proto-maml", "ml3")
 def test_learner(name):
     check_learner(LEARNERS[name][0], initial_params(name), SINUSOID)
 
 
 @pytest.mark.parametrize("name", [name for name, (_, exact) in LEARNERS.items() if exact])
+@pytest.mark.quick("maml-learned-chain", "maml++", "cavia", "proto-maml", "ml3")
 def test_meta_gradient_equals_finite_differences(name, task):
     check_meta_gradient(LEARNERS[name][0], initial_params(name), task)
 

@@ -133,7 +133,7 @@ def test_a_step_of_weight_zero_costs_nothing(weights, evaluations):
     ("make", "message"),
     [
         (lambda: jaxmeta.maml_plus_plus(quadratic, float("nan")), "inner_rate must be a finite number"),
-        (lambda: jaxmeta.maml_plus_plus(quadratic, steps=0), "steps must be an integer of at least 1, got 0"),
+        (lambda: jaxmeta.maml_plus_plus(quadratic, steps=-1), "steps must be an integer of at least 0, got -1"),
         (
             lambda: jaxmeta.maml_plus_plus(quadratic, steps=3, step_weights=[1.0, 2.0]),
             r"step_weights must have shape \(3,\), got \(2,\)",

@@ -93,12 +93,14 @@ def initial(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.quick("protonet", "metaoptnet", "fine-tuning", "neural-process")
 def test_learner(name):
     learner, params, _ = initial(name)
     check_learner(learner, params, LEARNERS[name][2])
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.quick("protonet", "metaoptnet", "fine-tuning", "relation-network")
 def test_meta_gradient_equals_finite_differences(name):
     check_meta_gradient(*initial(name))
 

@@ -79,6 +79,7 @@ def test_conv_is_flax_conv(size, strides, padding, use_bias, shape):
         (None, jnp.float16, jnp.float16, 5e-3),
     ],
 )
+@pytest.mark.quick("None-bfloat16-bfloat16-0.02")
 def test_conv_dtypes(dtype, param_dtype, input_dtype, tolerance):
     x = jax.random.normal(jax.random.key(0), (2, 7, 7, 3), input_dtype)
     theirs = nn.Conv(4, (3, 3), 2, dtype=dtype, param_dtype=param_dtype)
@@ -386,6 +387,7 @@ SMOOTH = [
 
 
 @pytest.mark.parametrize("model", SMOOTH)
+@pytest.mark.quick("model[13]")
 def test_second_derivatives(model):
     """The meta-gradient equals finite differences; forward over reverse equals reverse over reverse."""
     width = 1e-7  # smaller than the way to the next ReLU's kink, where the adapted parameters jump

@@ -294,6 +294,7 @@ def omniglot(tmp_path_factory):
     return first
 
 
+@pytest.mark.slow
 def test_all_of_omniglot_equals_reference(omniglot):
     path = DATA / "omniglot" / "omniglot28_lanczos_u8.npz"
     if not path.is_file():
@@ -308,6 +309,7 @@ def _samplers(*args, **kwargs):
     return [sampler for sampler in get_tasksets("omniglot", *args, **kwargs) if isinstance(sampler, FewShot)]
 
 
+@pytest.mark.slow
 def test_zips_cache_and_packed_array_give_the_same_tasks(omniglot, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("JAXMETA_CACHE", str(tmp_path_factory.getbasetemp() / "omniglot"))
     path = DATA / "omniglot" / "omniglot28_lanczos_u8.npz"
@@ -325,6 +327,7 @@ def test_zips_cache_and_packed_array_give_the_same_tasks(omniglot, tmp_path_fact
     np.testing.assert_array_equal(background, omniglot.background)
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_prepared_records_give_the_same_drawings_in_the_same_order(omniglot, tmp_path, monkeypatch):
     pytest.importorskip("tensorflow_datasets", reason="no tensorflow-datasets (and array_record)")
@@ -342,6 +345,7 @@ def test_bad_arrays_are_named():
         Omniglot.of(np.zeros((1623, 20, 28, 28), np.uint8), ["x", "y"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("split", "sizes"), [("vinyals", (1028, 172, 423)), ("background", (883, 81, 659)), ("random", (1100, 100, 423))]
 )
@@ -354,12 +358,14 @@ def test_splits_are_disjoint_and_complete(omniglot, split, sizes):
         assert [len(part) for part in alphabets] == [25, 5, 20] and len(set.union(*alphabets)) == 50
 
 
+@pytest.mark.slow
 def test_random_split_follows_its_seed(omniglot):
     first, again, other = (omniglot.split("random", seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.test, again.test)
     assert set(first.test) != set(other.test)
 
 
+@pytest.mark.slow
 def test_vinyals_split_equals_the_published_lists(omniglot):
     path = DATA / "splits" / "omniglot_vinyals.json"
     if not path.is_file():
@@ -369,6 +375,7 @@ def test_vinyals_split_equals_the_published_lists(omniglot):
         assert {omniglot.names[row] for row in part} == set(published[name])
 
 
+@pytest.mark.slow
 def test_unknown_split_is_named(omniglot):
     with pytest.raises(ValueError, match="split must be one of 'vinyals', 'background', 'random', got 'lake'"):
         omniglot.split("lake")

@@ -78,6 +78,7 @@ PARAMS = {"conv": random(2, 1, 3, 2), "kernel": random(3, 2), "bias": random(2),
     "name",
     [pytest.param(n, marks=pytest.mark.slow if n in ("learned-mlp", "kronecker-tanh") else ()) for n in TRANSFORMS],
 )
+@pytest.mark.quick("rate*", "kronecker", "learned-lstm", "hypergradient*")
 def test_check_transform(name):
     check_transform(TRANSFORMS[name][0], PARAMS)
 
@@ -93,6 +94,7 @@ def test_first_update_of_a_wide_layer_is_the_gradient_or_the_rate(name):
 
 
 @every_transform
+@pytest.mark.quick("rate*", "learned-lstm")
 def test_composes_with_masked_and_partition(name):
     """The kernel is transformed as it would be alone, the rest as if the transformation were not there."""
     transform, _ = TRANSFORMS[name]
@@ -117,6 +119,7 @@ TASK = Task(Batch(random(4, 3), random(4, 2)), Batch(random(4, 3), random(4, 2))
 
 
 @every_transform
+@pytest.mark.quick("rate*", "kronecker", "learned-mlp", "learn-sgd", "hypergradient*")
 def test_meta_gradient_through_a_chain_equals_finite_differences(name):
     inner = optax.chain(optax.clip_by_global_norm(0.5), TRANSFORMS[name][0], optax.trace(0.5))
     check_meta_gradient(jaxmeta.maml(MODEL, inner, steps=3), MODEL_PARAMS, TASK)

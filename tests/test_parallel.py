@@ -42,6 +42,7 @@ def assert_close(actual, expected, tolerance=2e-5):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.quick("maml")
 def test_step_does_not_depend_on_the_devices(name):
     learner, meta, sampler = start(name)
     optimizer = optax.sgd(1.0)  # its update is the meta-gradient
@@ -58,6 +59,7 @@ def test_step_does_not_depend_on_the_devices(name):
     [(2, 11, 3), (8, 11, 1), (8, 5, 4)]
     + [pytest.param(*case, marks=pytest.mark.slow) for case in [(1, 11, 3), (2, 16, 2), (8, 16, None)]],
 )
+@pytest.mark.quick("8-5-4")
 def test_any_number_of_tasks_can_be_divided(devices, num_tasks, batch_size):
     learner, meta, sampler = start("maml")
 

@@ -126,6 +126,7 @@ def test_the_gradient_of_each_surrogate_is_exact(name):
 
 
 @pytest.mark.parametrize("name", CURVATURES)
+@pytest.mark.quick("dice")
 def test_the_meta_gradient_through_each_surrogate(name):
     """The meta-gradient of DiCE is exact. The others have the error of their Hessian."""
     theta = jnp.asarray(THETA)

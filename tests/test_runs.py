@@ -150,6 +150,7 @@ def built(*options, **more):
 
 
 @pytest.mark.parametrize(("learner", "kind"), [(n, k) for n, e in LEARNERS.items() for k in kinds_of(e) if k != "text"])
+@pytest.mark.quick("maml-*", "protonet-*", "promp-*", "proto-maml-*", "ml3-*", "leo-*", "oml-*", "baseline-*")
 def test_every_learner_builds_on_every_kind_of_benchmark(learner, kind):
     """A meta-gradient has the shapes of the meta-parameters, and metrics are float32 also for models in bfloat16."""
     if kind == "environment":
@@ -178,6 +179,7 @@ def check_policy(benchmark, learner):
 
 
 @pytest.mark.parametrize("learner", learners_for("environment"))
+@pytest.mark.quick("rl2", "pearl")
 def test_learners_of_environments_with_discrete_actions(learner):
     if learner == "pearl":
         with pytest.raises(ValueError, match="pearl needs continuous actions, and those of tabular are discrete"):
@@ -205,6 +207,7 @@ ALL_RUNS += [("particles2d", name) for name in learners_for("environment")]
     ("benchmark", "learner"),
     [pytest.param(*run, marks=() if run in RUNS else pytest.mark.slow) for run in dict.fromkeys(RUNS + ALL_RUNS)],
 )
+@pytest.mark.quick("sinusoid-maml", "tabular-rl2")
 def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys):
     kind = next(k for k in kinds_of(LEARNERS[learner]) if benchmark in ("particles2d", BENCHMARKS[k]))
     words = command("train", benchmark=benchmark, learner=learner, folder=tmp_path / "run", **tiny(learner, kind))
@@ -218,6 +221,7 @@ def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys
 
 
 @pytest.mark.parametrize("model", ["cnn", "cnn4", "fc"])
+@pytest.mark.quick("fc")
 def test_models_take_a_context(model):
     width = {} if model == "fc" else {"hidden": 4}
     meta, _, _ = built(learner="cavia", model=model, context_size=3, **width)
@@ -226,6 +230,7 @@ def test_models_take_a_context(model):
 
 @pytest.mark.parametrize("model", [name for name, entry in MODELS.items() if "images" in entry.kinds])
 @pytest.mark.parametrize("shape", [(28, 28, 1), (84, 84, 3)], ids=str)
+@pytest.mark.quick("*-fc", "*-cnn4", "*-resnet12")
 def test_every_model_classifies_images(model, shape):
     """A new model needs no test of its own here."""
     from jaxmeta.catalog import build_network

@@ -97,6 +97,7 @@ def draw(shape, rng):
 @pytest.mark.parametrize(
     ("name", "steps"), [("maml", 1), ("maml", 5), ("meta-sgd", 2), ("meta-curvature", 2), ("kfo", 2)]
 )
+@pytest.mark.quick("maml-1", "kfo-2")
 def test_meta_gradient_equals_torch(name, steps):
     inner, update = ALGORITHMS[name]
     rng = np.random.default_rng(0)

@@ -1,72 +1,16 @@
 """Weights of examples: padding has no influence on any learner, absent classes have no probability."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from few_shot_learners import GRADIENTS, HEADS, OTHERS, PROCESS, SGD, learner_of, parameters
 
 import jaxmeta
-from jaxmeta import Batch, Task, models
+from jaxmeta import Batch, Task
 
-
-def methods(model, *names) -> Any:
-    """Functions of the parameters, one for each method of a Linen module."""
-    return tuple(functools.partial(model.apply, method=name) for name in names)
-
-
-def head_loss(params, batch, key):
-    """The loss of the head alone, on features."""
-    head = params["params"]["head"]
-    return jaxmeta.classification(lambda _, x: x @ head["kernel"] + head["bias"][None])(params, batch, key)
-
-
-MODEL = models.MLP(sizes=(6,), out=4, activation=jnp.tanh)
-(FEATURES,) = methods(MODEL, "features")
-CONTEXT, RELATION = jaxmeta.FullContext(MODEL, steps=2), jaxmeta.RelationNet(MODEL, hidden=6)
-PROCESS, TRANSFORMER = jaxmeta.NeuralProcess(1, (6, 6), (6,)), jaxmeta.ContextTransformer(4, 8, 2, 2, MODEL)
-WITH_CONTEXT, *CONTEXTS = methods(CONTEXT, "features", "support", "query")
-RELATE = methods(RELATION, "features", "relation")
-LOSS, SGD = jaxmeta.classification(MODEL.apply), optax.sgd(0.1)
-
-HEADS = {  # name: (function from the ways to a learner, model)
-    "protonet": (lambda ways: jaxmeta.protonet(FEATURES, ways), MODEL),
-    "protonet-cosine": (lambda ways: jaxmeta.protonet(FEATURES, ways, distance="cosine"), MODEL),
-    "matching-network": (lambda ways: jaxmeta.matching_network(FEATURES, ways), MODEL),
-    "full-context": (
-        lambda ways: jaxmeta.matching_network(
-            WITH_CONTEXT, ways, support_context=CONTEXTS[0], query_context=CONTEXTS[1]
-        ),
-        CONTEXT,
-    ),
-    "relation-network": (
-        lambda ways: jaxmeta.relation_network(RELATE[0], RELATE[1], ways),
-        RELATION,
-    ),
-    "r2d2": (lambda ways: jaxmeta.r2d2(FEATURES, ways), MODEL),
-    "lr-d2": (lambda ways: jaxmeta.lr_d2(FEATURES, ways), MODEL),
-    "metaoptnet": (lambda ways: jaxmeta.metaoptnet(FEATURES, ways, label_smoothing=0.1), MODEL),
-    "simpleshot": (lambda ways: jaxmeta.simpleshot(FEATURES, ways, center=jnp.full(6, 0.1)), MODEL),
-    "meta-baseline": (lambda ways: jaxmeta.meta_baseline(FEATURES, ways), MODEL),
-    "baseline": (lambda ways: jaxmeta.baseline(FEATURES, ways, SGD, 3), MODEL),
-    "baseline++": (lambda ways: jaxmeta.baseline_plus_plus(FEATURES, ways, SGD, 3), MODEL),
-    "fine-tuning": (lambda ways: jaxmeta.baseline(FEATURES, ways, SGD, 3, fine_tune=True), MODEL),
-}
-OTHERS = {  # name: (learner, model)
-    "maml": (jaxmeta.maml(LOSS, SGD, 2), MODEL),
-    "maml++": (jaxmeta.maml_plus_plus(LOSS, 0.1, 2), MODEL),
-    "meta-sgd": (jaxmeta.meta_sgd(LOSS, 0.1, 2), MODEL),
-    "imaml": (jaxmeta.imaml(LOSS, SGD, 2), MODEL),
-    "anil": (jaxmeta.anil(LOSS, SGD, 2), MODEL),
-    "reptile": (jaxmeta.reptile(LOSS, SGD, 2), MODEL),
-    "oml": (jaxmeta.oml(FEATURES, head_loss, SGD), MODEL),
-    "leo": (jaxmeta.leo(4, steps=2, head_steps=1), None),
-    "in-context": (jaxmeta.in_context(*methods(TRANSFORMER, "encode", "decode")), TRANSFORMER),
-    "neural-process": (jaxmeta.conditional_neural_process(*methods(PROCESS, "encode", "decode")), PROCESS),
-}
 ONCE = ("full-context", "metaoptnet", "oml")  # where an example of weight 2 is not the same as two examples
 
 
@@ -94,14 +38,6 @@ def drawn(ways, twice, regression=False):
     return Task(support, query), Task(padded_support, padded_query)
 
 
-@functools.cache
-def parameters(model: Any):
-    """Initial parameters in float64."""
-    key = jax.random.key(0)
-    params = jaxmeta.leo_params(key, 5, 4) if model is None else jax.jit(model.init)(key, jnp.zeros((1, 5)))
-    return jax.tree.map(lambda x: x.astype(jnp.float64), params)
-
-
 def outcome(learner, model, task, ways):
     """Metrics and meta-gradient in training, then the loss after adaptation at test, and the logits if there are."""
 
@@ -109,7 +45,7 @@ def outcome(learner, model, task, ways):
     def run(params, task):
         meta, key = learner.init(params), jax.random.key(1)
         adapted = learner.adapt(meta, task.support, key)
-        logits = adapted(jnp.ones((2, 5)))[:, :ways] if isinstance(adapted, jax.tree_util.Partial) and ways else None
+        logits = adapted(jnp.ones((2, 5)))[:, :ways] if ways else None
         return learner.grad(meta, task, key), learner.loss(adapted, task.query, key), logits
 
     return run(parameters(model), task)
@@ -120,6 +56,7 @@ def assert_close(actual, expected):
 
 
 @pytest.mark.parametrize("name", HEADS)
+@pytest.mark.quick("protonet", "fine-tuning", "lr-d2", "metaoptnet")
 def test_padding_weights_and_more_ways_than_classes_change_no_head(name):
     make, model = HEADS[name]
     dense, padded = drawn(3, name not in ONCE)
@@ -129,11 +66,10 @@ def test_padding_weights_and_more_ways_than_classes_change_no_head(name):
     assert np.isneginf(classifier(jnp.ones((2, 5)))[:, 3]).all()
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [*GRADIENTS, *OTHERS])
+@pytest.mark.quick("maml", "leo", "proto-maml")
 def test_padding_and_weights_change_no_other_learner(name):
-    learner, model = OTHERS[name]
-    if name == "leo":  # its dropout is drawn for each row
-        learner = jaxmeta.leo(4, steps=2, head_steps=1, dropout=0.0)
+    learner, model = learner_of(name)
     dense, padded = drawn(4, name not in ONCE, regression=name == "neural-process")
     assert_close(outcome(learner, model, padded, None), outcome(learner, model, dense, None))
 
@@ -182,6 +118,7 @@ HALF_HEADS = {
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("name", HALF_HEADS)
+@pytest.mark.quick("*-bfloat16", "cosine-float16")
 def test_heads_compute_half_precision_in_float32(name, dtype):
     """The same features in float64 give the same logits, also with a row of zeros, and finite derivatives."""
     head, rng = HALF_HEADS[name], np.random.default_rng(0)

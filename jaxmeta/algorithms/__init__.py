@@ -19,6 +19,7 @@ from jaxmeta.algorithms._inner_loop import inner_loop as inner_loop
 from jaxmeta.algorithms._inner_loop import model_problem as model_problem
 from jaxmeta.algorithms._inner_loop import proximal as proximal
 from jaxmeta.algorithms._leo import LEOParams as LEOParams
+from jaxmeta.algorithms._leo import LinearClassifier as LinearClassifier
 from jaxmeta.algorithms._leo import leo as leo
 from jaxmeta.algorithms._leo import leo_params as leo_params
 from jaxmeta.algorithms._lr_d2 import logistic_head as logistic_head

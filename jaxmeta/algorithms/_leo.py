@@ -17,8 +17,9 @@ from jaxmeta._checks import check_fraction, check_integer, check_number
 from jaxmeta._learned import Learned
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
 from jaxmeta.algorithms._embedding import one_hot_labels
+from jaxmeta.algorithms._heads import class_means, mask_absent, present_classes
 from jaxmeta.algorithms._inner_loop import grad_of, learned_state, whole_loop
-from jaxmeta.losses import classification, weighted_mean
+from jaxmeta.losses import cross_entropy, weighted_mean
 from jaxmeta.meta_gradients import MetaGradient
 
 
@@ -31,6 +32,19 @@ class LEOParams(NamedTuple):
     """Layers of a ReLU network on pairs of codes, the paper's `phi_r`: `[2 * latents, 2 * latents]` each."""
     decoder: jax.Array
     """Map from a code to mean and log-deviation of the class's weights, `phi_d`: `[latents, 2 * features]`."""
+
+
+class LinearClassifier(NamedTuple):
+    """A linear classifier of features, the result of LEO's `adapt`. Call it for logits `[n, ways]`."""
+
+    weights: jax.Array
+    """Weights of each class: `[ways, features]`."""
+    present: jax.Array
+    """Whether each class had support examples: `[ways]`. The others have the logit -inf."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns the logits `[n, ways]` of features `x: [n, features]`."""
+        return mask_absent(x @ self.weights.T, self.present)
 
 
 def leo_params(key: jax.Array, features: int, latents: int = 64) -> LEOParams:
@@ -60,10 +74,10 @@ def leo_params(key: jax.Array, features: int, latents: int = 64) -> LEOParams:
 
 def leo(
     ways: int,
-    inner_rate: float | jax.Array = 1.0,
+    inner_rate: float | jax.Array = 5.0,
     steps: int = 5,
     *,
-    head_rate: float | jax.Array = 1e-3,
+    head_rate: float | jax.Array = 5e-3,
     head_steps: int = 5,
     dropout: float | jax.Array = 0.3,
     kl_weight: float | jax.Array = 0.75,
@@ -76,7 +90,7 @@ def leo(
     The features may be those of a network that was trained on the training classes. With codes `z_n`, weights `w_n` of
     class `n` and support loss `L`, a task is adapted by
 
-        z_n ~ N(mu_n, sigma_n^2),     mu_n, log sigma_n = mean over pairs of relation(encoder(x), encoder(x'))
+        z_n ~ N(mu_n, sigma_n^2),     mu_n, u_n = mean over pairs of relation(encoder(x), encoder(x'))
         z_n <- z_n - alpha * dL/dz_n          `steps` times, with w_n ~ decoder(z_n)
         w_n <- w_n - alpha_head * dL/dw_n     `head_steps` times
 
@@ -88,31 +102,31 @@ def leo(
     dropout, during meta-training only. At test (`MetaLearner.adapt` and `loss`) the means are taken and nothing is
     random.
 
-    The defaults are close to those of the authors' code for 5-way 1-shot mini-ImageNet, on features that are scaled to
-    length 1. Much longer features overflow. For the paper's weight decay choose an outer optimizer such as
-    `optax.adamw`.
+    The deviation of a code is `sigma = exp(u) - 1`, at least 1e-10, and that of a weight is larger by Xavier's, as in
+    the authors' code. The defaults are close to those of that code for 5-way 1-shot mini-ImageNet, on features that are
+    scaled to length 1. Its rates are 1.0 and 1e-3, because its losses are sums over the 5 support examples, and not
+    means. Much longer features overflow. For the paper's weight decay choose an outer optimizer such as `optax.adamw`.
 
     Args:
-        ways: number of classes of a task, labeled from 0. Each has examples in the support set, otherwise all results
-            are NaN.
-        inner_rate: initial value of the learned rate of each latent dimension, the paper's `alpha` (default: 1).
-        steps: number of inner steps of the codes (default: 5).
-        head_rate: initial value of the learned rate of the weights of each feature, `alpha_head` (default: 1e-3).
-        head_steps: number of inner steps of the weights, after those of the codes (default: 5).
+        ways: number of classes of a task, labeled from 0. A class without support examples has the logit -inf.
+        inner_rate: initial value of the learned rate of each latent dimension, the paper's `alpha` (default: 5).
+        steps: number of inner steps of the codes, at least 0 (default: 5).
+        head_rate: initial value of the learned rate of the weights of each feature, `alpha_head` (default: 5e-3).
+        head_steps: number of inner steps of the weights, after those of the codes, at least 0 (default: 5).
         dropout: share of the input features that are zeroed during meta-training, in [0, 1) (default: 0.3).
         kl_weight: weight of the divergence of the codes' distribution from the standard normal distribution, the
             paper's `beta` (default: 0.75).
         encoder_weight: weight of the squared distance of the first codes from the last ones, the paper's `gamma`
             (default: 5e-6). Its derivative pulls only the first codes. Divergence and distance are means over all
-            numbers in the codes.
+            numbers in the codes of the classes with examples.
         orthogonality_weight: weight of the mean squared difference between the correlations of the decoder's rows and
             those of orthogonal rows, the paper's `lambda_2` (default: 0.2).
         meta_gradient: see `maml`. `implicit()` is refused.
 
     Returns:
-        A `MetaLearner`, whose `init` takes `leo_params(...)`. Its `adapt` returns the weights `[ways, features]`, with
-        logits `x @ weights.T`, for batches of `x: [n, features]` and `y: [n]`. The loss that `grad` reports includes
-        the penalties. `MetaParams.learned` holds the rates.
+        A `MetaLearner`, whose `init` takes `leo_params(...)`, for batches of `x: [n, features]` and `y: [n]`. Its
+        `adapt` returns a `LinearClassifier`. The loss that `grad` reports includes the penalties. `MetaParams.learned`
+        holds the rates.
 
     Raises:
         TypeError: from `init`, if the parameters are not `LEOParams`.
@@ -123,14 +137,16 @@ def leo(
         >>> learner = leo(ways=2)
         >>> meta = learner.init(leo_params(jax.random.key(0), features=3, latents=4))
         >>> support = Batch(jnp.eye(3)[:2], jnp.array([0, 1]))
-        >>> learner.adapt(meta, support, jax.random.key(1)).shape
-        (2, 3)
+        >>> classifier = learner.adapt(meta, support, jax.random.key(1))
+        >>> classifier(jnp.eye(3)).shape
+        (3, 2)
 
     References:
         Rusu, Rao, Sygnowski, Vinyals, Pascanu, Osindero & Hadsell, *Meta-Learning with Latent Embedding Optimization*,
         ICLR 2019, https://arxiv.org/abs/1807.05960
     """
-    check_integer(ways=ways, steps=steps, head_steps=head_steps)
+    check_integer(ways=ways)
+    check_integer(least=0, steps=steps, head_steps=head_steps)
     check_number(inner_rate=inner_rate, head_rate=head_rate)
     check_number(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
     check_fraction(below_one=True, dropout=dropout)
@@ -142,19 +158,23 @@ def leo(
         codes, weights = params.encoder, params.encoder.T  # arrays with as many columns as codes and weights have
         return MetaParams(params, (learned_state(code_inner, codes), learned_state(head_inner, weights)))
 
-    def run(meta: MetaParams, support: Batch, key: jax.Array, training: bool) -> tuple[jax.Array, jax.Array]:
-        """Returns the adapted weights and the penalties."""
+    def run(meta: MetaParams, support: Batch, key: jax.Array, training: bool) -> tuple[LinearClassifier, jax.Array]:
+        """Returns the adapted classifier and the penalties."""
         params, (code_rates, head_rates), rate = meta.params, meta.learned, dropout if training else None
-        head_loss = partial(_head_loss, dropout=rate)
+        one_hot = one_hot_labels(support, ways, support.x.dtype)
+        present = present_classes(one_hot)
         decode = partial(_decode, params.decoder, training=training)
+
+        def head_loss(weights: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            return _loss(LinearClassifier(weights, present), batch, key, dropout=rate)
 
         def code_loss(codes: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
             decode_key, loss_key = jax.random.split(key)
             return head_loss(decode(codes, decode_key), batch, loss_key)
 
         encode_key, draw_key, code_key, decode_key, head_key = jax.random.split(key, 5)
-        mean, log_deviation = _encode(params, _drop(encode_key, support.x, rate), support, ways)
-        first = _draw(draw_key, mean, log_deviation, training)
+        mean, deviation = _encode(params, _drop(encode_key, support.x, rate), one_hot, support.weight)
+        first = _draw(draw_key, mean, deviation, training)
         loop = partial(adapt, batch=support, meta_gradient=meta_gradient)
         # z <- z - alpha * dL/dz, and after that w <- w - alpha_head * dL/dw
         last = loop(code_loss, code_inner, first, key=code_key, steps=steps, learned=code_rates)
@@ -162,25 +182,20 @@ def leo(
         weights = loop(head_loss, head_inner, decoded, key=head_key, steps=head_steps, learned=head_rates)
 
         # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
-        penalty = kl_weight * _divergence(mean, log_deviation) + encoder_weight * _distance(first, last)
-        return weights, penalty + orthogonality_weight * _correlation(params.decoder)
+        divergence, distance = _divergence(mean, deviation), _distance(first, last)
+        penalty = weighted_mean(kl_weight * divergence + encoder_weight * distance, present)
+        return LinearClassifier(weights, present), penalty + orthogonality_weight * _correlation(params.decoder)
 
     def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         adapt_key, loss_key = jax.random.split(key)
-        weights, penalty = run(meta, task.support, adapt_key, training=True)
-        loss, metrics = _head_loss(weights, task.query, loss_key, dropout)
+        classifier, penalty = run(meta, task.support, adapt_key, training=True)
+        loss, metrics = _loss(classifier, task.query, loss_key, dropout)
         return loss + penalty, (metrics, ())
 
-    def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> jax.Array:
+    def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> LinearClassifier:
         return run(meta, support, key, training=False)[0]
 
-    loss, grad = partial(_head_loss, dropout=None), grad_of(objective, meta_gradient)
-    return MetaLearner(init, adapt_at_test, loss, grad, _logits)
-
-
-def _logits(weights: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns the logits `[n, ways]` of linear classifiers `weights: [ways, features]`."""
-    return x @ weights.T
+    return MetaLearner(init, adapt_at_test, partial(_loss, dropout=None), grad_of(objective, meta_gradient))
 
 
 def _check_params(params: Any) -> None:
@@ -189,17 +204,19 @@ def _check_params(params: Any) -> None:
         raise TypeError(f"params must be LEOParams, from leo_params(key, features), got {type(params).__name__}")
 
 
-def _head_loss(
-    weights: jax.Array, batch: Batch, key: jax.Array, dropout: float | jax.Array | None
+def _loss(
+    classifier: LinearClassifier, batch: Batch, key: jax.Array, dropout: float | jax.Array | None
 ) -> tuple[jax.Array, Metrics]:
-    """Returns the cross-entropy and the accuracy of linear classifiers `weights: [ways, features]`."""
-    return classification(lambda weights, x: _drop(key, x, dropout) @ weights.T)(weights, batch, key)
+    """Returns the cross-entropy and the accuracy of a classifier."""
+    return cross_entropy(classifier(_drop(key, batch.x, dropout)), batch)
 
 
-def _encode(params: LEOParams, x: jax.Array, support: Batch, ways: int) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and log-deviation of the code of each class, `[ways, latents]`.
+def _encode(
+    params: LEOParams, x: jax.Array, one_hot: jax.Array, weight: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and standard deviation of the code of each class, `[ways, latents]`.
 
-    `mu_n, log sigma_n` is the mean of `relation([encoder(x_i), encoder(x_j)])` over the examples `i` of class `n` and
+    `mu_n, u_n` is the mean of `relation([encoder(x_i), encoder(x_j)])` over the examples `i` of class `n` and
     all examples `j`. These means have the weights of the support set.
     """
     codes = x @ params.encoder
@@ -208,23 +225,27 @@ def _encode(params: LEOParams, x: jax.Array, support: Batch, ways: int) -> tuple
     *hidden, last = params.relation
     for matrix in hidden:
         pairs = jax.nn.relu(pairs @ matrix)
-    relations = jax.vmap(lambda pairs: weighted_mean(pairs, support.weight, 0))((pairs @ last).reshape(n, n, -1))
-    members = one_hot_labels(support, ways, relations.dtype)
-    mean, log_deviation = jnp.split(members.T @ relations / jnp.sum(members, axis=0)[:, None], 2, axis=1)
-    return mean, log_deviation
+    relations = jax.vmap(lambda pairs: weighted_mean(pairs, weight, 0))((pairs @ last).reshape(n, n, -1))
+    mean, u = jnp.split(class_means(relations, one_hot), 2, axis=1)
+    return mean, _deviation(u, 0.0)
 
 
 def _decode(decoder: jax.Array, codes: jax.Array, key: jax.Array, training: bool) -> jax.Array:
     """Draws the weights of the classes, `[ways, features]`. Their deviation starts near Xavier's."""
-    mean, log_deviation = jnp.split(codes @ decoder, 2, axis=1)
-    return _draw(key, mean, log_deviation + 0.5 * math.log(2.0 / sum(mean.shape)), training)
+    mean, u = jnp.split(codes @ decoder, 2, axis=1)
+    return _draw(key, mean, _deviation(u, math.sqrt(2.0 / sum(mean.shape))), training)
 
 
-def _draw(key: jax.Array, mean: jax.Array, log_deviation: jax.Array, training: bool) -> jax.Array:
+def _deviation(u: jax.Array, start: float) -> jax.Array:
+    """Returns the authors' standard deviation `max(exp(u) - 1 + start, 1e-10)`, which is `start` for `u = 0`."""
+    return jnp.maximum(jnp.exp(u) - 1 + start, 1e-10)
+
+
+def _draw(key: jax.Array, mean: jax.Array, deviation: jax.Array, training: bool) -> jax.Array:
     """Draws `mu + sigma * epsilon` with `epsilon ~ N(0, I)` during meta-training, and returns `mu` at test."""
     if not training:
         return mean
-    return mean + jnp.exp(log_deviation) * jax.random.normal(key, mean.shape, mean.dtype)
+    return mean + deviation * jax.random.normal(key, mean.shape, mean.dtype)
 
 
 def _drop(key: jax.Array, x: jax.Array, dropout: float | jax.Array | None) -> jax.Array:
@@ -235,14 +256,14 @@ def _drop(key: jax.Array, x: jax.Array, dropout: float | jax.Array | None) -> ja
     return jnp.where(kept, x / jnp.asarray(1 - dropout, x.dtype), 0)
 
 
-def _divergence(mean: jax.Array, log_deviation: jax.Array) -> jax.Array:
-    """Returns the mean of `KL(N(mu, sigma^2) | N(0, 1)) = (sigma^2 + mu^2 - 1) / 2 - log sigma`, in nats."""
-    return jnp.mean(0.5 * (jnp.exp(2 * log_deviation) + mean**2 - 1) - log_deviation)
+def _divergence(mean: jax.Array, deviation: jax.Array) -> jax.Array:
+    """Returns `KL(N(mu, sigma^2) | N(0, 1)) = (sigma^2 + mu^2 - 1) / 2 - log sigma`, in nats."""
+    return 0.5 * (deviation**2 + mean**2 - 1) - jnp.log(deviation)
 
 
 def _distance(first: jax.Array, last: jax.Array) -> jax.Array:
-    """Returns the mean of `|stop_gradient(z') - z|^2` for the first codes `z` and the last codes `z'`."""
-    return jnp.mean((jax.lax.stop_gradient(last) - first) ** 2)
+    """Returns `(stop_gradient(z') - z)^2` for the first codes `z` and the last codes `z'`."""
+    return (jax.lax.stop_gradient(last) - first) ** 2
 
 
 def _correlation(matrix: jax.Array) -> jax.Array:

@@ -91,7 +91,7 @@ def maml_plus_plus(
         Its other metrics are those after the last step.
 
     Raises:
-        ValueError: if `inner_rate` is not finite, a number of steps is not an integer of at least 1, or `step_weights`
+        ValueError: if `inner_rate` is not finite, a number of steps is not an integer of at least 0, or `step_weights`
             has another shape than `[steps]`.
 
     Example:
@@ -107,11 +107,13 @@ def maml_plus_plus(
     References:
         Antoniou, Edwards & Storkey, *How to Train Your MAML*, ICLR 2019, https://arxiv.org/abs/1810.09502
     """
-    check_integer(steps=steps)
+    check_integer(least=0, steps=steps)
     check_number(inner_rate=inner_rate)
-    inner = scale_by_learned_rate(inner_rate, per="tensor", steps=steps)
+    inner = scale_by_learned_rate(inner_rate, per="tensor", steps=max(steps, 1))
     loss, meta_gradient = as_loss(loss_fn), whole_loop(meta_gradient)
     learner = maml(loss_fn, inner, steps, test_steps=test_steps, meta_gradient=meta_gradient)
+    if not steps:
+        return learner
     weights = multi_step_weights(steps, 0.0) if step_weights is None else jnp.asarray(step_weights)
     if weights.shape != (steps,):
         raise ValueError(f"step_weights must have shape {(steps,)}, got {weights.shape}")

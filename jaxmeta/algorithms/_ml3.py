@@ -29,7 +29,7 @@ def ml3(
     """ML3, meta-learning via learned loss: the inner loop minimizes a loss that has parameters of its own.
 
     With the learned loss `M`, its parameters `phi`, the model's parameters `theta` and the inner rate `alpha`, an inner
-    step is `theta_{i+1} = theta_i - alpha * grad_theta M_phi(theta_i, support)`, and the outer loss is that of the task,
+    step is `theta_{i+1} = theta_i - alpha * grad_theta M_phi(theta_i, support)`. The outer loss is that of the task,
     `L(theta_steps, query)`. The inner loop leaves `phi` alone.
 
     Args:

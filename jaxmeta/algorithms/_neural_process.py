@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta._checks import check_integer, check_positive
-from jaxmeta._types import Batch, MetaLearner, Metrics, PyTree
+from jaxmeta._types import Batch, MetaLearner, Metrics, PyTree, at_least_float32
 from jaxmeta.algorithms._in_context import in_context
 from jaxmeta.losses import weighted_mean
 
@@ -133,7 +133,7 @@ def _negative_log_likelihood(
 ) -> tuple[jax.Array, Metrics]:
     """Returns the negative log-likelihood per example, in nats, and the squared error of the mean."""
     del key
-    mean, std = regressor(batch.x)
+    mean, std = at_least_float32(regressor(batch.x))
     if mean.shape != batch.y.shape:
         raise ValueError(f"decode must return means of the targets' shape {batch.y.shape}, got {mean.shape}")
     log_density = jax.scipy.stats.norm.logpdf(batch.y, mean, std)

@@ -1,5 +1,6 @@
-"""ProtoMAML: MAML that starts each task at a prototypical network (Triantafillou et al. 2020,
-https://arxiv.org/abs/1903.03096).
+"""ProtoMAML (Triantafillou et al. 2020, https://arxiv.org/abs/1903.03096).
+
+MAML that starts each task at a prototypical network.
 """
 
 from typing import Any

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta._checks import check_choice, check_integer
-from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
+from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, at_least_float32
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, call
 from jaxmeta.algorithms._heads import mask_absent, present_classes
 from jaxmeta.losses import classification, weighted_mean
@@ -134,7 +134,7 @@ def _squared_error(classifier: Callable[[Any], jax.Array], batch: Batch, key: ja
 
     Classes without support examples do not count.
     """
-    logits = classifier(batch.x)
+    logits = at_least_float32(classifier(batch.x))
     _, metrics = classification(call)(lambda _: logits, batch, key)
     targets = jax.nn.one_hot(batch.y, logits.shape[1], dtype=logits.dtype)
     errors, present = jnp.square(jax.nn.sigmoid(logits) - targets), logits > -jnp.inf

@@ -109,7 +109,7 @@ register_learner("baseline-plus-plus", _pretrained(alg.baseline_plus_plus), [
            outer_schedule="cosine"),
 ], about=alg.baseline_plus_plus, trains_on="classes", dropout=True, model=_cosine_classifier)
 register_learner("leo", _leo, [
-    recipe("images text", "Rusu et al. 2019, mini-ImageNet, pre-training ours", steps=5, inner_rate=1.0, head_rate=1e-3,
+    recipe("images text", "Rusu et al. 2019, mini-ImageNet, pre-training ours", steps=5, inner_rate=5.0, head_rate=5e-3,
            latents=64, queries=5, test_queries=15, outer_rate=1e-3, outer_schedule="cosine", num_tasks=12,
            minibatch=64, pretraining=1000),
 ], about=alg.leo, trains_on="features", dropout=True)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend import core
 
 from jaxmeta._checks import check_integer
 from jaxmeta._learned import update_with
@@ -130,5 +131,11 @@ def explicit_arguments(
         batch, x = structure.unflatten(leaves)
         return loss_fn(params, batch, x)[0]
 
-    loss, closed_over = jax.closure_convert(scalar_loss, params, *leaves)
-    return loss, (*leaves, *closed_over)
+    closed = jax.make_jaxpr(scalar_loss)(params, *leaves)  # `jax.closure_convert` leaves integers and booleans behind
+
+    def loss(params: PyTree, *rest: jax.Array) -> jax.Array:
+        leaves, closed_over = rest[: -len(closed.consts) or None], rest[len(rest) - len(closed.consts) :]
+        program = core.ClosedJaxpr(closed.jaxpr, closed_over)
+        return core.jaxpr_as_fun(program)(*jax.tree.leaves(params), *leaves)[0]
+
+    return loss, (*leaves, *closed.consts)

@@ -153,9 +153,9 @@ class _Walk:
             self.code = zlib.crc32(code.co_code + repr((code.co_names, _constants(code))).encode(), self.code)
             for name in filter(function.__globals__.__contains__, code.co_names):
                 known = function.__globals__[name]
-                if not isinstance(known, types.ModuleType | type | types.BuiltinFunctionType):
-                    if not _is_from(getattr(known, "__module__", None), _LIBRARIES):
-                        yield name, known
+                named = isinstance(known, types.ModuleType | type | types.BuiltinFunctionType)
+                if not named and not _is_from(getattr(known, "__module__", None), _LIBRARIES):
+                    yield name, known
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
