@@ -150,8 +150,16 @@ def no_value_fn(where: str) -> Callable[[PyTree], NoReturn]:
 
 
 def _with_extra_args(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimizer as one that takes extra arguments, also if its type hides it (`optax.MultiSteps`)."""
-    kinds = {parameter.kind for parameter in inspect.signature(optimizer.update).parameters.values()}
-    if inspect.Parameter.VAR_KEYWORD in kinds:
+    """Returns the optimizer as one that takes all extra arguments, and leaves out those that it does not know.
+
+    Its signature decides. The type of `optax.MultiSteps` hides that it takes them, and that of `optax.contrib.sam` says
+    that it does.
+    """
+    known = inspect.signature(optimizer.update).parameters
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return optimizer.update(updates, state, params, **{name: extra[name] for name in extra if name in known})
+
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values()):
         return optax.GradientTransformationExtraArgs(*optimizer)
-    return optax.with_extra_args_support(optimizer)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)

@@ -27,7 +27,6 @@ def save(path: str | os.PathLike[str], tree: PyTree) -> None:
     Raises:
         TypeError: if a leaf is neither an array nor a number. The arrays of an equinox module are
             `equinox.filter(module, equinox.is_array)`.
-        ValueError: if two leaves have one name.
 
     Example:
         >>> import tempfile, os, jax.numpy as jnp
@@ -93,8 +92,6 @@ def _nested(tree: PyTree) -> Any:
         inner = nested
         for name in names[:-1]:
             inner = inner.setdefault(name, {})
-        if names[-1] in inner:
-            raise ValueError(f"tree must not have two leaves of one name, got {jax.tree_util.keystr(where)} twice")
         inner[names[-1]] = saved
     return nested
 

@@ -1,6 +1,10 @@
 # pyright: reportArgumentType=false
 """Every optax optimizer where jaxmeta takes one: the extra arguments it needs, or a refusal by name."""
 
+import re
+import runpy
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -177,3 +181,20 @@ def test_tasks_without_a_gradient_have_a_meta_gradient(inner, steps):
     learner = jaxmeta.maml(flat_on_support, inner, steps)
     _, grads = jax.jit(learner.grad)(learner.init(start), Task(jnp.array(0.0), jnp.array(1.0)), KEY)
     close(grads.params, {"kernel": 2.0 * (start["kernel"] - 1.0), "bias": jnp.ones(2)})
+
+
+OPTIMIZERS = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "optimizers.py"))
+PAGE = OPTIMIZERS["PAGE"].read_text(encoding="utf-8")
+SAMPLE = ("adam", "clip_by_global_norm", "lbfgs", "contrib.dog", "contrib.galore", "contrib.sam", "contrib.sophia")
+
+
+def test_the_page_has_every_optimizer():
+    names = [name for name, _ in OPTIMIZERS["optimizers"]()]
+    assert re.findall(r"^\| `([\w.]+)` \|", PAGE, re.M) == names and set(SAMPLE) < set(names)
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.quick("lbfgs")
+def test_the_page_is_current(name):
+    """The rows of the others are made anew by `python docs/optimizers.py`."""
+    assert OPTIMIZERS["row"](name, dict(OPTIMIZERS["optimizers"]())[name]) in PAGE.splitlines()

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from jaxmeta._parallel import divided, replicate
 from jaxmeta._step import evaluate, meta_step
@@ -50,7 +51,7 @@ def train(
             in training (see `maml_plus_plus`). Validation and what is measured afterwards use the learner of update 0.
         optimizer: any optax optimizer of `MetaParams`.
         meta: initial meta-parameters, from `learner.init`.
-        tasks: sampler of training tasks.
+        tasks: sampler of training tasks, a pytree as those of `jaxmeta.data`, or a function of a key.
         key: root of all randomness.
         iterations: number of outer updates; a finished run goes on if it is called with more.
         num_tasks: tasks per update.
@@ -99,6 +100,7 @@ def train(
     training = meta_step(learner, optimizer, num_tasks, divide_optimizer=divide_optimizer, **options)
     check_settings(training, found)
     train_key, validation_key = jax.random.split(key)
+    tasks, validation = _as_tree(tasks), _as_tree(validation)
     tasks, validation, train_key, validation_key = replicate((tasks, validation, train_key, validation_key), mesh)
     validate = None
     if validation is not None:
@@ -107,6 +109,11 @@ def train(
         validate = _validator(run, meta, validation, validation_key, monitor)
     place = partial(_place, mesh=mesh, divide_optimizer=divide_optimizer)
     return run_loop(training, meta, train_key, (tasks,), found, validate, folder, progress, place)
+
+
+def _as_tree(tasks: Any) -> Any:
+    """Returns a sampler that is a function as a pytree, which a jitted function takes."""
+    return Partial(tasks) if callable(tasks) and jax.tree.leaves(tasks) == [tasks] else tasks
 
 
 def _place(state: TrainingState, mesh: Mesh | None, divide_optimizer: bool) -> TrainingState:
