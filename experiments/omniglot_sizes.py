@@ -14,6 +14,7 @@ with other networks, images and training classes.
 import functools
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,14 +36,16 @@ class Args:
 
     root: str
     """Folder of Omniglot."""
-    iterations: int = 200
+    iterations: int = 150
     """Updates of each learner, of two tasks."""
-    test_tasks: int = 150
+    test_tasks: int = 600
     """Tasks of each test."""
     hidden: int = 32
     """Channels of the network."""
     seed: int = 0
     """Seed of parameters and tasks."""
+    output: Path = Path("runs/omniglot_sizes.md")
+    """File for the tables."""
 
 
 def tested(learner: jaxmeta.MetaLearner, number: int) -> Any:
@@ -83,6 +86,7 @@ def main(args: Args) -> None:
     features: Any = functools.partial(model.apply, method="features")
     learners = {"protonet": jaxmeta.protonet(features, WAYS[1]), "r2d2": jaxmeta.r2d2(features, WAYS[1])}
     init_key, train_key, test_key = jax.random.split(jax.random.key(args.seed), 3)
+    lines: list[str] = []
     for name, learner in learners.items():
         training = jaxmeta.meta_step(learner, optax.adam(3e-3), num_tasks=2)
         state, step = training.init(learner.init(model.init(init_key, tasks.example))), jax.jit(training.step)
@@ -94,16 +98,22 @@ def main(args: Args) -> None:
         accuracy, ways, shots = np.asarray(run(state.meta, test_tasks, test_key)).T
         meta_dataset = np.asarray(run(state.meta, by_alphabet, test_key))[:, 0]
         minutes = (time.perf_counter() - start) / 60
-        print(f"\n{name}: {mean(before[:, 0])} % before training, {mean(accuracy)} % after, {minutes:.1f} minutes")
-        print(
-            f"Meta-Dataset's rules, by alphabet: {mean(meta_dataset)} %. Programs of a step: {programs._cache_size()}\n"
-        )
-        print("| ways | " + " | ".join(f"{least}-{most} shots" for least, most in SHOT_BINS) + " |")
-        print("| --- " * (1 + len(SHOT_BINS)) + "|")
+        lines += [
+            f"**{name}**: {mean(before[:, 0])} % before training, {mean(accuracy)} % after it, and "
+            f"{mean(meta_dataset)} % on tasks by the rules of Meta-Dataset.",
+            f"It took {minutes:.1f} minutes with its tests, and {programs._cache_size()} compiled program of a step.",
+            "",
+            "| ways | " + " | ".join(f"{least} to {most} shots" for least, most in SHOT_BINS) + " |",
+            "| --- " * (1 + len(SHOT_BINS)) + "|",
+        ]
         for low, high in WAY_BINS:
             inside = (low <= ways) & (ways <= high)
             cells = (mean(accuracy[inside & (least <= shots) & (shots <= most)]) for least, most in SHOT_BINS)
-            print(f"| {low}-{high} | " + " | ".join(cells) + " |", flush=True)
+            lines.append(f"| {low} to {high} | " + " | ".join(cells) + " |")
+        print("\n".join(lines), flush=True)
+        lines.append("")
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def _names(where: tuple[Any, ...]) -> tuple[str, ...]:
     )
 
 
-def _saved_key(key: jax.Array) -> dict[str, Any]:
+def _saved_key(key: Any) -> dict[str, Any]:
     return {_KEY: str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key))}
 
 
@@ -131,4 +131,4 @@ def _described(leaves: dict[tuple[str, ...], Any]) -> dict[str, str]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -29,7 +29,7 @@ def in_context(params, x):
 
 def learned_loss(params, batch, key):
     """The mean of the learned loss."""
-    losses = WITH_LOSS.apply(params, batch.x, batch.y, method="losses")
+    losses: Any = WITH_LOSS.apply(params, batch.x, batch.y, method="losses")
     return jaxmeta.weighted_mean(losses, batch.weight), {}
 
 

@@ -16,11 +16,11 @@ COUNTS = np.array([20, 7, 33, 20, 150, 12, 9, 2, 50, 20, 20])
 GROUPS = np.array([0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4])
 
 
-def sampler(**sizes):
+def sampler(groups: Any = GROUPS, **sizes):
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(COUNTS)) * 3, COUNTS))
     rows = np.arange(len(labels), dtype=np.float32)[:, None]
     given: Any = {"ways": (3, 5)} | sizes
-    return MetaDatasetSampler.create(rows, labels, GROUPS, **given), labels // 3
+    return MetaDatasetSampler.create(rows, labels, groups, **given), labels // 3
 
 
 def papers_sizes(counts, beta, alpha, max_support, max_shots, max_queries):
@@ -76,6 +76,20 @@ def test_tasks_are_of_one_group_without_repetition_and_as_likely_as_they_should_
     assert 0.35 < np.mean(found_betas) < 0.55  # beta is uniform, and shots are rounded down or cut off
 
 
+def test_groups_may_overlap():
+    """As the nodes of ImageNet's hierarchy do."""
+    nodes = [{0, 1, 2, 3, 4}, {3, 4, 5, 6}, {6, 7, 8}]
+    tasks, classes_of = sampler([[3 * c for c in node] for node in nodes])
+    found = np.zeros(len(nodes))
+    draw = jax.jit(jax.vmap(tasks))(jax.random.split(jax.random.key(0), 600))
+    for x, weight in zip(np.asarray(draw.support.x), np.asarray(draw.support.weight), strict=True):
+        classes = set(classes_of[x[weight > 0][:, 0].astype(int)])
+        within = [classes <= node for node in nodes]
+        assert len(classes) >= 3 and sum(within) == 1
+        found += within
+    assert scipy.stats.chisquare(found).pvalue > 1e-4
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -95,6 +109,7 @@ def test_bad_sizes(change, message):
     [
         ([0, 0, 1], None, "2 examples of each class at least, class 1 has 1"),
         ([0, 0, 1, 1], None, r"labels must be integers of shape \(3,\), got int64 of shape \(4,\)"),
+        ([4, 4, 4], [[4], [5, 7]], r"groups must hold labels, got \[5, 7\] in group 1, which are none"),
         ([0, 0, 0], [1, 2], r"groups must have one entry for each of 1 classes, got shape \(2,\)"),
     ],
 )

@@ -41,7 +41,7 @@ def methods(model, *names) -> Any:
     return tuple(functools.partial(model.apply, method=name) for name in names)
 
 
-MODEL = models.MLP(sizes=(8,), activation=jnp.tanh)
+MODEL = models.MLP(sizes=(8,), out=3, activation=jnp.tanh)
 (FEATURES,) = methods(MODEL, "features")
 CONTEXT, RELATION = jaxmeta.FullContext(MODEL, steps=2), jaxmeta.RelationNet(MODEL, hidden=8)
 PROCESS, BLACK_BOX = jaxmeta.NeuralProcess(1, (16, 8), (16,)), jaxmeta.ContextTransformer(3, 8, 1, 2, MODEL)
@@ -49,7 +49,7 @@ REGRESSOR = jaxmeta.ContextTransformer(1, 8, 1, 2)
 WITH_CONTEXT, SUPPORT, QUERY = methods(CONTEXT, "features", "support", "query")
 CONTEXTS: Any = {"support_context": SUPPORT, "query_context": QUERY}
 RELATION_FEATURES, RELATION_FN = methods(RELATION, "features", "relation")
-MSE = jaxmeta.regression(lambda predictor, x: predictor(x))
+MSE, CLASSIFIER = jaxmeta.regression(lambda predictor, x: predictor(x)), jaxmeta.classification(MODEL.apply)
 SGD = optax.sgd(0.5)
 
 TASKS, WAVES = Clusters(), data.Sinusoid(shots=5, queries=5)
@@ -68,6 +68,7 @@ LEARNERS = {
     "baseline": (jaxmeta.baseline(FEATURES, 3, SGD, 5), MODEL, TASKS),
     "baseline++": (jaxmeta.baseline_plus_plus(FEATURES, 3, SGD, 5), MODEL, TASKS),
     "fine-tuning": (jaxmeta.baseline(FEATURES, 3, SGD, 3, fine_tune=True), MODEL, TASKS),
+    "proto-maml": (jaxmeta.proto_maml(FEATURES, CLASSIFIER, SGD, 2), MODEL, TASKS),
     "neural-process": (jaxmeta.conditional_neural_process(*methods(PROCESS, "encode", "decode")), PROCESS, WAVES),
     "in-context": (jaxmeta.in_context(*methods(BLACK_BOX, "encode", "decode")), BLACK_BOX, TASKS),
     "in-context-regression": (
@@ -76,7 +77,7 @@ LEARNERS = {
         WAVES,
     ),
 }
-CLASSIFIERS = [name for name, (_, _, tasks) in LEARNERS.items() if tasks is TASKS]
+CLASSIFIERS = [name for name, (_, _, tasks) in LEARNERS.items() if tasks is TASKS and name != "proto-maml"]
 
 
 @functools.cache
@@ -93,14 +94,14 @@ def initial(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.quick("protonet", "metaoptnet", "fine-tuning", "neural-process")
+@pytest.mark.quick("protonet", "metaoptnet", "fine-tuning", "proto-maml")
 def test_learner(name):
     learner, params, _ = initial(name)
     check_learner(learner, params, LEARNERS[name][2])
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.quick("protonet", "metaoptnet", "fine-tuning", "relation-network")
+@pytest.mark.quick("protonet", "metaoptnet", "fine-tuning", "proto-maml")
 def test_meta_gradient_equals_finite_differences(name):
     check_meta_gradient(*initial(name))
 
@@ -350,3 +351,36 @@ WRONG: Any = "l1"
 def test_bad_arguments(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("by_row", [False, True], ids=["kernel", "weight"])
+def test_proto_maml_without_steps_is_a_prototypical_network(by_row):
+    """Also for a head as PyTorch has it, `[ways, d]`, and for classes without examples."""
+    _, params, task = initial("protonet")
+    support = task.support._replace(y=jnp.where(task.support.y == 2, 0, task.support.y))
+    matrix = {"weight": jnp.ones((3, 8))} if by_row else {"kernel": jnp.ones((8, 3))}
+    head = {**matrix, "bias": jnp.ones(3)}
+    variables = {"net": params, "head": head}
+
+    def apply(variables, x):
+        matrix = variables["head"]["weight"].T if by_row else variables["head"]["kernel"]
+        return FEATURES(variables["net"], x) @ matrix + variables["head"]["bias"][None]
+
+    loss = jaxmeta.classification(apply)
+    part = jaxmeta.Part(lambda v: {"head": v["head"]}, lambda part, v: {**v, **part})
+    learner = jaxmeta.proto_maml(lambda v, x: FEATURES(v["net"], x), loss, SGD, 0, head=part)
+    found = learner.predict(learner.adapt(learner.init(variables), support, jax.random.key(0)), task.query.x)
+    protonet = jaxmeta.protonet(FEATURES, 3)
+    expected = protonet.adapt(protonet.init(params), support, jax.random.key(0))(task.query.x)
+    np.testing.assert_allclose(jax.nn.log_softmax(found), jax.nn.log_softmax(expected), rtol=1e-4, atol=1e-5)
+    assert np.isneginf(found[:, 2]).all()
+    later = jaxmeta.proto_maml(lambda v, x: FEATURES(v["net"], x), loss, optax.adam(0.1), 3, head=part)
+    adapted = later.adapt(later.init(variables), support, jax.random.key(0))
+    assert np.isneginf(adapted["head"]["bias"][2]) and np.isfinite(adapted["head"]["bias"][:2]).all()
+
+
+def test_proto_maml_wants_a_linear_head():
+    learner = jaxmeta.proto_maml(FEATURES, CLASSIFIER, SGD, head="body")
+    _, params, task = initial("protonet")
+    with pytest.raises(ValueError, match=r"head must have one matrix \[8, ways\] or \[ways, 8\], for features of"):
+        learner.adapt(learner.init(params), task.support, jax.random.key(0))

@@ -1,5 +1,6 @@
 """The tasks of Meta-Dataset: random ways, and different numbers of shots of the classes of a task."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -81,7 +82,7 @@ class MetaDatasetSampler:
         cls,
         inputs: ArrayLike,
         labels: ArrayLike,
-        groups: ArrayLike | None = None,
+        groups: ArrayLike | Sequence[ArrayLike] | None = None,
         *,
         ways: tuple[int, int] = (5, 50),
         max_support: int = 500,
@@ -94,8 +95,10 @@ class MetaDatasetSampler:
         Args:
             inputs: examples: `[M, ...]`, for images `[M, H, W, C]`.
             labels: class of each example, any integers in any order: `[M]`.
-            groups: group of each class, in the sorted order of the labels, any integers: `[classes]`. All groups are
-                equally likely. `None` (default) has all classes in one group. The paper draws Omniglot by alphabets.
+            groups: group of each class, in the sorted order of the labels, any integers: `[classes]`. Or a list of the
+                classes of each group, as labels, where groups may overlap. All groups are equally likely. `None`
+                (default) has all classes in one group. The paper draws Omniglot by alphabets. For ImageNet its groups
+                are the inner nodes of WordNet that span at least the least ways and at most 392 classes.
             ways: the least and the most classes in a task.
             max_support: the most support examples in a task, at least the most ways.
             max_shots: the most examples with which a class counts towards the size of the support set.
@@ -115,13 +118,10 @@ class MetaDatasetSampler:
                 f"labels must be integers of shape {inputs.shape[:1]}, got {labels.dtype} of shape {labels.shape}"
             )
         names, table, counts = group(labels)
-        groups = np.zeros(len(names), np.int32) if groups is None else np.asarray(groups)
-        if groups.shape != names.shape:
-            raise ValueError(f"groups must have one entry for each of {len(names)} classes, got shape {groups.shape}")
         least, most = _pair(ways)
         check_integer(max_shots=max_shots, max_queries=max_queries)
         check_integer(max_support=max_support, least=most)
-        group_names, group_table, group_sizes = group(groups)
+        group_names, group_table, group_sizes = _groups(groups, names)
         if group_sizes.min() < least:
             few = group_names[group_sizes.argmin()]
             raise ValueError(f"ways must be at most the size of a group, got {ways} for {group_sizes.min()} in {few}")
@@ -213,6 +213,27 @@ def episode_sizes(
     share = jnp.where(present, jnp.exp(alpha) * counts, 0)
     shots = jnp.floor(share / jnp.sum(share) * (support - ways)).astype(jnp.int32) + 1
     return EpisodeSizes(jnp.where(present, jnp.minimum(shots, rest), 0), queries)
+
+
+def _groups(groups: Any, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the names of the groups, their classes, padded, and the number of classes of each."""
+    if groups is None:
+        groups = np.zeros(len(names), np.int32)
+    if not isinstance(groups, list | tuple) or all(np.ndim(entry) == 0 for entry in groups):
+        groups = np.asarray(groups)
+        if groups.shape != names.shape:
+            raise ValueError(f"groups must have one entry for each of {len(names)} classes, got shape {groups.shape}")
+        return group(groups)
+    members = [np.unique(np.asarray(entry)) for entry in groups]
+    for number, classes in enumerate(members):
+        unknown = np.setdiff1d(classes, names)
+        if unknown.size:
+            raise ValueError(f"groups must hold labels, got {unknown.tolist()} in group {number}, which are none")
+    sizes = np.array([len(classes) for classes in members])
+    table = np.zeros((len(members), sizes.max()), np.int32)
+    for row, classes in zip(table, members, strict=True):
+        row[: len(classes)] = np.searchsorted(names, classes)
+    return np.arange(len(members)), table, sizes
 
 
 def _pair(ways: tuple[int, int]) -> tuple[int, int]:

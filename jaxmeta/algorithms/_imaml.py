@@ -37,7 +37,8 @@ def imaml(
             does not depend on it.
         proximal: strength of the pull to the initial parameters, the paper's `lambda`, positive (default: 2). It also
             acts at test.
-        solver: solver of the linear system. `None` (default) takes `jaxmeta.cg(5)`.
+        solver: solver of the linear system. `None` (default) takes `jaxmeta.cg(5)`. The authors' code damps the system,
+            which is `jaxmeta.cg(5, damping=22.0)` in this form, and pulls once, after the last inner step.
         test_steps: number of inner steps at test. `None` (default) takes `steps`.
 
     Returns:

@@ -40,7 +40,7 @@ class LinearClassifier(NamedTuple):
     weights: jax.Array
     """Weights of each class: `[ways, features]`."""
     present: jax.Array
-    """Whether each class had support examples: `[ways]`. The others have the logit -inf."""
+    """The classes that had support examples, as booleans: `[ways]`. The others have the logit -inf."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the logits `[n, ways]` of features `x: [n, features]`."""
@@ -153,17 +153,11 @@ def leo(
     meta_gradient = whole_loop(meta_gradient)
     code_inner, head_inner = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
 
-    def init(params: Any) -> MetaParams:
-        _check_params(params)
-        codes, weights = params.encoder, params.encoder.T  # arrays with as many columns as codes and weights have
-        return MetaParams(params, (learned_state(code_inner, codes), learned_state(head_inner, weights)))
-
     def run(meta: MetaParams, support: Batch, key: jax.Array, training: bool) -> tuple[LinearClassifier, jax.Array]:
         """Returns the adapted classifier and the penalties."""
         params, (code_rates, head_rates), rate = meta.params, meta.learned, dropout if training else None
         one_hot = one_hot_labels(support, ways, support.x.dtype)
-        present = present_classes(one_hot)
-        decode = partial(_decode, params.decoder, training=training)
+        present, decode = present_classes(one_hot), partial(_decode, params.decoder, training=training)
 
         def head_loss(weights: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
             return _loss(LinearClassifier(weights, present), batch, key, dropout=rate)
@@ -182,9 +176,9 @@ def leo(
         weights = loop(head_loss, head_inner, decoded, key=head_key, steps=head_steps, learned=head_rates)
 
         # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
-        divergence, distance = _divergence(mean, deviation), _distance(first, last)
-        penalty = weighted_mean(kl_weight * divergence + encoder_weight * distance, present)
-        return LinearClassifier(weights, present), penalty + orthogonality_weight * _correlation(params.decoder)
+        of_codes = kl_weight * _divergence(mean, deviation) + encoder_weight * _distance(first, last)
+        penalty = weighted_mean(of_codes, present) + orthogonality_weight * _correlation(params.decoder)
+        return LinearClassifier(weights, present), penalty
 
     def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
         adapt_key, loss_key = jax.random.split(key)
@@ -195,13 +189,16 @@ def leo(
     def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> LinearClassifier:
         return run(meta, support, key, training=False)[0]
 
+    init = partial(_init, inners=(code_inner, head_inner))
     return MetaLearner(init, adapt_at_test, partial(_loss, dropout=None), grad_of(objective, meta_gradient))
 
 
-def _check_params(params: Any) -> None:
-    """Raises TypeError unless the parameters are LEO's."""
+def _init(params: Any, inners: tuple[optax.GradientTransformation, optax.GradientTransformation]) -> MetaParams:
+    """Returns the meta-parameters, and raises TypeError unless the parameters are LEO's."""
     if not isinstance(params, LEOParams):
         raise TypeError(f"params must be LEOParams, from leo_params(key, features), got {type(params).__name__}")
+    arrays = params.encoder, params.encoder.T  # with as many columns as codes and weights have
+    return MetaParams(params, tuple(learned_state(inner, array) for inner, array in zip(inners, arrays, strict=True)))
 
 
 def _loss(

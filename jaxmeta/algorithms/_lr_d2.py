@@ -17,7 +17,8 @@ from jaxmeta.algorithms._r2d2 import linear_logits
 def logistic_head(regularization: float | jax.Array = 1.0, scale: float | jax.Array = 1.0, *, steps: int = 5) -> Head:
     """A head of regularized logistic regression, one class against all others.
 
-    The logits are `scale` times the log-odds of each class.
+    The logits are `scale` times the log-odds of each class. The authors' code appends a column of ones to the
+    features, and has a regularization of 50.
 
     Args:
         regularization: initial value of the learned regularization, positive (default: 1).

@@ -73,7 +73,8 @@ def maml_plus_plus(
     Two of the paper's changes are not implemented. Its batch norm has running statistics and affine parameters for each
     inner step. `jaxmeta.models.BatchNorm` has no running statistics (it is transductive) and one scale and bias, which
     are adapted as the other parameters are. The decay of the outer rate belongs to the outer optimizer:
-    `optax.cosine_decay_schedule`.
+    `optax.cosine_decay_schedule`. The authors' code also keeps each of the early weights above 0.03 / `steps`, and the
+    outer rate above 1e-5.
 
     Args:
         loss_fn: see `maml`.

@@ -26,7 +26,8 @@ def meta_sgd(
 
     Args:
         loss_fn: see `maml`.
-        inner_rate: initial value of every rate, the paper's `alpha` (default: 0.1).
+        inner_rate: initial value of every rate, the paper's `alpha` (default: 0.1). The paper draws them at random in
+            [0.005, 0.1].
         steps: number of inner steps during meta-training (default: 1, as in the paper).
         test_steps: number of inner steps at test. `None` (default) takes `steps`.
         meta_gradient: see `maml`.

@@ -27,7 +27,9 @@ def ridge_head(
     `W = (X^T X + lambda I)^-1 X^T Y`. The logits of a query `x` are `scale * x W`.
 
     Args:
-        regularization: initial value of the learned regularization, the paper's `lambda`, positive (default: 1).
+        regularization: initial value of the learned regularization, the paper's `lambda`, positive (default: 1). The
+            authors' code takes 50 times the number of support examples, not learned, and appends a column of ones to
+            the features. Here there is none.
         scale: initial value of the learned scale, the paper's `alpha`, positive (default: 10). Both are learned as
             logarithms. The paper also learns a bias. It is the same for all classes and so does not change a softmax.
         learn_regularization: meta-learn the regularization (default). Otherwise it stays.

@@ -37,7 +37,8 @@ def relation_network(
     Args:
         features_fn: `(params, x) -> features [n, ..., c]`, which are vectors, or feature maps as in the paper.
         relation_fn: `(params, pairs [k, ..., 2c]) -> logits [k, 1]` that class and query belong together. The first
-            half of the last axis is the class, the second half the query. A `RelationNet` has both functions.
+            half of the last axis is the class, the second half the query. A `RelationNet` has both functions. Its
+            relation module takes vectors, where the paper's is convolutional.
         ways: number of classes of a task during meta-training.
         test_ways: number of classes of a task at test. `None` (default) takes `ways`.
         loss: `"mse"` (default), the paper's squared error of the sigmoid, or `"cross-entropy"` of the softmax over the

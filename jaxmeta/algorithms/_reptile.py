@@ -37,7 +37,8 @@ def reptile(
 
     Args:
         loss_fn: see `maml`.
-        inner: inner optimizer. The paper's is `optax.adam(1e-3, b1=0.0)`. Its state is initialized for every task.
+        inner: inner optimizer. The paper's is `optax.adam(1e-3, b1=0.0)`. Its state is initialized for every task. In
+            the authors' code it goes on from task to task.
         steps: number of inner steps during meta-training (default: 5).
         test_steps: number of inner steps at test. `None` (default) takes `steps`.
         batch_size: number of examples per inner step, at most those of the support set. `None` (default) takes the

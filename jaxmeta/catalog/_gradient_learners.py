@@ -66,7 +66,7 @@ def _anil_kfo(s: Settings, net: Network) -> MetaLearner:
 
 
 def _imaml(s: Settings, net: Network) -> MetaLearner:
-    damped = cg(s.solver_steps, damping=1.0)  # as in the authors' code
+    damped = cg(s.solver_steps, damping=1.0)  # ours: the authors' code has 22 in this form
     steps = {"steps": s.steps, "test_steps": s.test_steps}
     return alg.imaml(net.loss, optax.sgd(s.inner_rate), **steps, proximal=s.proximal, solver=damped)
 

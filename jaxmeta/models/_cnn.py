@@ -162,8 +162,8 @@ class CNN4(nn.Module):
 class _ConvBody(nn.Module):
     """Blocks that halve height and width, by the convolution's stride of 2 or by a max-pool after stride 1.
 
-    A context scales and shifts the channels of the second to last block (FiLM, Perez et al. 2018), as in CAVIA:
-    `x * (1 + scale) + shift`.
+    A context scales and shifts the channels of the second to last block (FiLM, Perez et al. 2018):
+    `x * (1 + scale) + shift`. CAVIA's code has `x * scale + shift`, after the pooling.
     """
 
     hidden: int

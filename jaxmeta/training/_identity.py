@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxmeta._files import write_atomically
 
@@ -125,7 +126,8 @@ class _Walk:
         elif isinstance(value, Mapping):
             yield from ((str(name), part) for name, part in value.items())
         elif isinstance(value, tuple | list):
-            yield from zip(value._fields, value, strict=True) if hasattr(value, "_fields") else _items(value)
+            names = getattr(value, "_fields", None)
+            yield from zip(names, value, strict=True) if names else _items(value)
         elif callable(getattr(value, "__wrapped__", None)):
             yield "wrapped", value.__wrapped__
         elif dataclasses.is_dataclass(value):
@@ -184,7 +186,7 @@ def _is_from(module: str | None, packages: tuple[str, ...]) -> bool:
 def _array(value: Any) -> str:
     """Describes an array by its type, its shape, and its numbers, unless they are many or elsewhere."""
     text = f"{value.dtype}{list(value.shape)}"
-    if isinstance(value, jax.core.Tracer) or value.size > _LARGEST or not getattr(value, "is_fully_addressable", True):
+    if isinstance(value, Tracer) or value.size > _LARGEST or not getattr(value, "is_fully_addressable", True):
         return text
     if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
