@@ -81,12 +81,12 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
 def _nested(tree: PyTree) -> Any:
     """Returns the leaves of a tree in dictionaries of names."""
     nested: dict[str, Any] = {}
-    for where, leaf in jax.tree.leaves_with_path(tree):
+    for where, leaf in jax.tree.leaves_with_path(tree, is_leaf=_is_empty):
         names = _names(where)
-        if not isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
+        if not _is_empty(leaf) and not isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
             shown = jax.tree_util.keystr(where) or "its root"
             raise TypeError(f"tree must hold arrays and numbers, got {type(leaf).__name__} at {shown}")
-        saved = _saved_key(leaf) if _is_key(leaf) else jax.device_get(leaf)
+        saved = {} if _is_empty(leaf) else _saved_key(leaf) if _is_key(leaf) else jax.device_get(leaf)
         if not names:
             return saved
         inner = nested
@@ -128,6 +128,10 @@ def _described(leaves: dict[tuple[str, ...], Any]) -> dict[str, str]:
         return f"{dtype}{list(shape)}"
 
     return {"".join(f"[{name!r}]" for name in names): describe(leaf) for names, leaf in leaves.items()}
+
+
+def _is_empty(node: Any) -> bool:
+    return isinstance(node, dict | list | tuple) and not node
 
 
 def _is_key(leaf: Any) -> bool:

@@ -25,7 +25,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 import jax
 import pytest
 
-gc.set_threshold(200_000, 50, 1000)  # traces make many objects, and few cycles
+gc.set_threshold(50_000, 20, 20)  # traces make many objects, and few cycles
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

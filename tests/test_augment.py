@@ -157,6 +157,7 @@ def test_normalize():
     assert normalize(IMAGES.astype(jnp.bfloat16), mean, std).dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_strengths_may_be_traced():
     """A sweep of a strength under `vmap` gives what each number gives alone."""
     images, labels, values = IMAGES[:4], SOFT[:4], (0.1, 0.5, 1.5)

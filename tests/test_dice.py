@@ -52,6 +52,7 @@ def derivatives(objective):
     return lambda theta: [order(theta) for order in orders]
 
 
+@pytest.mark.slow
 def test_derivatives_of_every_order_are_exact_and_those_of_a_surrogate_loss_are_not():
     cases = {
         "exact": expectation,

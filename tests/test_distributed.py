@@ -113,6 +113,7 @@ def unfinished(folder):
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_processes_together_equal_one(count, tmp_path, undisturbed):
     codes, said = finish(start(tmp_path, count))
     assert codes == [0] * count, said

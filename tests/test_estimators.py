@@ -177,6 +177,7 @@ def train(name, num_runs, optimizer):
 
 
 @every_estimator
+@pytest.mark.quick("persistent")
 def test_training_lowers_the_loss_of_new_problems(name):
     """In the loop with checkpoints, which gives what a plain scan gives."""
     training, state = train(name, 16, optax.adam(0.01))

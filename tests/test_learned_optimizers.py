@@ -129,6 +129,7 @@ def test_mlp_does_not_see_the_scale_of_the_loss():
 
 
 @every_maker
+@pytest.mark.quick("mlp")
 def test_derivatives_are_finite(name):
     """First and second ones, by weights and gradients, also where a gradient is zero, tiny or large."""
     params = jnp.zeros(3)
@@ -151,6 +152,7 @@ def test_derivatives_are_finite(name):
 
 
 @every_maker
+@pytest.mark.quick("mlp")
 def test_meta_gradient_of_moved_weights_equals_finite_differences(name):
     """In the table of transformations the last layer is zero, which hides most of the network."""
     model = jaxmeta.regression(lambda p, x: jnp.tanh(x @ p))
@@ -159,6 +161,7 @@ def test_meta_gradient_of_moved_weights_equals_finite_differences(name):
     check_meta_gradient(jaxmeta.maml(model, inner, steps=2), KERNEL, Task(Batch(x, y), Batch(x + 1, y)))
 
 
+@pytest.mark.slow
 def test_saved_and_used_in_a_plain_optax_loop(tmp_path):
     """Meta-train a little, save; load and train another model with optax alone: as the meta-trained state would."""
     nominal = optax.sgd(0.05)

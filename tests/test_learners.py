@@ -79,7 +79,7 @@ def task():
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.quick("maml", "maml++", "cavia", "reptile", "oml-learned", "ml3")
+@pytest.mark.quick("maml++", "cavia", "ml3")
 def test_learner(name):
     check_learner(LEARNERS[name][0], initial_params(name), SINUSOID)
 
@@ -99,6 +99,7 @@ def images():
 
 
 @pytest.mark.parametrize("meta_gradient", [jaxmeta.reverse(), jaxmeta.mixed()], ids=["reverse", "mixed"])
+@pytest.mark.quick("mixed")
 def test_meta_gradient_through_batch_norm_equals_finite_differences(meta_gradient, images):
     """A plain `torch.func.grad` of a `vmap` is 11 % off here, silently."""
     model, params, task = images

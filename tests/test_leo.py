@@ -48,6 +48,7 @@ def task(sampler):
     return jax.jit(lambda key: sampler(key))(jax.random.key(3))
 
 
+@pytest.mark.slow
 def test_learner(sampler):
     check_learner(jaxmeta.leo(WAYS, steps=2, head_steps=2, dropout=0.0), initial_params(), sampler)
 

@@ -77,6 +77,7 @@ def test_steps_are_weighted_alike_by_default():
     [jaxmeta.reverse(), jaxmeta.mixed(remat=2), jaxmeta.first_order(), jaxmeta.truncated(1), jaxmeta.evolution(3)],
     ids=["reverse", "mixed", "first-order", "truncated", "evolution"],
 )
+@pytest.mark.quick("reverse", "truncated")
 def test_judged_by_the_last_step_alone_it_is_maml(meta_gradient):
     """On a loss with noise, so that the keys are the same too."""
 

@@ -94,7 +94,7 @@ def initial(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.quick("protonet", "metaoptnet", "fine-tuning", "proto-maml")
+@pytest.mark.quick("protonet", "fine-tuning", "proto-maml")
 def test_learner(name):
     learner, params, _ = initial(name)
     check_learner(learner, params, LEARNERS[name][2])
@@ -191,6 +191,7 @@ def test_labels_that_do_not_fit_give_nan_in_a_jitted_function_and_else_an_error(
         learner.adapt(meta, support, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_train_features_are_used_in_training_only():
     learner = jaxmeta.protonet(
         identity, 2, train_features=lambda params, x, key: x + params * jax.random.normal(key, x.shape)
@@ -268,6 +269,7 @@ def test_a_batch_of_classifiers_from_a_batch_of_tasks():
         np.testing.assert_allclose(logits[i], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_saved_classifiers_give_identical_logits_in_a_fresh_process(tmp_path):
     """One that was adapted by gradients, and a fitted one."""
     rng, model = np.random.default_rng(0), models.OmniglotCNN(ways=3, hidden=4, layers=2)

@@ -135,6 +135,7 @@ def train(folder, mesh, iterations, **options):
     )
 
 
+@pytest.mark.slow
 def test_training_goes_on_with_another_number_of_devices(tmp_path):
     expected = train(None, None, 20)
     train(tmp_path, jaxmeta.task_mesh(8), 10, divide_optimizer=True)

@@ -87,6 +87,7 @@ SLOW += [(n, 8) for n in ("rl2", "maml_trpo", "maml_a2c", "e_maml", "multi_task_
 
 
 @pytest.mark.parametrize(("name", "devices"), CASES + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW])
+@pytest.mark.slow
 def test_an_iteration_does_not_depend_on_the_devices(name, devices):
     step, (start, key) = compiled(name, None)
     expected = step(start, key)  # state and metrics

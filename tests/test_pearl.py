@@ -348,6 +348,7 @@ def test_posteriors_narrow_from_episode_to_episode(start):
     assert (last.log_std < -0.5).all()
 
 
+@pytest.mark.slow
 def test_numbers_side_by_side_equal_one_alone(start):
     """Discount, weights and the rate of the target may be traced."""
     tasks = jnp.array([0.8, -0.8])

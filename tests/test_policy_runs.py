@@ -89,6 +89,7 @@ def test_another_run_in_its_folder_is_refused(finished, capsys):
     assert "benchmark was 'particles2d', now 'glyphs'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_was_interrupted_resumes_to_the_same_numbers(finished, tmp_path):
     run = Experiment("particles2d", test_steps=2, **TINY)
     dataclasses.replace(run, iterations=1).build().train(tmp_path / "run", None, False)

@@ -55,6 +55,7 @@ def features(variables, x) -> Any:
     return MODEL.apply(variables, x, method="features")
 
 
+@pytest.mark.slow
 def test_learns_features_for_few_shots(tmp_path):
     """Accuracy on new classes rises, is what `evaluate` gives for the result, and does not depend on who is beside."""
     done = run(validation=TASKS, validation_tasks=50, folder=tmp_path)

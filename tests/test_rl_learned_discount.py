@@ -94,6 +94,7 @@ def test_a_discount_that_is_too_low_grows():
     assert last["train/return"] > first["train/return"]
 
 
+@pytest.mark.slow
 def test_starts_side_by_side_equal_one_alone():
     """The initial discount and the discounts of the collector may be traced."""
 

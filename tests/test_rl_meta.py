@@ -177,6 +177,7 @@ def test_the_outer_ratio_and_the_first_order():
     )
 
 
+@pytest.mark.slow
 def test_e_maml_is_the_gradient_of_what_single_trajectories_lead_to():
     """The objective is the mean over first trajectories of the expected return after adapting on one of them."""
     theta = jnp.zeros((2, 2))
@@ -226,6 +227,7 @@ def test_the_penalty_and_the_epochs_of_promp():
     np.testing.assert_allclose(found, expected - theta, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_weights_may_be_traced():
     """A sweep over the weights of the losses is a `jax.vmap`, and an absent term equals a weight of 0."""
     theta = jnp.asarray(THETA)

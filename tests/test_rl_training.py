@@ -134,6 +134,7 @@ def test_the_loop_trains_all_seeds_of_a_vmapped_training(trained):
 
 
 @pytest.mark.parametrize("meta_gradient", [jaxmeta.reverse(), jaxmeta.evolution(8, scale=0.3)], ids=["maml", "es-maml"])
+@pytest.mark.quick("maml")
 def test_learners_of_the_core_learn_from_episodes(meta_gradient):
     learner = jaxmeta.maml(rl.policy_gradient(COLLECT), optax.sgd(0.1), meta_gradient=meta_gradient)
     trained = jaxmeta.train(
@@ -249,6 +250,7 @@ def test_the_memory_in_an_update_is_that_of_the_episode():
     assert all(np.abs(x - y).max() > 0 for x, y in zip(*map(jax.tree.leaves, (state.meta.params, noisy)), strict=True))
 
 
+@pytest.mark.slow
 def test_numbers_of_rl2_may_be_traced():
     start = jax.jit(NETWORK.init)(KEY, jnp.zeros((1, TRIAL.observation_size)), NETWORK.empty_memory(1))
 

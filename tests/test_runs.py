@@ -107,6 +107,7 @@ def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
     assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_evaluate_with_other_ways(finished, tmp_path):
     """The same as a learner for that many ways with the run's parameters."""
     options = {name: value for name, value in TINY.items() if name not in ("steps", "test_steps", "hidden")}
@@ -378,7 +379,7 @@ def refused(arguments, capsys):
         ({"benchmark": "sinusoid", "norm": "group"}, "norm does not apply to maml on sinusoid (regression)"),
         ({"inner-batch": 5}, "inner_batch does not apply to maml, only to reptile"),
         ({"learner": "fomaml", "meta-gradient": "mixed"}, "meta_gradient does not apply to fomaml"),
-        ({"learner": "anil", "meta-gradient": "implicit"}, "meta_gradient of anil must be one of 'reverse', 'mixed'"),
+        ({"learner": "tnet", "meta-gradient": "evolution"}, "meta_gradient of tnet must be one of 'reverse', 'mixed'"),
         ({"samples": 5}, "samples does not apply to meta_gradient reverse, only to evolution"),
         ({"context-size": 5}, "context_size does not apply to maml, only to cavia"),
         ({"learner": "protonet", "steps": 5}, "steps does not apply to protonet, only to maml, fomaml"),

@@ -54,7 +54,7 @@ def test_meta_parameters_of_a_learner(tmp_path):
 def test_without_like_every_container_is_a_dict(tmp_path):
     jaxmeta.save(tmp_path / "x", MetaParams({"w": jnp.ones(2)}, [jnp.zeros(1)]))
     back = jaxmeta.load(tmp_path / "x")
-    assert sorted(back) == ["learned", "params"] and sorted(back["learned"]) == ["0"]
+    assert sorted(back) == ["learned", "params", "state"] and sorted(back["learned"]) == ["0"]
 
 
 @pytest.mark.parametrize(

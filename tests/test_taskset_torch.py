@@ -36,6 +36,7 @@ def _tasks(num_tasks=12, seed=0):
 # Workers are forked where torch does so by itself; JAX then warns, as it must not run in them, and it does not.
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore:.*multi-threaded.*fork:DeprecationWarning")
 @pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (2, "fork"), (1, "spawn")])
+@pytest.mark.quick("*-fork")
 def test_data_loader_gives_the_same_tasks_with_any_workers(workers, context):
     """As learn2learn's test_dataloader, and more: theirs asks only that all tasks come."""
     tasks = _tasks()

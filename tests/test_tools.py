@@ -53,6 +53,7 @@ def test_unroll_is_the_loop_written_by_hand():
 
 
 @pytest.mark.parametrize("way", ["reverse", "mixed"])
+@pytest.mark.quick("mixed")
 def test_every_output_of_unroll_is_differentiable_in_every_input(way):
     meta_gradient = getattr(jaxmeta, way)()
 

@@ -221,7 +221,7 @@ def test_divergence_in_the_last_update_of_a_chunk_is_found_in_the_parameters():
         ({"outer": optax.adam(1e-2, b1=0.8)}, "b1 was 0.9, now 0.8"),
         ({"outer": optax.sgd(0.1)}, "was <scale_by_adam.init_fn>, now <init_empty_state>"),
         ({"model": models.MLP(sizes=(9,))}, "sizes.0 was 8, now 9"),
-        ({"model": models.MLP(sizes=(8,), activation=jnp.sin)}, "activation.* was .*relu.*, now .*sin"),
+        ({"model": models.MLP(sizes=(8,), activation=jnp.sin)}, "activation.*now <sin>"),
         ({"make": jaxmeta.fomaml}, "was <reverse_value_and_grad>, now <constant_grad>"),
         ({"make": partial(jaxmeta.maml, steps=2)}, "steps was 1, now 2"),
     ],
@@ -364,6 +364,7 @@ def lines(folder):
     return path.read_text().count("\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_and_within_checkpoints(tmp_path, uninterrupted):
     assert kill_when(start(tmp_path), lambda: lines(tmp_path) >= 4)
     written = tmp_path / "checkpoints"

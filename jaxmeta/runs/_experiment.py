@@ -227,8 +227,8 @@ class Experiment:
     ) -> "Result":
         """Meta-trains, tests on the test split, and leaves a folder that records the settings and the results.
 
-        The folder holds `config.json`, `metrics.jsonl`, `checkpoints/`, `result.json`, `curve.png` and `report.md`. A
-        run that was interrupted resumes from its last checkpoint when you call it again.
+        The folder holds `config.json`, `training.json`, `metrics.jsonl`, `checkpoints/`, `result.json`, `curve.png` and
+        `report.md`. A run that was interrupted resumes from its last checkpoint when you call it again.
 
         Args:
             folder: folder of the run; `default_folder()` if `None`.
