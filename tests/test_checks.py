@@ -148,7 +148,6 @@ NUMBERS = {
     "protonet",
     "metaoptnet",
     "learn",
-    "learned_mlp",
     "BatchNorm",
 )
 def test_a_rate_may_be_a_number_an_array_or_a_tracer_under_vmap(name):
