@@ -175,6 +175,7 @@ def test_errors(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, capsys):
     options = ["train", "--benchmark", "sinusoid", "--iterations", "4", "--test-tasks", "5", "--validation-tasks", "2"]
     for name, more in (("one", []), ("eight", ["--devices", "8"])):

@@ -275,6 +275,7 @@ def start():
     return jax.jit(SMALL.init)(KEY, jnp.zeros((1, 1)), jnp.zeros(1))
 
 
+@pytest.mark.slow
 def test_played_steps_are_stored(start):
     """Steps after the end of an episode are not stored, and an episode that is cut off has not terminated."""
     tasks = jnp.array([0.8, 9.0, -0.8])
@@ -326,6 +327,7 @@ def test_it_finds_out_which_task_it_is(training, start):
     assert curve.sampled[:, 1:].mean() > curve.sampled[:, 0].mean() + 0.5
 
 
+@pytest.mark.slow
 def test_the_loop_resumes_from_a_checkpoint(training, start, tmp_path):
     run = partial(jaxmeta.loop, training, start, KEY, log_every=2, validate_every=2, progress=False)
     done = run(iterations=4)

@@ -198,6 +198,7 @@ def test_e_maml_is_the_gradient_of_what_single_trajectories_lead_to():
     assert np.abs(without - exact).max() > 0.02
 
 
+@pytest.mark.slow
 def test_the_penalty_and_the_epochs_of_promp():
     """Two epochs are two steps on the clipped loss with the penalty, on the samples of the first parameters."""
     theta = jnp.asarray(THETA)

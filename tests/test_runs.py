@@ -208,7 +208,7 @@ ALL_RUNS += [("particles2d", name) for name in learners_for("environment")]
     ("benchmark", "learner"),
     [pytest.param(*run, marks=() if run in RUNS else pytest.mark.slow) for run in dict.fromkeys(RUNS + ALL_RUNS)],
 )
-@pytest.mark.quick("sinusoid-maml", "tabular-rl2")
+@pytest.mark.quick("sinusoid-maml")
 def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys):
     kind = next(k for k in kinds_of(LEARNERS[learner]) if benchmark in ("particles2d", BENCHMARKS[k]))
     words = command("train", benchmark=benchmark, learner=learner, folder=tmp_path / "run", **tiny(learner, kind))
@@ -445,6 +445,7 @@ def test_divergence_is_one_line_and_evaluate_without_a_checkpoint_another(tmp_pa
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_something_else_is_left_alone(finished, tmp_path, capsys):
     before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
     words = command("train", folder=finished.folder, **(IMAGES | {"num_tasks": 3}))
@@ -580,6 +581,7 @@ def registries():
         registry.update(entries)
 
 
+@pytest.mark.slow
 def test_a_module_of_the_user_adds_names(tmp_path, capsys, registries):
     (tmp_path / "mine.py").write_text(MODULE)
     names = {"benchmark": "my-glyphs", "learner": "my_learner", "model": "my-model"}
