@@ -101,11 +101,9 @@ def _batch(seed: int) -> Batch:
     return Batch(jnp.asarray(rng.normal(size=(6, 3))), jnp.asarray(rng.normal(size=(6, 2))))
 
 
-def _learner(make: Callable[[], Any], meta_gradient: Any = None, steps: int = STEPS) -> jaxmeta.MetaLearner:
+def _learner(make: Callable[[], Any], meta_gradient: Any = None) -> jaxmeta.MetaLearner:
     loss = jaxmeta.regression(lambda p, x: jnp.tanh(x @ p["kernel"] + p["bias"][None]))
-    inner = make()
-    inner = inner.gradient_transformation() if isinstance(inner, optax.MultiSteps) else inner
-    return jaxmeta.maml(loss, inner, steps, meta_gradient=meta_gradient)
+    return jaxmeta.maml(loss, make(), STEPS, meta_gradient=meta_gradient)
 
 
 def _attempt(run: Callable[[], str]) -> str:

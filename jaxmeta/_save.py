@@ -9,7 +9,7 @@ import numpy as np
 from flax import serialization
 
 from jaxmeta._files import write_atomically
-from jaxmeta._types import PyTree
+from jaxmeta._types import PyTree, is_key
 
 _KEY = "__random_key__"
 
@@ -83,10 +83,15 @@ def _nested(tree: PyTree) -> Any:
     nested: dict[str, Any] = {}
     for where, leaf in jax.tree.leaves_with_path(tree, is_leaf=_is_empty):
         names = _names(where)
-        if not _is_empty(leaf) and not isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
+        if _is_empty(leaf):
+            saved = {}
+        elif is_key(leaf):
+            saved = {_KEY: str(jax.random.key_impl(leaf)), "data": np.asarray(jax.random.key_data(leaf))}
+        elif isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
+            saved = jax.device_get(leaf)
+        else:
             shown = jax.tree_util.keystr(where) or "its root"
             raise TypeError(f"tree must hold arrays and numbers, got {type(leaf).__name__} at {shown}")
-        saved = {} if _is_empty(leaf) else _saved_key(leaf) if _is_key(leaf) else jax.device_get(leaf)
         if not names:
             return saved
         inner = nested
@@ -101,10 +106,6 @@ def _names(where: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(
         str(next(getattr(entry, name) for name in ("key", "idx", "name") if hasattr(entry, name))) for entry in where
     )
-
-
-def _saved_key(key: Any) -> dict[str, Any]:
-    return {_KEY: str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(key))}
 
 
 def _with_keys(state: Any) -> Any:
@@ -132,7 +133,3 @@ def _described(leaves: dict[tuple[str, ...], Any]) -> dict[str, str]:
 
 def _is_empty(node: Any) -> bool:
     return isinstance(node, dict | list | tuple) and not node
-
-
-def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -183,6 +183,11 @@ def with_loss(loss: jax.Array, metrics: Metrics) -> Metrics:
     return {"loss": loss, **metrics}
 
 
+def is_key(leaf: Any) -> bool:
+    """Returns true for a random key with a type of its own."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def definite(tree: PyTree) -> PyTree:
     """Returns the arrays with strong types, so that a jitted step that returns them traces once."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from few_shot_learners import methods
 from flax import struct
 from jax.tree_util import Partial
 
@@ -34,11 +35,6 @@ class Clusters:
         y = jnp.broadcast_to(jnp.arange(self.ways)[:, None], x.shape[:2])
         parts = [(x[:, : self.shots], y[:, : self.shots]), (x[:, self.shots :], y[:, self.shots :])]
         return Task(*(Batch(x.reshape(-1, 6), y.reshape(-1)) for x, y in parts))
-
-
-def methods(model, *names) -> Any:
-    """Functions of the parameters, one for each method of a Linen module."""
-    return tuple(functools.partial(model.apply, method=name) for name in names)
 
 
 MODEL = models.MLP(sizes=(8,), out=3, activation=jnp.tanh)

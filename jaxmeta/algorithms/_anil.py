@@ -8,7 +8,7 @@ import optax
 
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
-from jaxmeta.algorithms._part import Part, named, others
+from jaxmeta.algorithms._part import Part, as_part, others
 from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient
 
@@ -56,7 +56,7 @@ def anil(
         Raghu, Raghu, Bengio & Vinyals, *Rapid Learning or Feature Reuse? Towards Understanding the Effectiveness of
         MAML*, ICLR 2020, https://arxiv.org/abs/1909.09157
     """
-    problem = model_problem(loss_fn, named(head) if isinstance(head, str) else head)
+    problem = model_problem(loss_fn, as_part(head))
     return inner_loop(problem, inner, steps, outer_loss=loss_fn, test_steps=test_steps, meta_gradient=meta_gradient)
 
 
@@ -99,5 +99,5 @@ def boil(
         Oh, Yoo, Kim & Yun, *BOIL: Towards Representation Change for Few-shot Learning*, ICLR 2021,
         https://arxiv.org/abs/2008.08882
     """
-    problem = model_problem(loss_fn, named(head, inside=False) if isinstance(head, str) else others(head))
+    problem = model_problem(loss_fn, others(as_part(head)))
     return inner_loop(problem, inner, steps, outer_loss=loss_fn, test_steps=test_steps, meta_gradient=meta_gradient)

@@ -10,7 +10,7 @@ import optax
 
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._inner_loop import InnerProblem, inner_loop, model_problem
-from jaxmeta.algorithms._part import Part, named, others
+from jaxmeta.algorithms._part import Part, as_part, others
 from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient
 
@@ -65,7 +65,7 @@ def ml3(
         Bechtle, Molchanov, Chebotar, Grefenstette, Righetti, Sukhatme & Meier, *Meta-Learning via Learned Loss*,
         ICPR 2020, https://arxiv.org/abs/1906.05374
     """
-    part = others(named(loss, argument="loss") if isinstance(loss, str) else loss)
+    part = others(as_part(loss, "loss"))
     problem = model_problem(learned_loss, part)
     if reset is not None:
         problem = problem._replace(start=_from_new_model(problem, reset))

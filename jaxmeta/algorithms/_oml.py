@@ -14,7 +14,7 @@ from jaxmeta._checks import check_transformation
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, call_adapted
 from jaxmeta._variables import merge
 from jaxmeta.algorithms._inner_loop import by_inner_loop, learned_state, whole_loop
-from jaxmeta.algorithms._part import Part, named
+from jaxmeta.algorithms._part import Part, as_part
 from jaxmeta.losses import Loss, as_loss
 from jaxmeta.meta_gradients import MetaGradient
 
@@ -75,7 +75,7 @@ def oml(
     """
     check_transformation(inner=inner)
     meta_gradient = whole_loop(meta_gradient)
-    loss, part = as_loss(loss_fn), named(head) if isinstance(head, str) else head
+    loss, part = as_loss(loss_fn), as_part(head)
 
     def init(variables: PyTree) -> MetaParams:
         meta = MetaParams.of(variables)

@@ -47,6 +47,11 @@ def named(name: str, *, inside: bool = True, argument: str = "head") -> Part:
     return Part(take, _fill)
 
 
+def as_part(part: str | Part, argument: str = "head") -> Part:
+    """Returns a part of the parameters that may be given by the name in their paths, see `named`."""
+    return named(part, argument=argument) if isinstance(part, str) else part
+
+
 def others(part: Part) -> Part:
     """Returns the parameters that are not in a part.
 

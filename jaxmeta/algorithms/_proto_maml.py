@@ -13,7 +13,7 @@ from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree, at_le
 from jaxmeta.algorithms._embedding import FeaturesFn, one_hot_labels
 from jaxmeta.algorithms._heads import class_means, present_classes
 from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
-from jaxmeta.algorithms._part import Part, named
+from jaxmeta.algorithms._part import Part, as_part
 from jaxmeta.losses import Loss, forward
 from jaxmeta.meta_gradients import MetaGradient
 
@@ -72,7 +72,7 @@ def proto_maml(
         https://arxiv.org/abs/1903.03096
     """
     features = forward(features_fn, method="features").test
-    part = named(head) if isinstance(head, str) else head
+    part = as_part(head)
 
     def start(meta: MetaParams, support: Batch | None, key: jax.Array) -> PyTree:
         del key
@@ -86,11 +86,10 @@ def proto_maml(
 
 def _prototypes(head: PyTree, features: jax.Array, support: Batch) -> PyTree:
     """Returns a linear head with the prototypes in the place of its matrix and its bias."""
-    leaves, structure = jax.tree.flatten(head)
-    shapes = [leaf.shape for leaf in leaves]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(head)]
     ways, width = min(shapes, key=len, default=(0,))[0], features.shape[-1]
     known: list[Any] = [(ways,), (width, ways), (ways, width)]
-    if len(leaves) != 2 or sorted(map(len, shapes)) != [1, 2] or any(shape not in known for shape in shapes):
+    if sorted(map(len, shapes)) != [1, 2] or any(shape not in known for shape in shapes):
         raise ValueError(
             f"head must have one matrix [{width}, ways] or [ways, {width}], for features of that length, and one bias "
             f"[ways], got leaves of shapes {shapes}"
@@ -99,12 +98,13 @@ def _prototypes(head: PyTree, features: jax.Array, support: Batch) -> PyTree:
     one_hot = one_hot_labels(support, ways, features.dtype)
     means = class_means(features, one_hot)
     bias = jnp.where(present_classes(one_hot), -jnp.sum(means**2, axis=1), -jnp.inf)
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(head)]
 
-    def of(path: str, leaf: jax.Array) -> jax.Array:
+    def of(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         if leaf.ndim == 1:
             return bias.astype(leaf.dtype)
-        by_row = leaf.shape == means.shape and (ways != width or "weight" in path)  # as PyTorch and equinox have it
+        by_row = leaf.shape == means.shape and (
+            ways != width or "weight" in jax.tree_util.keystr(path)
+        )  # as PyTorch and equinox have it
         return (2 * (means if by_row else means.T)).astype(leaf.dtype)
 
-    return structure.unflatten(map(of, paths, leaves))
+    return jax.tree.map_with_path(of, head)

@@ -134,8 +134,7 @@ def explicit_arguments(
     closed = jax.make_jaxpr(scalar_loss)(params, *leaves)  # `jax.closure_convert` leaves integers and booleans behind
 
     def loss(params: PyTree, *rest: jax.Array) -> jax.Array:
-        leaves, closed_over = rest[: -len(closed.consts) or None], rest[len(rest) - len(closed.consts) :]
-        program = core.ClosedJaxpr(closed.jaxpr, closed_over)
-        return core.jaxpr_as_fun(program)(*jax.tree.leaves(params), *leaves)[0]
+        program = core.ClosedJaxpr(closed.jaxpr, rest[len(leaves) :])
+        return core.jaxpr_as_fun(program)(*jax.tree.leaves(params), *rest[: len(leaves)])[0]
 
     return loss, (*leaves, *closed.consts)

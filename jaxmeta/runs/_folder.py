@@ -5,7 +5,6 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax
 from jaxmeta._files import write_atomically
 from jaxmeta.catalog import Settings
 from jaxmeta.runs._modules import loaded_modules
+from jaxmeta.training import installed_versions
 
 _FILES = ("checkpoints", "metrics.jsonl", "training.json", "result.json", "curve.png", "report.md")
 
@@ -71,11 +71,4 @@ def claim_folder(folder: Path, settings: Settings) -> None:
 
 def versions() -> dict[str, str]:
     """Returns the versions of jaxmeta and of what it computes with; "unknown" for what is not installed."""
-
-    def found(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "unknown"
-
-    return {name: found(name) for name in ("jaxmeta", "jax", "jaxlib", "flax", "optax", "numpy")}
+    return installed_versions("jaxmeta", "jax", "jaxlib", "flax", "optax", "numpy")

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from jaxmeta._files import checksum
-from jaxmeta._types import PyTree
+from jaxmeta._types import PyTree, is_key
 
 _CHECKSUM = "checksum"  # no path in a tree is called so
 
@@ -104,7 +104,7 @@ def _checksum(arrays: dict[str, Any]) -> int:
 
 def _data(leaf: Any) -> Any:
     """The bits of a random key; the whole of what is divided over processes; anything else as it is."""
-    if _is_key(leaf):
+    if is_key(leaf):
         return jax.random.key_data(leaf)
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return multihost_utils.process_allgather(leaf, tiled=True)
@@ -113,11 +113,7 @@ def _data(leaf: Any) -> Any:
 
 def _like(leaf: Any, saved: np.ndarray) -> jax.Array:
     array = jax.numpy.asarray(saved)
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if is_key(leaf) else array
 
 
 def _check_same(wanted: dict[str, np.ndarray], saved: dict[str, Any], where: Path) -> None:

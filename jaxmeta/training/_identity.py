@@ -16,6 +16,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxmeta._files import write_atomically
+from jaxmeta._types import is_key
 
 _FILE = "training.json"
 _FREE = ("mesh", "batch_size", "divide_optimizer", "parent")
@@ -57,17 +58,20 @@ def identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """
     walk = _Walk()
     walk.visit("", run)
-    return {"versions": _versions(), "values": walk.values, "code": walk.code}
+    versions = installed_versions("jaxmeta", "jax", "flax", "optax") | {"python": platform.python_version()}
+    return {"versions": versions, "values": walk.values, "code": walk.code}
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("jaxmeta", "jax", "flax", "optax"):
+def installed_versions(*names: str) -> dict[str, str]:
+    """Returns the versions of packages, "unknown" for what is not installed."""
+
+    def found(name: str) -> str:
         try:
-            found[name] = version(name)
+            return version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            return "unknown"
+
+    return {name: found(name) for name in names}
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -188,7 +192,7 @@ def _array(value: Any) -> str:
     text = f"{value.dtype}{list(value.shape)}"
     if isinstance(value, Tracer) or value.size > _LARGEST or not getattr(value, "is_fully_addressable", True):
         return text
-    if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if is_key(value):
         value = jax.random.key_data(value)
     numbers = np.asarray(value)
     return f"{numbers.item()} ({text})" if numbers.ndim == 0 else f"{text} {zlib.crc32(numbers.tobytes()):08x}"
