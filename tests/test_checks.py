@@ -13,7 +13,7 @@ import jaxmeta
 from jaxmeta import Batch, Task, models, optim
 
 KEY = jax.random.key(0)
-ADAPT_KEY, GRAD_KEY = jax.random.split(jax.random.key(1))
+ADAPT_KEY, GRAD_KEY = jax.random.key(1), jax.random.key(2)
 LOSS = jaxmeta.regression(lambda p, x: jnp.tanh(x @ p["body"]) @ p["head"])
 RNG = np.random.default_rng(0)
 

@@ -1,5 +1,6 @@
 """Supervised pre-training: minibatches of all classes, what is learned, what is returned."""
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ def test_minibatches_draw_every_example_alike():
     np.testing.assert_allclose(shares, np.full(32, 1 / 32), atol=5 * (1 / 32 / 4000) ** 0.5)
 
 
+@cache
 def clusters(seed, classes):
     """Classes of 10 points that are close together in 4 of 24 dimensions, and far apart in the others."""
     rng = np.random.default_rng(seed)
@@ -40,12 +42,19 @@ def clusters(seed, classes):
     return data.FewShot.from_classes(points.astype(np.float32), ways=3, shots=1, queries=5)
 
 
-BASE, TASKS = clusters(0, 60), clusters(1, 20)
+def base():
+    return clusters(0, 60)
+
+
+def tasks():
+    return clusters(1, 20)
+
+
 MODEL = models.OmniglotFC(ways=60, sizes=(64, 32))
 
 
 def run(**options):
-    batches = Minibatches(BASE, 64)
+    batches = Minibatches(base(), 64)
     params = MODEL.init(KEY, batches.example)
     arguments = {"iterations": 200, "validate_every": 100, "log_every": 100, "progress": False, **options}
     return jaxmeta.pretrain(MODEL, optax.adam(1e-2), params, batches, jax.random.key(1), **arguments)
@@ -58,7 +67,7 @@ def features(variables, x) -> Any:
 @pytest.mark.slow
 def test_learns_features_for_few_shots(tmp_path):
     """Accuracy on new classes rises, is what `evaluate` gives for the result, and does not depend on who is beside."""
-    done = run(validation=TASKS, validation_tasks=50, folder=tmp_path)
+    done = run(validation=tasks(), validation_tasks=50, folder=tmp_path)
     first, last = done.history
     assert first["train/accuracy"] < 0.6 < 0.9 < last["train/accuracy"]
     accuracy = max(first["validation/accuracy"], last["validation/accuracy"])
@@ -67,21 +76,22 @@ def test_learns_features_for_few_shots(tmp_path):
     learner = jaxmeta.simpleshot(features, ways=3)
     evaluate = jax.jit(jaxmeta.evaluate(learner, 50))
     key = jax.random.split(jax.random.key(1), 3)[2]
-    start = models.with_batch_stats(MODEL, jax.jit(MODEL.init)(KEY, BASE.example), BASE.inputs.reshape(10, 60, 6, 4, 1))
-    before, after = (np.mean(evaluate(learner.init(v), TASKS, key)["accuracy"]) for v in (start, done.meta))
+    start = jax.jit(MODEL.init)(KEY, base().example)
+    start = models.with_batch_stats(MODEL, start, base().inputs.reshape(10, 60, 6, 4, 1))
+    before, after = (np.mean(evaluate(learner.init(v), tasks(), key)["accuracy"]) for v in (start, done.meta))
     assert before < 0.5 < 0.7 < accuracy
     np.testing.assert_allclose(after, accuracy, atol=1e-6)
 
-    embedded, alone = features(done.meta, TASKS.inputs[:7]), features(done.meta, TASKS.inputs[:1])
+    embedded, alone = features(done.meta, tasks().inputs[:7]), features(done.meta, tasks().inputs[:1])
     np.testing.assert_allclose(embedded[:1], alone, rtol=1e-4, atol=1e-4)
-    again = run(validation=TASKS, validation_tasks=50, folder=tmp_path)  # finished: only read
+    again = run(validation=tasks(), validation_tasks=50, folder=tmp_path)  # finished: only read
     jax.tree.map(np.testing.assert_array_equal, again.meta, done.meta)
 
 
 def test_augment_and_given_learner():
     """With its inputs gone nothing can be learned; a learner of ours is what validation measures."""
     learner = jaxmeta.protonet(features, 3, scale=1e-6)
-    options = {"iterations": 20, "validate_every": 20, "log_every": 20, "validation": TASKS, "validation_tasks": 2}
+    options = {"iterations": 20, "validate_every": 20, "log_every": 20, "validation": tasks(), "validation_tasks": 2}
     done = run(augment=lambda key, x: 0 * x, learner=learner, **options)
     assert done.history[-1]["train/loss"] > 3.9  # log 60 is 4.1
     np.testing.assert_allclose(done.history[-1]["validation/loss"], np.log(3), atol=1e-3)
@@ -105,6 +115,6 @@ def test_errors(options, message):
 def test_other_errors():
     optimizer: Any = 0.1
     with pytest.raises(TypeError, match="optimizer"):
-        jaxmeta.pretrain(MODEL, optimizer, {}, Minibatches(BASE), KEY, iterations=1)
+        jaxmeta.pretrain(MODEL, optimizer, {}, Minibatches(base()), KEY, iterations=1)
     with pytest.raises(ValueError, match="size"):
-        Minibatches(BASE, 0)
+        Minibatches(base(), 0)

@@ -15,7 +15,6 @@ import scipy
 
 import jaxmeta
 from jaxmeta.data.sources._mat import mat_numbers
-from jaxmeta.training._checkpoint import Checkpoints
 
 SIZE = 50_000  # numbers, 200 kB of a checkpoint
 KEY = jax.random.key(0)
@@ -169,6 +168,8 @@ def test_classifiers_of_something_else(content, tmp_path):
 
 @failing_orbax
 def test_damaged_checkpoints(tmp_path):
+    from jaxmeta.training._checkpoint import Checkpoints  # orbax takes long to import
+
     like = {"w": jnp.arange(300.0), "n": jnp.int32(3)}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, like)
