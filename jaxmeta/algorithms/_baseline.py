@@ -4,18 +4,23 @@ A new classifier is trained on the support set by gradient steps, either on froz
 with the network (full fine-tuning).
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
 from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_optional_integer, check_positive, check_transformation
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
-from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_fit, call, embedding, one_hot_labels, with_head
+from jaxmeta._variables import merge
+from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, one_hot_labels, with_head
 from jaxmeta.algorithms._heads import Head, class_means, mask_absent, masked_head, present_classes, unit_length
-from jaxmeta.losses import classification, forward
+from jaxmeta.algorithms._inner_loop import InnerLoss, InnerProblem, inner_loop
+from jaxmeta.algorithms._objective import nothing_learned
+from jaxmeta.losses import Forward, Loss, classification, cross_entropy, forward
 
 
 def linear_head(
@@ -199,27 +204,66 @@ def _fine_tuned(
 ) -> MetaLearner:
     """Builds the learner that trains classifier and network together."""
     optimizer = _default_inner(0.001) if inner is None else inner
-    check_transformation(inner=optimizer)
     check_integer(ways=ways, steps=steps)
     check_optional_integer(test_ways=test_ways)
     passes = forward(features_fn, train_features, method="features")
-    embed = embedding(passes)
 
-    def fit(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[tuple[PyTree, PyTree], jax.Array]:
+    def logits(fitted: _FineTuned, features: jax.Array) -> jax.Array:
+        return mask_absent(_logits(fitted.weights, features, scale), fitted.present)
+
+    def train_loss(fitted: _FineTuned, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics, PyTree]:
+        features, variables = passes.train(fitted.network, batch.x, key)
+        return *cross_entropy(logits(fitted, features), batch), variables
+
+    def predict(fitted: _FineTuned, x: Any) -> jax.Array:
+        return logits(fitted, passes.test(fitted.network, x))
+
+    outer = Loss(train_loss, classification(predict).test, predict)
+    in_training, at_test = (
+        inner_loop(_classifier_problem(passes, number, scale), optimizer, steps, outer_loss=outer)
+        for number in (ways, test_ways or ways)
+    )
+
+    def adapt(meta: MetaParams, support: Batch, key: jax.Array) -> Partial:
+        return Partial(predict, at_test.adapt(meta, support, key))
+
+    learner = nothing_learned(in_training, "the classifier has no parameters before the first task")
+    return learner._replace(adapt=adapt, loss=classification(call).test, predict=call)
+
+
+class _FineTuned(NamedTuple):
+    """A network and its classifier."""
+
+    network: PyTree
+    """Parameters of the network."""
+    weights: PyTree
+    """Weights of the classifier."""
+    present: Any
+    """The classes that had support examples, as booleans, which no optimizer sees: `[ways]`."""
+
+
+def _classifier_problem(passes: Forward, ways: int, scale: float | jax.Array | None) -> InnerProblem:
+    """Returns the inner problem of a network together with a new classifier of `ways` classes."""
+
+    def start(meta: MetaParams, support: Batch | None, key: jax.Array) -> _FineTuned:
+        if support is None:
+            return _FineTuned(meta.params, None, None)
         features = passes.test(meta.variables, support.x)
-        one_hot = one_hot_labels(support, ways if key is not None else test_ways or ways, features.dtype)
-        keys = jnp.arange(steps) if key is None else jax.random.split(key, steps)
+        one_hot = one_hot_labels(support, ways, features.dtype)
+        return _FineTuned(meta.params, _initial_weights(features, one_hot, scale), present_classes(one_hot))
 
-        def loss_fn(both: tuple[PyTree, PyTree], batch: Batch, step: jax.Array) -> tuple[jax.Array, Metrics]:
-            params, weights = both
-            logits = _logits(weights, embed(params, batch.x, None if key is None else step), scale)
-            return _cross_entropy(logits, one_hot), {}
+    def loss(embed: Callable[[PyTree, Any, jax.Array], jax.Array]) -> InnerLoss:
+        def support_loss(
+            adapted: _FineTuned, meta: MetaParams, batch: Batch, key: jax.Array
+        ) -> tuple[jax.Array, Metrics]:
+            features = embed(merge(adapted.network, meta.state), batch.x, key)
+            one_hot = one_hot_labels(batch, ways, features.dtype)
+            return _cross_entropy(_logits(adapted.weights, features, scale), one_hot), {}
 
-        start = meta.variables, _initial_weights(features, one_hot, scale)
-        return unroll(loss_fn, optimizer, start, support, keys).params, present_classes(one_hot)
+        return support_loss
 
-    def predict(fitted: tuple[tuple[PyTree, PyTree], jax.Array], x: Any, key: jax.Array | None) -> jax.Array:
-        (params, weights), present = fitted
-        return mask_absent(_logits(weights, embed(params, x, key), scale), present)
+    def finish(adapted: _FineTuned, meta: MetaParams) -> _FineTuned:
+        return adapted._replace(network=merge(adapted.network, meta.state))
 
-    return by_fit(MetaParams.of, fit, predict, classification(call), passes)
+    in_training = loss(lambda network, x, key: passes.train(network, x, key)[0])
+    return InnerProblem(start, in_training, finish, loss(lambda network, x, key: passes.test(network, x)))

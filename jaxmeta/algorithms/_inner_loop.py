@@ -1,21 +1,26 @@
 """The one learner with an inner loop: what adapts, from where, on which loss, are the values of an inner problem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._adapt import adapt
+from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
-from jaxmeta._learned import partition
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, call_adapted, definite, with_loss
-from jaxmeta._variables import carried_like, merge
+from jaxmeta._learned import combine
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, call_adapted
+from jaxmeta._variables import merge, split
 from jaxmeta.algorithms._hoist import hoisted
+from jaxmeta.algorithms._objective import grad_of, learned_state, whole_loop
 from jaxmeta.algorithms._part import Part
 from jaxmeta.losses import Loss, as_loss, train_pass
 from jaxmeta.meta_gradients import MetaGradient, reverse
+
+InnerLoss = Callable[[PyTree, MetaParams, Any, jax.Array], tuple[jax.Array, Metrics]]
+"""`(adapted, meta, batch, key) -> (loss, metrics)`."""
 
 
 class InnerProblem(NamedTuple):
@@ -24,13 +29,16 @@ class InnerProblem(NamedTuple):
     start: Callable[[MetaParams, Any, jax.Array], PyTree]
     """`(meta, support, key) -> adapted`: what adapts, before the first step. It is all parameters in MAML, the head in
     ANIL, zeros in CAVIA, prototypes in ProtoMAML. `MetaLearner.init` calls it with `support=None`, for its shapes."""
-    loss: Callable[[PyTree, MetaParams, Any, jax.Array], tuple[jax.Array, Metrics]]
+    loss: InnerLoss
     """`(adapted, meta, support, key) -> (loss, metrics)` in training. Learned losses, regularizers and weights of the
     data are functions of `meta` here."""
     finish: Callable[[PyTree, MetaParams], Any]
     """`(adapted, meta) -> variables`: what the outer loss takes, and what `MetaLearner.adapt` returns."""
-    test_loss: Callable[[PyTree, MetaParams, Any, jax.Array], tuple[jax.Array, Metrics]] | None = None
+    test_loss: InnerLoss | None = None
     """The loss of the inner loop at test. `None` takes `loss`."""
+    stream: Callable[[MetaParams, Any, jax.Array, int], Any] | None = None
+    """`(meta, support, key, steps) -> entries`: what differs between steps, such as the indices of a minibatch. The
+    leading axis is the number of steps. The loss of a step then gets `(support, entry)` in place of the support set."""
 
 
 def inner_loop(
@@ -39,6 +47,7 @@ def inner_loop(
     steps: int = 1,
     *,
     outer_loss: LossFn | Loss,
+    step_weights: Sequence[float] | jax.Array | None = None,
     test_steps: int | None = None,
     meta_gradient: MetaGradient | None = None,
 ) -> MetaLearner:
@@ -53,6 +62,8 @@ def inner_loop(
             initial values are meta-learned.
         steps: number of inner steps during meta-training (default: 1). With 0 nothing adapts.
         outer_loss: `(problem.finish(...), batch, key) -> (loss, metrics)` on the query set, a function or a `Loss`.
+        step_weights: weights of the outer losses after each inner step, `[steps]`. They may be traced. A step of weight
+            zero costs nothing. `None` (default) takes the loss after the last step alone.
         test_steps: number of inner steps of `MetaLearner.adapt`, at test. `None` (default) takes `steps`.
         meta_gradient: method that computes the meta-gradient. `None` (default) is `reverse()`.
 
@@ -61,8 +72,10 @@ def inner_loop(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if a number of steps is not an integer of at least 0. From `init`, if `inner` has learned values
-            and `meta_gradient` has no derivative for them, as `implicit()`.
+        ValueError: if a number of steps is not an integer of at least 0, `step_weights` has another shape than
+            `[steps]`, or `meta_gradient` sees only the end of the inner loop, as `implicit()`, where there are
+            `step_weights` or a stream. From `init`, if `inner` has learned values and `meta_gradient` has no derivative
+            for them.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -82,27 +95,96 @@ def inner_loop(
         [[1.0]]
     """
     check_transformation(inner=inner)
+    check_integer(least=0, steps=steps)
+    check_optional_integer(least=0, test_steps=test_steps)
+    outer = as_loss(outer_loss)
+    weights: Any = None if step_weights is None else jnp.asarray(step_weights)
+    if weights is not None and weights.shape != (steps,):
+        raise ValueError(f"step_weights must have shape {(steps,)}, got {weights.shape}")
+    if weights is not None or problem.stream is not None:
+        meta_gradient = whole_loop(meta_gradient)
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
 
     def init(variables: PyTree) -> MetaParams:
         meta = MetaParams.of(variables)
-        return meta._replace(learned=learned_state(inner, problem.start(meta, None, jax.random.key(0)), meta_gradient))
+        start, _ = split(problem.start(meta, None, jax.random.key(0)))
+        return meta._replace(learned=learned_state(inner, start, meta_gradient))
 
-    def run(meta: MetaParams, support: Any, key: jax.Array, steps: int, training: bool) -> Any:
-        loss = problem.loss if training or problem.test_loss is None else problem.test_loss
+    def run(
+        meta: MetaParams, support: Any, key: jax.Array, steps: int, loss: Any, score: Any = None
+    ) -> tuple[Any, jax.Array | int]:
+        """Returns what comes out of the loop, and the weighted sum of `score(...)[0]` after all steps but the last."""
         start = problem.start(meta, support, key)
+        step_loss, xs = _step_loss(problem, loss, start, meta, support, key, steps)
+        trained, carried = split(start)
+        optimizer, state = inner, combine(meta.learned, inner.init(trained))
+        if score is not None:
+            scores = _sum_values(lambda trained: score(problem.finish(merge(trained, carried), meta))[0], weights)
+            optimizer, state = optax.chain(scores, inner), (scores.init(trained), state)
+        end: Any = unroll(step_loss, optimizer, start, support, xs, state=state, meta_gradient=meta_gradient)
+        return problem.finish(end.params, meta), 0 if score is None else end.state[0].total
 
-        def loss_of_adapted(adapted: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            return loss(adapted, meta, batch, key)
+    def adapt(meta: MetaParams, support: Any, key: jax.Array) -> Any:
+        loss = problem.loss if problem.test_loss is None else problem.test_loss
+        return run(meta, support, key, steps if test_steps is None else test_steps, loss)[0]
 
-        stays = len(jax.tree.leaves(start)) < len(jax.tree.leaves(meta.params))
-        step_loss = hoisted(loss_of_adapted, start, support, key) if stays and steps > 1 else loss_of_adapted
-        adapted = adapt(
-            step_loss, inner, start, support, key, steps=steps, learned=meta.learned, meta_gradient=meta_gradient
-        )
-        return problem.finish(adapted, meta)
+    def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
+        adapt_key, loss_key = jax.random.split(key)
+        query_loss = partial(train_pass, outer, batch=task.query, key=loss_key)
+        every_step = weights is not None and steps > 0
+        adapted, before = run(meta, task.support, adapt_key, steps, problem.loss, query_loss if every_step else None)
+        loss, metrics, variables = query_loss(adapted)
+        if every_step:
+            loss = before + weights[-1].astype(loss.dtype) * loss
+        return loss, (metrics, variables)
 
-    return by_inner_loop(as_loss(outer_loss), init, run, steps, test_steps, meta_gradient)
+    return MetaLearner(init, adapt, outer.test, grad_of(objective, meta_gradient), outer.predict or call_adapted)
+
+
+def _step_loss(
+    problem: InnerProblem, loss: Any, start: PyTree, meta: MetaParams, support: Any, key: jax.Array, steps: int
+) -> tuple[LossFn, Any]:
+    """Returns the loss `(adapted, support, x)` of an inner step, and what it takes as `x` in each step."""
+    stream = None if problem.stream is None else problem.stream(meta, support, key, steps)
+    number = steps if stream is None else jax.tree.leaves(stream)[0].shape[0]
+    xs = stream, jax.random.split(key, number)
+
+    def step_loss(adapted: PyTree, support: Any, x: Any) -> tuple[jax.Array, Metrics]:
+        entry, key = x
+        return loss(adapted, meta, support if stream is None else (support, entry), key)
+
+    stays = len(jax.tree.leaves(start)) < len(jax.tree.leaves(meta.params))
+    if stream is None and stays and number > 1:
+        return hoisted(step_loss, start, support, jax.tree.map(lambda leaf: leaf[0], xs)), xs
+    return step_loss, xs
+
+
+class _Sum(NamedTuple):
+    """State of `_sum_values`."""
+
+    step: jax.Array
+    """Number of updates so far."""
+    total: jax.Array
+    """Weighted sum of the values so far."""
+
+
+def _sum_values(value_of: Callable[[PyTree], jax.Array], weights: Any) -> optax.GradientTransformation:
+    """Leaves updates alone, and sums `weights[i] * value_of(params)` after each step `i` but the last in its state.
+
+    The parameters after a step are those before the next one.
+    """
+    weights = jnp.roll(weights, 1).at[0].set(0)
+
+    def init(params: PyTree) -> Any:
+        return _Sum(jnp.zeros([], jnp.int32), jnp.zeros([], jax.eval_shape(value_of, params).dtype))
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+        weight = weights[state.step].astype(state.total.dtype)
+        # With a checkpoint, a value keeps nothing but the parameters for its derivative.
+        value = jax.lax.cond(weight != 0, jax.checkpoint(value_of), lambda _: jnp.zeros_like(state.total), params)
+        return updates, _Sum(state.step + 1, state.total + weight * value)
+
+    return optax.GradientTransformation(init, update)
 
 
 def model_problem(loss_fn: LossFn | Loss, part: Part | None = None) -> InnerProblem:
@@ -127,7 +209,7 @@ def model_problem(loss_fn: LossFn | Loss, part: Part | None = None) -> InnerProb
     def finish(adapted: PyTree, meta: MetaParams) -> PyTree:
         return merge(part.put(adapted, meta.params), meta.state)
 
-    def in_mode(loss_fn: LossFn) -> Callable[[PyTree, MetaParams, Any, jax.Array], tuple[jax.Array, Metrics]]:
+    def in_mode(loss_fn: LossFn) -> InnerLoss:
         return lambda adapted, meta, batch, key: loss_fn(finish(adapted, meta), batch, key)
 
     return InnerProblem(lambda meta, support, key: part.take(meta.params), in_mode(loss), finish, in_mode(loss.test))
@@ -149,7 +231,7 @@ def proximal(problem: InnerProblem, strength: float | jax.Array) -> InnerProblem
         >>> learner = inner_loop(proximal(model_problem(loss_fn), 0.1), optax.sgd(0.5), 5, outer_loss=loss_fn)
     """
 
-    def pulled(loss: Callable[..., tuple[jax.Array, Metrics]]) -> Callable[..., tuple[jax.Array, Metrics]]:
+    def pulled(loss: InnerLoss) -> InnerLoss:
         def with_pull(adapted: PyTree, meta: MetaParams, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
             value, metrics = loss(adapted, meta, batch, key)
             distance = optax.tree.norm(
@@ -159,82 +241,10 @@ def proximal(problem: InnerProblem, strength: float | jax.Array) -> InnerProblem
 
         return with_pull
 
-    test_loss = None if problem.test_loss is None else pulled(problem.test_loss)
-    return problem._replace(loss=pulled(problem.loss), test_loss=test_loss)
+    return with_losses(problem, pulled)
 
 
-Run = Callable[[MetaParams, Any, jax.Array, int, bool], Any]
-"""An inner loop: `(meta, support, key, steps, training) -> adapted`."""
-
-
-def by_inner_loop(
-    outer: Loss,
-    init: Callable[[PyTree], MetaParams],
-    run: Run,
-    steps: int,
-    test_steps: int | None,
-    meta_gradient: MetaGradient,
-) -> MetaLearner:
-    """Builds a learner from an inner loop on the support set and a loss on the query set."""
-    check_integer(least=0, steps=steps)
-    check_optional_integer(least=0, test_steps=test_steps)
-
-    def adapt_at_test(meta: MetaParams, support: Any, key: jax.Array) -> Any:
-        return run(meta, support, key, steps if test_steps is None else test_steps, False)
-
-    def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
-        adapt_key, loss_key = jax.random.split(key)
-        adapted = run(meta, task.support, adapt_key, steps, True)
-        loss, metrics, variables = train_pass(outer, adapted, task.query, loss_key)
-        return loss, (metrics, variables)
-
-    grad = grad_of(objective, meta_gradient)
-    return MetaLearner(init, adapt_at_test, outer.test, grad, outer.predict or call_adapted)
-
-
-def grad_of(
-    objective: Callable[[Task, MetaParams, jax.Array], tuple[jax.Array, tuple[Metrics, PyTree]]],
-    meta_gradient: MetaGradient,
-) -> Callable[[MetaParams, Task, jax.Array], tuple[Metrics, MetaParams]]:
-    """Builds `MetaLearner.grad` from an objective `(task, meta, key) -> (loss, (metrics, variables))`.
-
-    The state of the model is no argument of the derivative. Its new value is taken from the variables after the pass.
-    """
-
-    def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
-        def of_trained(trained: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
-            loss, (metrics, variables) = objective(task, trained._replace(state=meta.state), key)
-            return loss, (metrics, carried_like(meta.state, variables))
-
-        trained = meta._replace(state=())
-        (loss, (metrics, state)), gradient = meta_gradient.value_and_grad(of_trained)(trained, key)
-        return with_loss(loss, metrics), gradient._replace(state=state)
-
-    return grad
-
-
-def whole_loop(meta_gradient: MetaGradient | None) -> MetaGradient:
-    """Returns the meta-gradient of an algorithm that is not defined for one of the end of the inner loop alone.
-
-    Raises:
-        ValueError: if it is one, as `implicit()`.
-    """
-    if meta_gradient is not None and meta_gradient.end_only:
-        raise ValueError("meta_gradient must see the whole inner loop here, and implicit() sees only its end")
-    return reverse() if meta_gradient is None else meta_gradient
-
-
-def learned_state(
-    inner: optax.GradientTransformation, params: PyTree, meta_gradient: MetaGradient | None = None
-) -> PyTree:
-    """Returns the learned part of the initial state of `inner`, with strong types, or `()` if it has none.
-
-    Raises:
-        ValueError: if there is one, and `meta_gradient` sees only the end of the inner loop.
-    """
-    learned, _ = partition(inner.init(params))
-    if not jax.tree.leaves(learned):
-        return ()
-    if meta_gradient is not None and meta_gradient.end_only:
-        raise ValueError("inner must have no jaxmeta.Learned values for this meta_gradient, which has none for them")
-    return definite(learned)
+def with_losses(problem: InnerProblem, change: Callable[[InnerLoss], InnerLoss]) -> InnerProblem:
+    """Returns the inner problem with its loss, and that of test if it has one, put through `change`."""
+    test_loss = None if problem.test_loss is None else change(problem.test_loss)
+    return problem._replace(loss=change(problem.loss), test_loss=test_loss)

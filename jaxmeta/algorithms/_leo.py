@@ -18,7 +18,7 @@ from jaxmeta._learned import Learned
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
 from jaxmeta.algorithms._embedding import one_hot_labels
 from jaxmeta.algorithms._heads import class_means, mask_absent, present_classes
-from jaxmeta.algorithms._inner_loop import grad_of, learned_state, whole_loop
+from jaxmeta.algorithms._objective import grad_of, learned_state, whole_loop
 from jaxmeta.losses import cross_entropy, weighted_mean
 from jaxmeta.meta_gradients import MetaGradient
 

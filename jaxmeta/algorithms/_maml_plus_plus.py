@@ -3,21 +3,16 @@
 MAML with a learned rate for every tensor and inner step, and with a query loss after every inner step.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmeta._checks import check_integer, check_number
-from jaxmeta._learned import combine
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task
-from jaxmeta._variables import merge
-from jaxmeta.algorithms._inner_loop import grad_of, whole_loop
-from jaxmeta.algorithms._maml import maml
-from jaxmeta.losses import Loss, as_loss, train_pass
+from jaxmeta._types import LossFn, MetaLearner
+from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
+from jaxmeta.algorithms._objective import whole_loop
+from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient, first_order
 from jaxmeta.optim import scale_by_learned_rate
 
@@ -110,62 +105,23 @@ def maml_plus_plus(
     """
     check_integer(least=0, steps=steps)
     check_number(inner_rate=inner_rate)
+    meta_gradient = whole_loop(meta_gradient)
     inner = scale_by_learned_rate(inner_rate, per="tensor", steps=max(steps, 1))
-    loss, meta_gradient = as_loss(loss_fn), whole_loop(meta_gradient)
-    learner = maml(loss_fn, inner, steps, test_steps=test_steps, meta_gradient=meta_gradient)
-    if not steps:
-        return learner
-    weights = multi_step_weights(steps, 0.0) if step_weights is None else jnp.asarray(step_weights)
-    if weights.shape != (steps,):
-        raise ValueError(f"step_weights must have shape {(steps,)}, got {weights.shape}")
+    if step_weights is None and steps:
+        step_weights = multi_step_weights(steps, 0.0)
 
-    def objective(
-        meta_gradient: MetaGradient, task: Task, meta: MetaParams, key: jax.Array
-    ) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
-        adapt_key, loss_key = jax.random.split(key)
+    def of_order(meta_gradient: MetaGradient) -> MetaLearner:
+        return inner_loop(
+            model_problem(loss_fn),
+            inner,
+            steps,
+            outer_loss=loss_fn,
+            step_weights=step_weights,
+            test_steps=test_steps,
+            meta_gradient=meta_gradient,
+        )
 
-        def query_loss(params: PyTree) -> tuple[jax.Array, Metrics, PyTree]:
-            return train_pass(loss, merge(params, meta.state), task.query, loss_key)
-
-        def support_loss(params: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            return loss(merge(params, meta.state), batch, key)
-
-        # The loss after a step is the loss before the next one. That after the last step comes with the metrics.
-        weighted_sum = _sum_values(lambda params: query_loss(params)[0], jnp.roll(weights, 1).at[0].set(0))
-        state = weighted_sum.init(meta.params), combine(meta.learned, inner.init(meta.params))
-        keys = jax.random.split(adapt_key, steps)
-        optimizer = optax.chain(weighted_sum, inner)
-        end = meta_gradient.unroll(support_loss, optimizer, meta.params, state, task.support, keys)
-        end_state: Any = end.state
-        last, metrics, variables = query_loss(end.params)
-        return end_state[0].total + weights[-1].astype(last.dtype) * last, (metrics, variables)
-
-    orders = meta_gradient, first_order()
-    full, cheap = (grad_of(partial(objective, order), order) for order in orders)
+    full, cheap = of_order(meta_gradient), of_order(first_order())
     if isinstance(second_order, bool):
-        return learner._replace(grad=full if second_order else cheap)
-    return learner._replace(grad=lambda *args: jax.lax.cond(second_order, full, cheap, *args))
-
-
-class _SumState(NamedTuple):
-    """State of `_sum_values`."""
-
-    step: jax.Array
-    """Number of updates so far."""
-    total: jax.Array
-    """Weighted sum of the values so far."""
-
-
-def _sum_values(value_of: Callable[[PyTree], jax.Array], weights: jax.Array) -> optax.GradientTransformation:
-    """Leaves updates alone, and sums `weights[i] * value_of(params before update i)` in its state."""
-
-    def init(params: PyTree) -> Any:
-        return _SumState(jnp.zeros([], jnp.int32), jnp.zeros([], jax.eval_shape(value_of, params).dtype))
-
-    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
-        weight = weights[state.step].astype(state.total.dtype)
-        # With a checkpoint, a value keeps nothing but the parameters for its derivative.
-        value = jax.lax.cond(weight != 0, jax.checkpoint(value_of), lambda _: jnp.zeros_like(state.total), params)
-        return updates, _SumState(state.step + 1, state.total + weight * value)
-
-    return optax.GradientTransformation(init, update)
+        return full if second_order else cheap
+    return full._replace(grad=lambda *args: jax.lax.cond(second_order, full.grad, cheap.grad, *args))

@@ -9,11 +9,8 @@ from typing import Any
 import jax
 import optax
 
-from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_transformation
-from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, call_adapted
-from jaxmeta._variables import merge
-from jaxmeta.algorithms._inner_loop import by_inner_loop, learned_state, whole_loop
+from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree, call_adapted
+from jaxmeta.algorithms._inner_loop import InnerLoss, inner_loop, model_problem, with_losses
 from jaxmeta.algorithms._part import Part, as_part
 from jaxmeta.losses import Loss, as_loss
 from jaxmeta.meta_gradients import MetaGradient
@@ -73,34 +70,20 @@ def oml(
         Javed & White, *Meta-Learning Representations for Continual Learning*, NeurIPS 2019,
         https://arxiv.org/abs/1905.12588
     """
-    check_transformation(inner=inner)
-    meta_gradient = whole_loop(meta_gradient)
     loss, part = as_loss(loss_fn), as_part(head)
-
-    def init(variables: PyTree) -> MetaParams:
-        meta = MetaParams.of(variables)
-        return meta._replace(learned=learned_state(inner, part.take(meta.params)))
 
     def represented(variables: PyTree, batch: Batch) -> Batch:
         return batch._replace(x=features_fn(variables, batch.x))
 
-    def run(meta: MetaParams, support: Batch, key: jax.Array, passes: int, training: bool) -> PyTree:
-        del passes  # one: every example is seen once
-        reset_key, step_key = jax.random.split(key)
-        params = meta.params if reset is None else reset(meta.params, reset_key)
+    def start(meta: MetaParams, support: Any, key: jax.Array) -> PyTree:
+        return part.take(meta.params if reset is None else reset(meta.params, key))
 
-        def with_head(adapted: PyTree) -> PyTree:
-            return merge(part.put(adapted, params), meta.state)
+    def stream(meta: MetaParams, support: Batch, key: jax.Array, steps: int) -> Batch:
+        del key, steps  # as many as there are examples, in their order
+        return jax.tree.map(lambda leaf: leaf[:, None], represented(meta.variables, support))
 
-        def example_loss(adapted: PyTree, _: None, example_and_key: Any) -> tuple[jax.Array, Metrics]:
-            example, key = example_and_key
-            return loss.in_mode(training)(with_head(adapted), jax.tree.map(lambda leaf: leaf[None], example), key)
-
-        start = part.take(params)
-        stream = represented(with_head(start), support)
-        xs = (stream, jax.random.split(step_key, jax.tree.leaves(stream)[0].shape[0]))
-        end = unroll(example_loss, inner, start, None, xs, learned=meta.learned, meta_gradient=meta_gradient)
-        return with_head(end.params)
+    def of_example(loss_fn: InnerLoss) -> InnerLoss:
+        return lambda adapted, meta, batch, key: loss_fn(adapted, meta, batch[1], key)
 
     def of_inputs(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
         return lambda variables, batch, key: loss_fn(variables, represented(variables, batch), key)
@@ -108,4 +91,6 @@ def oml(
     def predict(variables: PyTree, x: Any) -> Any:
         return (loss.predict or call_adapted)(variables, features_fn(variables, x))
 
-    return by_inner_loop(Loss(of_inputs(loss), of_inputs(loss.test), predict), init, run, 1, None, meta_gradient)
+    problem = with_losses(model_problem(loss, part), of_example)._replace(start=start, stream=stream)
+    outer = Loss(of_inputs(loss), of_inputs(loss.test), predict)
+    return inner_loop(problem, inner, outer_loss=outer, meta_gradient=meta_gradient)

@@ -3,17 +3,18 @@
 It moves the initial parameters towards the parameters at the end of plain training on a task.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, call_adapted, with_loss
-from jaxmeta._variables import carried_like, merge
-from jaxmeta.algorithms._inner_loop import learned_state
+from jaxmeta._checks import check_optional_integer
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
+from jaxmeta._variables import carried_like, split
+from jaxmeta.algorithms._inner_loop import InnerLoss, inner_loop, model_problem, with_losses
+from jaxmeta.algorithms._objective import nothing_learned
 from jaxmeta.losses import Loss, as_loss, train_pass
 
 
@@ -60,48 +61,36 @@ def reptile(
     References:
         Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018, https://arxiv.org/abs/1803.02999
     """
-    check_transformation(inner=inner)
-    check_integer(least=0, steps=steps)
-    check_optional_integer(least=0, test_steps=test_steps)
     check_optional_integer(batch_size=batch_size, test_batch_size=test_batch_size)
     loss = as_loss(loss_fn)
 
-    def run(
-        meta: MetaParams, support: Any, key: jax.Array, steps: int, batch_size: int | None, training: bool
-    ) -> PyTree:
-        def minibatch_loss(params: PyTree, support: Any, step: Any) -> tuple[jax.Array, Metrics]:
-            key, indices = step
-            batch = jax.tree.map(lambda x: x[indices], support)
-            return loss.in_mode(training)(merge(params, meta.state), batch, key)
+    def of_minibatch(loss_fn: InnerLoss) -> InnerLoss:
+        def minibatch_loss(adapted: PyTree, meta: MetaParams, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            support, indices = batch
+            return loss_fn(adapted, meta, jax.tree.map(lambda x: x[indices], support), key)
 
-        order_key, step_key = jax.random.split(key)
-        indices = _minibatches(order_key, jax.tree.leaves(support)[0].shape[0], steps, batch_size)
-        xs = (jax.random.split(step_key, steps), indices)
-        return unroll(minibatch_loss, inner, meta.params, support, xs).params
+        return minibatch_loss
 
-    def init(variables: PyTree) -> MetaParams:
-        meta = MetaParams.of(variables)
-        if jax.tree.leaves(learned_state(inner, meta.params)):
-            raise ValueError("inner must have no jaxmeta.Learned values, because Reptile has no gradient for them")
-        return meta
-
-    def adapt_at_test(meta: MetaParams, support: Any, key: jax.Array) -> PyTree:
-        number = steps if test_steps is None else test_steps
-        return merge(run(meta, support, key, number, test_batch_size or batch_size, False), meta.state)
+    problem = with_losses(model_problem(loss), of_minibatch)
+    in_training = problem._replace(test_loss=None, stream=partial(_minibatches, batch_size))
+    at_test = problem._replace(stream=partial(_minibatches, test_batch_size or batch_size))
+    adapt = inner_loop(in_training, inner, steps, outer_loss=loss).adapt
+    learner = inner_loop(at_test, inner, steps, outer_loss=loss, test_steps=test_steps)
 
     def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
         adapt_key, loss_key = jax.random.split(key)
-        adapted = run(meta, task.support, adapt_key, steps, batch_size, True)
-        value, metrics, variables = train_pass(loss, merge(adapted, meta.state), task.query, loss_key)
-        direction = jax.tree.map(jnp.subtract, meta.params, adapted)  # phi - phi_task
+        adapted = adapt(meta, task.support, adapt_key)
+        value, metrics, variables = train_pass(loss, adapted, task.query, loss_key)
+        direction = jax.tree.map(jnp.subtract, meta.params, split(adapted)[0])  # phi - phi_task
         learned = jax.tree.map(jnp.zeros_like, meta.learned)
         return with_loss(value, metrics), MetaParams(direction, learned, carried_like(meta.state, variables))
 
-    return MetaLearner(init, adapt_at_test, loss.test, grad, loss.predict or call_adapted)
+    return nothing_learned(learner, "Reptile has no gradient for them")._replace(grad=grad)
 
 
-def _minibatches(key: jax.Array, num_examples: int, steps: int, batch_size: int | None) -> jax.Array:
+def _minibatches(batch_size: int | None, meta: MetaParams, support: Any, key: jax.Array, steps: int) -> jax.Array:
     """Draws indices `[steps, batch_size]` from passes over the examples, each in an order of its own."""
+    num_examples = jax.tree.leaves(support)[0].shape[0]
     size = num_examples if batch_size is None else min(batch_size, num_examples)
     passes = -(-steps * size // num_examples)
     orders = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(jax.random.split(key, passes))
