@@ -329,6 +329,66 @@ def test_a_proximal_problem_pulls_to_its_start():
     close(gradient.params, exact.params, 1e-4)
 
 
+def test_steps_of_a_stream_see_their_entries():
+    """Inner steps on one example after the other, weighted by the stream, and the loss after each of them."""
+    with jax.enable_x64(True):
+
+        def loss(w, meta, batch, key):
+            support, (index, weight) = batch
+            return weight * meta.params["curvature"] * (w - support.x[index]) ** 2, {}
+
+        def stream(meta, support, key, steps):
+            assert steps == 3  # a stream need not keep to it
+            return jnp.array([2, 0]), meta.params["weights"]
+
+        def outer(w, batch, key):
+            return jnp.sum((w - batch.y) ** 2), {}
+
+        problem = jaxmeta.InnerProblem(lambda meta, support, key: meta.params["w"], loss, lambda w, meta: w)
+        streamed = problem._replace(stream=stream)
+        params = {"w": jnp.array(0.3), "curvature": jnp.array(0.7), "weights": jnp.array([1.0, 0.5])}
+        task = Task(Batch(jnp.array([1.0, 5.0, -2.0]), None), Batch(None, jnp.array([0.5])))
+
+        def by_hand(params):
+            w = params["w"]
+            for index, weight in zip((2, 0), params["weights"], strict=True):
+                w = w - 0.1 * weight * params["curvature"] * 2 * (w - task.support.x[index])
+            return jnp.sum((w - task.query.y) ** 2)
+
+        learner = jaxmeta.inner_loop(streamed, optax.sgd(0.1), 3, outer_loss=outer)
+        metrics, gradient = learner.grad(learner.init(params), task, jax.random.key(0))
+        close(metrics["loss"], by_hand(params), 1e-12)
+        close(gradient.params, jax.grad(by_hand)(params), 1e-12)
+    with pytest.raises(ValueError, match="meta_gradient must see the whole inner loop"):
+        jaxmeta.inner_loop(streamed, SGD, outer_loss=outer, meta_gradient=jaxmeta.implicit())
+
+
+@pytest.mark.parametrize(
+    "meta_gradient", [None, jaxmeta.mixed(), jaxmeta.first_order()], ids=["reverse", "mixed", "first"]
+)
+def test_outer_loss_after_every_step(meta_gradient):
+    """ANIL with weights of the steps is the weighted sum of ANIL with 1, 2 and 3 steps."""
+    with jax.enable_x64(True):
+        params = {"body": jax.random.normal(jax.random.key(0), (4, 5)), "head": jnp.ones((5, 3)) * 0.1}
+        task, key = draw_task(jax.random.key(1)), jax.random.key(2)
+        loss_fn = jaxmeta.classification(lambda p, x: jnp.tanh(x @ p["body"]) @ p["head"])
+        head = jaxmeta.model_problem(loss_fn, jaxmeta.named("head"))
+
+        def grad(steps, weights=None):
+            learner = jaxmeta.inner_loop(
+                head, SGD, steps, outer_loss=loss_fn, step_weights=weights, meta_gradient=meta_gradient
+            )
+            metrics, gradient = jax.jit(learner.grad)(learner.init(params), task, key)
+            return metrics["loss"], gradient.params
+
+        weights = [0.2, 0.0, 0.7]
+        alone = [grad(steps) for steps in (1, 2, 3)]
+        expected = jax.tree.map(lambda *values: sum(w * v for w, v in zip(weights, values, strict=True)), *alone)
+        close(grad(3, weights), expected)
+    with pytest.raises(ValueError, match=r"step_weights must have shape \(2,\), got \(3,\)"):
+        jaxmeta.inner_loop(head, SGD, 2, outer_loss=loss_fn, step_weights=weights)
+
+
 def test_reduce_weighs_tasks():
     learner = jaxmeta.maml(SCALAR, SGD)
     meta = learner.init(jnp.array([[0.5]]))

@@ -131,10 +131,10 @@ def inner_loop(
     def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
         adapt_key, loss_key = jax.random.split(key)
         query_loss = partial(train_pass, outer, batch=task.query, key=loss_key)
-        every_step = weights is not None and steps > 0
-        adapted, before = run(meta, task.support, adapt_key, steps, problem.loss, query_loss if every_step else None)
+        score = None if weights is None or not steps else query_loss
+        adapted, before = run(meta, task.support, adapt_key, steps, problem.loss, score)
         loss, metrics, variables = query_loss(adapted)
-        if every_step:
+        if weights is not None and steps:
             loss = before + weights[-1].astype(loss.dtype) * loss
         return loss, (metrics, variables)
 
