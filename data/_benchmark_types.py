@@ -50,6 +50,8 @@ class BenchmarkInfo(NamedTuple):
     """Short citation with a link, if there is a paper."""
     files: str = ""
     """Files that must be in `root`, and whether they can be downloaded. Empty if no files are needed."""
+    bright_ink: bool = False
+    """True for drawings with ink = 1, so that pictures of dark ink are inverted for a model that was trained on it."""
 
 
 class Benchmark(NamedTuple):

@@ -157,7 +157,13 @@ _BENCHMARKS = (
     Benchmark(
         "glyphs",
         _glyphs,
-        BenchmarkInfo("Endless characters that look handwritten, drawn on the device", "images", (), _SIZES | {"seed"}),
+        BenchmarkInfo(
+            "Endless characters that look handwritten, drawn on the device",
+            "images",
+            (),
+            _SIZES | {"seed"},
+            bright_ink=True,
+        ),
     ),
     Benchmark(
         "omniglot",
@@ -171,6 +177,7 @@ _BENCHMARKS = (
             "https://doi.org/10.1126/science.aab3050",
             "images_background.zip + images_evaluation.zip, or folders of these names; or omniglot/<version>/ prepared "
             "by TFDS. download=True fetches the two archives (16 MB).",
+            bright_ink=True,
         ),
     ),
     Benchmark(

@@ -9,8 +9,6 @@ from jaxmeta import models as models
 from jaxmeta import optim as optim
 from jaxmeta._adapt import adapt as adapt
 from jaxmeta._adapt import unroll as unroll
-from jaxmeta._classifier import load_classifier as load_classifier
-from jaxmeta._classifier import save_classifier as save_classifier
 from jaxmeta._cost import Cost as Cost
 from jaxmeta._cost import cost as cost
 from jaxmeta._learned import Learned as Learned
@@ -43,9 +41,15 @@ from jaxmeta.losses import magic_box as magic_box
 from jaxmeta.losses import regression as regression
 from jaxmeta.losses import weighted_mean as weighted_mean
 from jaxmeta.meta_gradients import *  # noqa: F403
+from jaxmeta.prediction import Classifier as Classifier
+from jaxmeta.prediction import Prediction as Prediction
+from jaxmeta.prediction import load_classifier as load_classifier
+from jaxmeta.prediction import save_classifier as save_classifier
 from jaxmeta.runs import Experiment as Experiment
 from jaxmeta.runs import Result as Result
+from jaxmeta.runs import Run as Run
 from jaxmeta.runs import evaluate_run as evaluate_run
+from jaxmeta.runs import load_run as load_run
 from jaxmeta.training import Minibatches as Minibatches
 from jaxmeta.training import Trained as Trained
 from jaxmeta.training import best_meta as best_meta

@@ -1,4 +1,4 @@
-"""The command line: `jaxmeta train`, `jaxmeta evaluate`, `jaxmeta list`."""
+"""The command line: `jaxmeta train`, `jaxmeta evaluate`, `jaxmeta predict`, `jaxmeta list`."""
 
 import argparse
 import contextlib
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from jaxmeta._cost import Cost
 from jaxmeta._parallel import task_mesh
 from jaxmeta.catalog import GROUPS, Option, default_of
+from jaxmeta.prediction import load_classifier, named_inputs, predictions_as
 from jaxmeta.runs import (
     OPTIONS,
     Experiment,
@@ -20,6 +21,7 @@ from jaxmeta.runs import (
     evaluate_run,
     headline,
     load_module,
+    load_run,
     overview,
     versions,
 )
@@ -87,6 +89,22 @@ def _parser() -> argparse.ArgumentParser:
     rotations = "Rotated characters are classes of their own (Omniglot), if not as in the run."
     test.add_argument("--test-rotations", action=argparse.BooleanOptionalAction, help=rotations)
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+
+    ask = _command(commands, "predict", _predict, "Classify inputs of your own.", "RUN [INPUTS ...] ")
+    ask.add_argument(
+        "source", type=Path, metavar="RUN", help="Folder of a run, or a classifier that --save has written."
+    )
+    inputs = "Images, folders of images, files .npz with an array x, or for text files with a sentence in each line."
+    ask.add_argument("inputs", nargs="*", type=Path, metavar="INPUTS", help=inputs)
+    support = (
+        "A few examples of each class, for a run: a folder with a folder of images for each class, a text file of "
+        "lines 'class<TAB>sentence', or a file .npz with the arrays x and y."
+    )
+    ask.add_argument("--support", type=Path, metavar="SHOTS", help=support)
+    form = ask.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="Print JSON, with the probability of every class.")
+    form.add_argument("--csv", action="store_true", help="Print comma-separated values, with every probability.")
+    ask.add_argument("--save", type=Path, metavar="FILE", help="Save the adapted classifier as one file.")
 
     about = _command(commands, "list", _list, "List the benchmarks, learners, models and meta-gradients.", "[NAME] ")
     about.add_argument("name", nargs="?", metavar="NAME", help="Show all about one of them.")
@@ -158,6 +176,26 @@ def _evaluate(folder: Path, **options: Any) -> None:
         _say(f"test {name} {shown(name, summary)} ({facts})")
 
 
+def _predict(source: Path, inputs: list[Path], support: Path | None, json: bool, csv: bool, save: Path | None) -> None:
+    if not inputs and save is None:
+        raise ValueError("predict needs INPUTS to classify, or --save FILE")
+    if source.is_dir():
+        if support is None:
+            raise ValueError("--support SHOTS is missing: a few examples of each class, to which the run adapts")
+        classifier = load_run(source).adapt(support)
+    elif support is not None:
+        raise ValueError(f"--support does not apply to {source}, which is a classifier and not the folder of a run")
+    else:
+        classifier = load_classifier(source)
+    named = named_inputs(inputs, classifier)
+    if inputs:
+        form = "json" if json else "csv" if csv else "table"
+        _say(predictions_as(form, [name for name, _ in named], classifier.predict([item for _, item in named])))
+    if save is not None:
+        classifier.save(save)
+        sys.stderr.write(f"saved a classifier of {', '.join(classifier.names)} to {save}\n")
+
+
 def _list(name: str | None) -> None:
     if name is not None:
         _say(describe(name))
@@ -200,7 +238,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("absl", "asyncio"):  # orbax logs damaged checkpoints there; our error says it in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     parser = _parser()
-    options = vars(parser.parse_args(arguments))
+    found, rest = parser.parse_known_args(arguments)
+    options = vars(found)
+    if "inputs" in options:  # argparse leaves those after an option
+        options["inputs"] += [Path(word) for word in rest if not word.startswith("-")]
+        rest = [word for word in rest if word.startswith("-")]
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     run, version = options.pop("run"), options.pop("version")
     try:
         if version or run is None:

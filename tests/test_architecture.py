@@ -36,7 +36,6 @@ ALLOWED = {
     "losses": ["_types", "_variables", "_checks"],
     "_parallel": ["_types"],
     "_save": ["_types", "_files"],
-    "_classifier": ["_types", "_files", "_save"],
     "_step": ["_types", "_variables", "_checks", "_learned", "_parallel"],
     "meta_gradients": ["_types", "_checks", "_noise", "_learned"],
     "_adapt": ["_types", "_variables", "_checks", "_learned", "meta_gradients"],
@@ -51,8 +50,9 @@ ALLOWED = {
     "testing": [*CORE, "envs"],
     "catalog": [*LOOPS, "_names", "algorithms", "data", "envs", "models", "optim", "rl"],
     "register": ["catalog", "data", "envs"],
-    "runs": [*CORE, "_names", "algorithms", "catalog", "data", "envs", "training"],
-    "__main__": ["_cost", "_parallel", "catalog", "runs", "training"],
+    "prediction": ["_types", "_files", "_save", "data"],
+    "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "training"],
+    "__main__": ["_cost", "_parallel", "catalog", "prediction", "runs", "training"],
 }
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]

@@ -2,6 +2,8 @@
 
 from jaxmeta.data.sources._examples import Division as Division
 from jaxmeta.data.sources._examples import Examples as Examples
+from jaxmeta.data.sources._images import SUFFIXES as SUFFIXES
+from jaxmeta.data.sources._images import decode as decode
 from jaxmeta.data.sources._layouts import describe_files as describe_files
 from jaxmeta.data.sources._layouts import standard_splits as standard_splits
 from jaxmeta.data.sources._load_examples import FOLDER as FOLDER

@@ -7,7 +7,7 @@ from jaxmeta._checks import check_optional_integer
 from jaxmeta._summary import Summary
 from jaxmeta.catalog import learners_with
 from jaxmeta.runs._experiment import Experiment
-from jaxmeta.runs._folder import read_options
+from jaxmeta.runs._folder import Record, load_modules, read_record
 
 
 def evaluate_run(
@@ -41,11 +41,9 @@ def evaluate_run(
         ValueError: if a number is out of range, the learner cannot do with other `ways`, or the folder is damaged.
     """
     folder = Path(folder)
-    options = read_options(folder)
-    if options is None:
-        raise FileNotFoundError(f"{folder} is not the folder of a run: it has no config.json")
+    record = read_record(folder)
     check_optional_integer(num_tasks=num_tasks)
-    settings = _experiment(folder, options).resolve()
+    settings = experiment_of(folder, record).resolve()
     able = learners_with("train_ways")
     if ways is not None and ways != settings.get("ways") and settings.learner not in able:
         told = f"ways of {settings.learner} cannot be changed after training, got {ways}"
@@ -57,14 +55,21 @@ def evaluate_run(
         "test_queries": test_queries,
         "test_rotations": test_rotations,
     }
-    experiment = _experiment(folder, options | {k: v for k, v in changes.items() if v is not None})
+    changed = record.settings | {k: v for k, v in changes.items() if v is not None}
+    experiment = experiment_of(folder, record._replace(settings=changed))
     parts = experiment.build(root)
     return parts.test(parts.load(folder))
 
 
-def _experiment(folder: Path, options: dict[str, object]) -> Experiment:
+def experiment_of(folder: Path, record: Record) -> Experiment:
+    """Returns the experiment that a record describes, after the modules of the user are loaded.
+
+    Raises:
+        ValueError: if there is no such option.
+    """
+    load_modules(folder, record)
     try:
-        return Experiment(**options)  # pyright: ignore[reportArgumentType]
+        return Experiment(**record.settings)
     except TypeError as error:
         path = folder / "config.json"
         raise ValueError(f"{path} does not describe a run of this version of jaxmeta ({error})") from error

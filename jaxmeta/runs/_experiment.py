@@ -8,10 +8,13 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from jaxmeta._save import save
 from jaxmeta._summary import Summary
 from jaxmeta.catalog import CLASSES, LEARNERS, TASKS, Same, Settings, option, options_of, resolve
+from jaxmeta.data import BenchmarkTasksets
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
-from jaxmeta.runs._folder import check_folder, claim_folder
+from jaxmeta.runs._data import load_tasksets
+from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder
 from jaxmeta.runs._parts import Parts, task_name
 from jaxmeta.runs._report import write_report
 from jaxmeta.training import Trained
@@ -212,9 +215,11 @@ class Experiment:
             FileNotFoundError: if the benchmark's files are missing.
         """
         settings = self.resolve()
-        modules = {"environment": _policy_run, "classes": _pretrained_run, "features": _pretrained_run}
-        module = modules.get(LEARNERS[settings.learner].trains_on, _task_run)
-        return module.build(settings, root, download)
+        if settings.kind == "environment":
+            if root is not None or download:
+                raise ValueError(f"root and download do not apply to {settings.benchmark}, which has no files")
+            return build(settings)
+        return build(settings, load_tasksets(settings, root, download))
 
     def run(
         self,
@@ -227,8 +232,9 @@ class Experiment:
     ) -> "Result":
         """Meta-trains, tests on the test split, and leaves a folder that records the settings and the results.
 
-        The folder holds `config.json`, `training.json`, `metrics.jsonl`, `checkpoints/`, `result.json`, `curve.png` and
-        `report.md`. A run that was interrupted resumes from its last checkpoint when you call it again.
+        The folder holds `config.json`, `training.json`, `metrics.jsonl`, `checkpoints/`, `meta.msgpack` (the best
+        meta-parameters, for `load_run`), `result.json`, `curve.png` and `report.md`. A run that was interrupted resumes
+        from its last checkpoint when you call it again.
 
         Args:
             folder: folder of the run; `default_folder()` if `None`.
@@ -256,15 +262,24 @@ class Experiment:
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
         parts = self.build(root, download)
-        claim_folder(folder, settings)
+        claim_folder(folder, settings, parts.facts)
         trained = parts.train(folder, mesh, progress)
         result = Result(settings, folder, trained, parts.test(trained.meta, mesh))
         if jax.process_index() == 0:
+            save(result.folder / META_FILE, trained.meta)
             write_report(result.folder, settings, trained, result.test)
         return result
 
 
 OPTIONS = options_of(Experiment)
+
+
+def build(settings: Settings, tasksets: BenchmarkTasksets | None = None) -> Parts:
+    """Makes the parts of a run with some data, or without for an environment."""
+    if tasksets is None:
+        return _policy_run.build(settings)
+    module = _pretrained_run if LEARNERS[settings.learner].trains_on in ("classes", "features") else _task_run
+    return module.build(settings, tasksets)
 
 
 class Result(NamedTuple):

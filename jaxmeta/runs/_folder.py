@@ -4,32 +4,52 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from jaxmeta._files import write_atomically
 from jaxmeta.catalog import Settings
-from jaxmeta.runs._modules import loaded_modules
+from jaxmeta.runs._modules import load_module, loaded_modules
 from jaxmeta.training import installed_versions
 
-_FILES = ("checkpoints", "metrics.jsonl", "training.json", "result.json", "curve.png", "report.md")
+META_FILE = "meta.msgpack"
+"""File of the best meta-parameters, in the folder of a run that has finished."""
+_FILES = ("checkpoints", "metrics.jsonl", "training.json", "result.json", "curve.png", "report.md", META_FILE)
 
 
-def read_options(folder: Path) -> dict[str, Any] | None:
-    """Returns the options that `claim_folder` wrote into the folder; `None` if there is no record.
+class Record(NamedTuple):
+    """What `config.json` says of a run."""
+
+    settings: dict[str, Any]
+    """Every option with its final value."""
+    data: dict[str, Any]
+    """What the model must know of the data."""
+    modules: list[str]
+    """Modules of the user, as files in the run's folder or by their names."""
+    versions: dict[str, str]
+    """Versions of the packages."""
+    command: list[str]
+    """The command that was run."""
+
+
+def read_record(folder: Path) -> Record:
+    """Returns what `claim_folder` wrote into the folder.
 
     Raises:
+        FileNotFoundError: if there is no record.
         ValueError: if the record is damaged.
     """
     path = folder / "config.json"
     if not path.is_file():
-        return None
+        raise FileNotFoundError(f"{folder} is not the folder of a run: it has no config.json")
     try:
-        options = json.loads(path.read_text())["settings"]
-        return {str(name): options[name] for name in options}
+        config = json.loads(path.read_text(encoding="utf-8"))
+        record = Record(*(type_(config[name]) for name, type_ in Record.__annotations__.items()))
+        return record._replace(settings={str(name): record.settings[name] for name in record.settings})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} does not describe a run of this version of jaxmeta ({error})") from error
 
@@ -38,9 +58,8 @@ def check_folder(folder: Path, settings: Settings) -> None:
     """Raises ValueError if the folder holds another run or files of something else."""
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"folder must be a folder, but {folder} is a file")
-    old = read_options(folder)
-    if old is not None:
-        new = dict(settings)
+    if (folder / "config.json").is_file():
+        old, new = read_record(folder).settings, dict(settings)
         names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         different = [f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names]
         if different:
@@ -51,15 +70,19 @@ def check_folder(folder: Path, settings: Settings) -> None:
         raise ValueError(f"folder {folder} holds {foreign[0]} of something else. Choose another folder")
 
 
-def claim_folder(folder: Path, settings: Settings) -> None:
-    """Writes the record of a run into its folder, unless it is there. Only the first of several processes writes."""
+def claim_folder(folder: Path, settings: Settings, facts: Mapping[str, Any]) -> None:
+    """Writes the record of a run and of its data into its folder, unless it is there.
+
+    Only the first of several processes writes.
+    """
     if jax.process_index() > 0 or (folder / "config.json").is_file():
         return
     folder.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0]
     config = {
         "settings": dict(settings),
-        "modules": loaded_modules(),
+        "data": dict(facts),
+        "modules": [_kept(folder, module) for module in loaded_modules()],
         "versions": versions(),
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}, {os.cpu_count()} host cores)",
         "python": platform.python_version(),
@@ -67,6 +90,22 @@ def claim_folder(folder: Path, settings: Settings) -> None:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def _kept(folder: Path, module: str) -> str:
+    """Copies a file of the user into the run's folder, and returns its name there. The name of a module stays."""
+    if not module.endswith(".py"):
+        return module
+    kept = Path("modules", Path(module).name)
+    (folder / kept.parent).mkdir(exist_ok=True)
+    write_atomically(folder / kept, Path(module).read_text(encoding="utf-8"))
+    return kept.as_posix()
+
+
+def load_modules(folder: Path, record: Record) -> None:
+    """Runs the modules of the user that a run had loaded, unless they are loaded."""
+    for module in record.modules:
+        load_module(str(folder / module) if module.endswith(".py") else module)
 
 
 def versions() -> dict[str, str]:

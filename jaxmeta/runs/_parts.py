@@ -1,7 +1,7 @@
 """The parts that every kind of run has, and small facts about runs."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from jax.sharding import Mesh
 
@@ -18,6 +18,11 @@ class Parts(Protocol):
     @property
     def meta(self) -> MetaParams:
         """Initial meta-parameters."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run's folder records of the data, for JSON."""
         ...
 
     def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:

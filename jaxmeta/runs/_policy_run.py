@@ -30,6 +30,11 @@ class PolicyParts(NamedTuple):
     train_key: jax.Array
     test_key: jax.Array
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Nothing, because there are no data."""
+        return {}
+
     def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
         """Meta-trains."""
         s, agent = self.settings, self.agent_on(mesh)
@@ -81,15 +86,9 @@ class PolicyParts(NamedTuple):
         return summarize(jax.jit(agent.test)(*args))
 
 
-def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
-    """Makes the parts of a run in an environment.
-
-    Raises:
-        ValueError: if `root` or `download` is given: an environment has no files.
-    """
+def build(settings: Settings) -> Parts:
+    """Makes the parts of a run in an environment."""
     s = settings
-    if root is not None or download:
-        raise ValueError(f"root and download do not apply to {s.benchmark}, which has no files")
     given = {name: s[name] for name in ("variant", "horizon", "backend") if name in s}
     env = envs.make(s.benchmark, **given)
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)

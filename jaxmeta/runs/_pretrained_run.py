@@ -18,10 +18,9 @@ from jaxmeta._summary import Summary, summarize
 from jaxmeta._types import Batch, MetaLearner, MetaParams, PyTree, Task, Training
 from jaxmeta.algorithms import leo_params
 from jaxmeta.catalog import LEARNERS, Settings, build_network, build_optimizer
-from jaxmeta.runs._task_run import load_tasksets, network_of
+from jaxmeta.runs._data import facts_of
+from jaxmeta.runs._task_run import network_of
 from jaxmeta.training import Minibatches, Trained, best_meta, measure_statistics, pretrain, pretrain_step, train
-
-_DRAWINGS = 20  # of each class, where classes are drawn without end
 
 
 class PretrainedParts(NamedTuple):
@@ -37,6 +36,11 @@ class PretrainedParts(NamedTuple):
     """Initial variables of the network."""
     train_key: jax.Array
     test_key: jax.Array
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the data."""
+        return facts_of(self.settings, self.tasksets)
 
     @property
     def on_features(self) -> bool:
@@ -121,12 +125,9 @@ class PretrainedParts(NamedTuple):
         return run(params, self.batches)
 
 
-def build(settings: Settings, root: str | Path | None, download: bool) -> PretrainedParts:
+def build(settings: Settings, tasksets: data.BenchmarkTasksets) -> PretrainedParts:
     """Makes the parts of a run that pre-trains a network."""
     s, entry = settings, LEARNERS[settings.learner]
-    tasksets = load_tasksets(s, root, download)
-    if "base_classes" in s:
-        tasksets = tasksets._replace(train=_drawn(tasksets.train, s))
     source: Any = tasksets.train
     batches = Minibatches(source, s.minibatch)
     model = entry.model(s, build_network(s, batches.num_classes), batches.num_classes)
@@ -142,18 +143,6 @@ def build(settings: Settings, root: str | Path | None, download: bool) -> Pretra
     else:
         meta = learner.init(start)
     return PretrainedParts(s, model, learner, meta, tasksets, batches, start, train_key, test_key)
-
-
-def _drawn(glyphs: Any, s: Settings) -> data.FewShot:
-    """The first classes of an endless sampler as a data set, a fixed number of drawings of each."""
-
-    @jax.jit
-    def draw(number: jax.Array) -> jax.Array:
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(0), number), _DRAWINGS)
-        return jnp.round(255 * jax.vmap(partial(glyphs.render, number))(keys)).astype(jnp.uint8)
-
-    images = jax.lax.map(draw, jnp.arange(s.base_classes))
-    return data.FewShot.from_classes(images, ways=glyphs.ways, shots=glyphs.shots, queries=glyphs.queries)
 
 
 def _on_frozen(learner: MetaLearner, features: Any) -> MetaLearner:

@@ -20,6 +20,7 @@ from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, at_least_flo
 from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
 from jaxmeta.losses import classification, regression
+from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import Parts, monitored
 from jaxmeta.training import Trained, best_meta, train
 
@@ -37,6 +38,11 @@ class TaskParts(NamedTuple):
     meta: MetaParams
     train_key: jax.Array
     test_key: jax.Array
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the data."""
+        return facts_of(self.settings, self.tasksets)
 
     def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
         """Meta-trains."""
@@ -80,14 +86,13 @@ class TaskParts(NamedTuple):
         return cost(training.step, *replicate(args, mesh))
 
 
-def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
+def build(settings: Settings, tasksets: data.BenchmarkTasksets) -> Parts:
     """Makes the parts of a run on a benchmark."""
     s, entry = settings, LEARNERS[settings.learner]
     ways = 1 if s.kind == "regression" else s.get("train_ways", s.ways)
     model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
     learner_at = entry.build(s, network_of(s, model))
     learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
-    tasksets = load_tasksets(s, root, download)
     if entry.trains_on == "streams" and s.kind != "regression":
         tasksets = data.BenchmarkTasksets(*(data.Streams(sampler, s.ways) for sampler in tasksets))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
@@ -95,15 +100,6 @@ def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
     meta = learner.init(model.init(init_key, tasksets.train.example, *context))
     optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
     return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
-
-
-def load_tasksets(s: Settings, root: str | Path | None, download: bool) -> data.BenchmarkTasksets:
-    """Returns the samplers of the run's benchmark."""
-    sizes = {"shots": s.train_shots, "queries": s.queries, "test_shots": s.shots, "test_queries": s.test_queries}
-    if "ways" in s:
-        sizes |= {"ways": s.get("train_ways", s.ways), "test_ways": s.ways}
-    found = {name: s[name] for name in ("split", "test_rotations") if name in s}
-    return data.get_tasksets(s.benchmark, **sizes, **found, root=root, download=download or None)
 
 
 def network_of(s: Settings, model: nn.Module) -> Network:

@@ -1,0 +1,215 @@
+"""A classifier that knows the names of its classes and how its inputs are made, in memory and as one file.
+
+The file holds its program and its arrays, to be called where its code is not.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from jax.tree_util import Partial
+
+from jaxmeta._files import checksum
+from jaxmeta._save import load, save
+from jaxmeta.prediction._inputs import Inputs
+
+_AT_ONCE = 64  # inputs per call
+_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+@jax.jit
+def _run(classifier: Callable[[Any], Any], x: Any) -> Any:
+    return classifier(x)
+
+
+class Prediction(NamedTuple):
+    """The class that a classifier gives to one input."""
+
+    name: str
+    """Name of the most probable class."""
+    probability: float
+    """Its probability, in [0, 1]."""
+    probabilities: dict[str, float]
+    """Probability of every class, the largest first."""
+
+
+class Classifier:
+    """A classifier of pictures, sentences or arrays, adapted to some classes.
+
+    `Run.adapt` and `load_classifier` make one. Each prediction depends on its own input alone.
+
+    Attributes:
+        names: names of the classes, in the order of the logits. Empty if they are not known.
+        inputs: how inputs are made, see `Inputs`.
+    """
+
+    def __init__(self, apply: Partial, names: Sequence[str], inputs: Inputs | None):
+        """See the class. `apply` is a pytree that maps arrays `[n, ...]` to logits `[n, classes]`."""
+        self.apply, self.names, self.inputs = apply, tuple(names), inputs
+
+    def __call__(self, x: Any) -> jax.Array:
+        """Returns the logits `[n, classes]` of inputs as the model takes them: `[n, ...]`, any `n`.
+
+        Raises:
+            ValueError: if the inputs have another shape.
+        """
+        if self.inputs is not None:
+            shape, dtype = self.inputs.shape, jnp.result_type(x)
+            if np.shape(x)[1:] != shape or not np.can_cast(dtype, self.inputs.dtype, "same_kind"):
+                wanted = f"{self.inputs.dtype}[n, {', '.join(map(str, shape))}]"
+                told = f"inputs must be {wanted}, got {dtype}{list(np.shape(x))}"
+                raise ValueError(f"{told}. `probabilities` and `predict` take one input or many, and scale pictures")
+            x = jnp.asarray(x, self.inputs.dtype)
+        return _run(self.apply, x)
+
+    def probabilities(self, items: Any) -> np.ndarray:
+        """Returns the probability of each class, `[n, classes]`.
+
+        Args:
+            items: files, pictures, sentences or arrays, see `Inputs`.
+
+        Raises:
+            ValueError: if an item cannot be read.
+            TypeError: if an item is something else.
+        """
+        if self.inputs is None:
+            raise ValueError("the classifier does not know its inputs. Call it with the arrays that the model takes")
+        items = self.inputs.items(items)
+        chunks = [self._chunk(self.inputs(items[i : i + _AT_ONCE])) for i in range(0, len(items), _AT_ONCE)]
+        return np.concatenate(chunks) if chunks else np.zeros((0, len(self.names)), np.float32)
+
+    def predict(self, items: Any) -> list[Prediction]:
+        """Returns the most probable class of each item, by name.
+
+        Args:
+            items: see `probabilities`.
+
+        Raises:
+            ValueError: if an item cannot be read, or the classifier does not know the names of its classes.
+            TypeError: if an item is something else.
+        """
+        if not self.names:
+            raise ValueError("the classifier does not know the names of its classes. `probabilities` gives numbers")
+        found = []
+        for row in self.probabilities(items):
+            best = {self.names[i]: float(row[i]) for i in np.argsort(-row, kind="stable")}
+            name = next(iter(best))
+            found.append(Prediction(name, best[name], best))
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves the classifier as one file for `load_classifier`, see `save_classifier`."""
+        if self.inputs is None:
+            raise ValueError("the classifier does not know its inputs. Use save_classifier(path, classifier, example)")
+        _save(path, self.apply, np.zeros((1, *self.inputs.shape), np.float32), self.names, self.inputs)
+
+    def __repr__(self) -> str:
+        """Tells the classes and the inputs."""
+        return f"Classifier(names={list(self.names)}, inputs={self.inputs})"
+
+    def _chunk(self, x: np.ndarray) -> np.ndarray:
+        """Returns probabilities of some inputs, padded to a power of two so that few sizes are compiled."""
+        size = 1 << max(len(x) - 1, 0).bit_length()
+        padded = np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
+        return np.asarray(jax.nn.softmax(_run(self.apply, padded)))[: len(x)]
+
+
+def save_classifier(
+    path: str | os.PathLike[str], classifier: Callable[[Any], Any], example: Any, *, names: Sequence[str] = ()
+) -> None:
+    """Saves a classifier, or any other predictor, as a compiled program and the arrays that it works on.
+
+    The program is StableHLO, which JAX keeps readable for years (`jax.export`), for CPUs, CUDA GPUs and TPUs alike. It
+    takes any number of inputs. The file is data: reading it runs no code, and needs neither the model's nor the
+    learner's.
+
+    Args:
+        path: path of the file. Its folder must exist.
+        classifier: what `MetaLearner.adapt` of a learner such as `protonet` returned. For parameters that `maml` and
+            its relatives adapted it is `jax.tree_util.Partial(learner.predict, adapted)`. A `Classifier` saves itself.
+        example: inputs such as it will be called with: an array `[n, ...]` or a pytree of these, for any `n`.
+        names: names of the classes, in the order of the logits.
+
+    Raises:
+        TypeError: if `classifier` is no pytree of arrays that can be called.
+        ModuleNotFoundError: without the package `flatbuffers`, with which `jax.export` writes its programs.
+
+    Example:
+        >>> import os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "classifier.msgpack")
+        >>> save_classifier(path, jax.tree_util.Partial(lambda w, x: x @ w, jnp.eye(2)), jnp.zeros((1, 2)))
+        >>> load_classifier(path)(jnp.ones((3, 2))).shape
+        (3, 2)
+    """
+    inputs = None
+    if hasattr(example, "shape"):
+        inputs = Inputs("arrays", tuple(np.shape(example)[1:]), dtype=jnp.result_type(example).name)
+    _save(path, classifier, example, tuple(names), inputs)
+
+
+def _save(path: Any, classifier: Any, example: Any, names: tuple[str, ...], inputs: Inputs | None) -> None:
+    leaves, structure = jax.tree.flatten(classifier)
+    if not callable(classifier) or not all(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in leaves):
+        kinds = sorted({type(leaf).__name__ for leaf in leaves})
+        raise TypeError(
+            f"classifier must be a pytree of arrays that can be called, got {type(classifier).__name__} of {kinds}"
+        )
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+
+    def call(leaves: list[jax.Array], x: Any) -> Any:
+        return structure.unflatten(leaves)(x)
+
+    count = export.symbolic_shape("n")[0]
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *jnp.shape(x)[1:]), jnp.result_type(x)), example)
+    exported = export.export(jax.jit(call), platforms=_PLATFORMS)(leaves, shapes)
+    program = np.frombuffer(exported.serialize(), np.uint8)
+    facts = {"names": names, "inputs": None if inputs is None else dataclasses.asdict(inputs)}
+    about = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    content = {"program": program, "about": about, "arrays": leaves}
+    save(path, content | {"checksum": checksum([program, about, *leaves])})
+
+
+def load_classifier(path: str | os.PathLike[str]) -> Classifier:
+    """Loads what `save_classifier` or `Classifier.save` saved.
+
+    Args:
+        path: path of the file.
+
+    Returns:
+        A `Classifier`, a compiled function of inputs `[n, ...]` for any `n`. A new `n` compiles once. One that
+        `Classifier.save` saved knows its classes and takes files, pictures or sentences.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or was not made by `save_classifier`.
+        ModuleNotFoundError: see `save_classifier`.
+    """
+    path = Path(path)
+    stored = load(path)
+    if not isinstance(stored, dict) or stored.keys() != {"program", "about", "arrays", "checksum"}:
+        raise ValueError(f"{path} was not made by jaxmeta.save_classifier")
+    try:
+        program, about = stored["program"], stored["about"]
+        arrays = [stored["arrays"][str(i)] for i in range(len(stored["arrays"]))]
+        if checksum([program, about, *arrays]) != stored["checksum"]:
+            raise ValueError("its checksum is another")
+        exported = export.deserialize(bytearray(program.tobytes()))
+        facts = json.loads(about.tobytes())
+        known = facts["inputs"]
+        inputs = None if known is None else Inputs(**known | {"shape": tuple(known["shape"])})
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # whatever comes of content that is not its own
+        raise ValueError(f"{path} is damaged, or of a version of JAX that this one cannot read ({error})") from error
+
+    def call(leaves: list[jax.Array], x: Any) -> Any:
+        return exported.call(leaves, x)
+
+    return Classifier(Partial(call, [jnp.asarray(array) for array in arrays]), facts["names"], inputs)
