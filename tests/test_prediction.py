@@ -81,7 +81,7 @@ def test_predictions_are_those_of_the_learner_for_each_input_alone(learner, fold
     predict = jax.jit(run.learner.predict)
     for x, y, file in zip(task.query.x, task.query.y, sorted((root / "queries").rglob("*.png")), strict=True):
         together = jnp.concatenate([support.x, x[None]])
-        statistics = "batch_stats" in run.meta.variables or "network" in (run.meta.state or {})
+        statistics = learner in PRETRAINED
         logits = predict(adapted, x[None] if statistics else together)[-1]
         (found,) = classifier.predict(file)
         expected = dict(zip(NAMES, jax.nn.softmax(logits).tolist(), strict=False))

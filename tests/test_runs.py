@@ -36,7 +36,16 @@ TINY: dict[str, Any] = {
 }
 # Quicker to compile than convolutions.
 IMAGES: dict[str, Any] = {k: v for k, v in TINY.items() if k != "hidden"} | {"model": "fc"}
-FILES = {"checkpoints", "config.json", "curve.png", "metrics.jsonl", "report.md", "result.json", "training.json"}
+FILES = {
+    "checkpoints",
+    "config.json",
+    "curve.png",
+    "meta.msgpack",
+    "metrics.jsonl",
+    "report.md",
+    "result.json",
+    "training.json",
+}
 
 
 def command(*words, **options):

@@ -134,14 +134,14 @@ def build(settings: Settings, tasksets: data.BenchmarkTasksets) -> PretrainedPar
     learner: MetaLearner = entry.build(s, network_of(s, model))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
     start = jax.jit(model.init)(init_key, batches.example)
+    variables = measure_statistics(model, start, batches, init_key)
     if entry.trains_on == "features":
         features = partial(model.apply, method="features")
         size = jax.eval_shape(features, start, batches.example).shape[-1]
         learner = _on_frozen(learner, features)
-        variables = measure_statistics(model, start, batches, init_key)
         meta = learner.init({"network": variables, "learner": leo_params(init_key, size, s.latents)})
     else:
-        meta = learner.init(start)
+        meta = learner.init(variables)
     return PretrainedParts(s, model, learner, meta, tasksets, batches, start, train_key, test_key)
 
 
