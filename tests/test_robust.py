@@ -155,13 +155,13 @@ def test_damaged_classifiers(tmp_path):
     [
         {"program": 3, "arrays": {}, "checksum": 0},
         {"program": np.zeros(4, np.uint8), "arrays": 3, "checksum": 0},
-        {"program": np.zeros(4, np.uint8), "arrays": {}, "checksum": np.uint32(zlib.crc32(bytes(4)))},
+        {"program": np.zeros(4, np.uint8), "arrays": {}, "checksum": np.uint32(zlib.crc32(bytes(5)))},
         {"program": np.zeros(4, np.uint8), "arrays": {"x": np.ones(2)}, "checksum": 0},
     ],
     ids=["no program", "no arrays", "zeros", "names"],
 )
 def test_classifiers_of_something_else(content, tmp_path):
-    jaxmeta.save(tmp_path / "classifier", content)
+    jaxmeta.save(tmp_path / "classifier", content | {"about": np.zeros(1, np.uint8)})
     with pytest.raises(ValueError, match="classifier is damaged, or of a version of JAX that this one cannot read"):
         jaxmeta.load_classifier(tmp_path / "classifier")
 

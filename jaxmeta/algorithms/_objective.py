@@ -1,4 +1,4 @@
-"""What the learners with an inner loop share: their meta-gradient, and what their inner optimizer may learn."""
+"""Common parts of the learners with an inner loop: the meta-gradient, and limits of their inner optimizer."""
 
 from collections.abc import Callable
 

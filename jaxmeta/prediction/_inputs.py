@@ -1,4 +1,4 @@
-"""How the inputs of a model are made of files, pictures, sentences and arrays."""
+"""Inputs of a model, made of files, pictures, sentences and arrays."""
 
 import dataclasses
 import io

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -219,7 +221,7 @@ class Experiment:
             if root is not None or download:
                 raise ValueError(f"root and download do not apply to {settings.benchmark}, which has no files")
             return build(settings)
-        return build(settings, load_tasksets(settings, root, download))
+        return build(settings, partial(load_tasksets, settings, root, download))
 
     def run(
         self,
@@ -274,12 +276,12 @@ class Experiment:
 OPTIONS = options_of(Experiment)
 
 
-def build(settings: Settings, tasksets: BenchmarkTasksets | None = None) -> Parts:
-    """Makes the parts of a run with some data, or without for an environment."""
-    if tasksets is None:
+def build(settings: Settings, read: Callable[[], BenchmarkTasksets] | None = None) -> Parts:
+    """Makes the parts of a run with the data that `read` returns, or without data for an environment."""
+    if read is None:
         return _policy_run.build(settings)
     module = _pretrained_run if LEARNERS[settings.learner].trains_on in ("classes", "features") else _task_run
-    return module.build(settings, tasksets)
+    return module.build(settings, read)
 
 
 class Result(NamedTuple):

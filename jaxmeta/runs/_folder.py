@@ -22,12 +22,12 @@ _FILES = ("checkpoints", "metrics.jsonl", "training.json", "result.json", "curve
 
 
 class Record(NamedTuple):
-    """What `config.json` says of a run."""
+    """Record of a run, as `config.json` holds it."""
 
     settings: dict[str, Any]
     """Every option with its final value."""
     data: dict[str, Any]
-    """What the model must know of the data."""
+    """Facts about the data that the model depends on."""
     modules: list[str]
     """Modules of the user, as files in the run's folder or by their names."""
     versions: dict[str, str]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,11 +37,11 @@ class Run(NamedTuple):
     meta: MetaParams
     """The best meta-parameters."""
     record: Record
-    """What the folder says of the run: versions, command, the data, the modules of the user."""
+    """Record of the run in its folder: versions, command, data, modules of the user."""
 
     @property
     def inputs(self) -> Inputs:
-        """How the inputs of the model are made of files, pictures, sentences or arrays."""
+        """Description of the model's inputs, which makes them of files, pictures, sentences or arrays."""
         shape, kind = tuple(self.record.data["input_shape"]), self.settings.kind
         return Inputs(kind if kind in ("images", "text") else "arrays", shape, bool(self.record.data["invert"]))
 
@@ -116,7 +117,7 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
 
 
 def _parts(settings: Settings, record: Record) -> Parts:
-    return build(settings, stand_in(record.data) if record.data else None)
+    return build(settings, partial(stand_in, record.data) if record.data else None)
 
 
 def _learner_of(run: Run, ways: int) -> MetaLearner:

@@ -22,7 +22,7 @@ class Parts(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the run's folder records of the data, for JSON."""
+        """Facts about the data for the record of the run."""
         ...
 
     def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:

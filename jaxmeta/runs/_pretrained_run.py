@@ -1,6 +1,7 @@
 """Runs that pre-train a network as a classifier of all training classes, and learners on its frozen features."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class PretrainedParts(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is known of the data."""
+        """Facts about the data."""
         return facts_of(self.settings, self.tasksets)
 
     @property
@@ -125,9 +126,9 @@ class PretrainedParts(NamedTuple):
         return run(params, self.batches)
 
 
-def build(settings: Settings, tasksets: data.BenchmarkTasksets) -> PretrainedParts:
-    """Makes the parts of a run that pre-trains a network."""
-    s, entry = settings, LEARNERS[settings.learner]
+def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> PretrainedParts:
+    """Makes the parts of a run that pre-trains a network, with the data that `read` returns."""
+    s, entry, tasksets = settings, LEARNERS[settings.learner], read()
     source: Any = tasksets.train
     batches = Minibatches(source, s.minibatch)
     model = entry.model(s, build_network(s, batches.num_classes), batches.num_classes)

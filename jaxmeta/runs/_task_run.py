@@ -41,7 +41,7 @@ class TaskParts(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is known of the data."""
+        """Facts about the data."""
         return facts_of(self.settings, self.tasksets)
 
     def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
@@ -86,13 +86,14 @@ class TaskParts(NamedTuple):
         return cost(training.step, *replicate(args, mesh))
 
 
-def build(settings: Settings, tasksets: data.BenchmarkTasksets) -> Parts:
-    """Makes the parts of a run on a benchmark."""
+def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Parts:
+    """Makes the parts of a run on a benchmark, whose data `read` returns."""
     s, entry = settings, LEARNERS[settings.learner]
     ways = 1 if s.kind == "regression" else s.get("train_ways", s.ways)
     model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
     learner_at = entry.build(s, network_of(s, model))
     learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
+    tasksets = read()
     if entry.trains_on == "streams" and s.kind != "regression":
         tasksets = data.BenchmarkTasksets(*(data.Streams(sampler, s.ways) for sampler in tasksets))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
