@@ -47,6 +47,7 @@ smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/continual.py --effort 0.002 --characters 40 --classes 5 --streams 5 --hidden 4 --folder runs/smoke/continual
 	$(BIN)/python experiments/hypergradient.py --steps 2 --seeds 0 --drawings 20 --large 10 --rounds 1 --folder runs/smoke/hypergradient
 	$(BIN)/python experiments/pretrain.py --iterations 2 --classes 10 --test-tasks 2 --shots 1 --folder runs/smoke/pretrain
+	$(BIN)/python experiments/one_by_one.py --learners protonet --iterations 2 --test-tasks 2 --folder runs/smoke/one_by_one
 	$(BIN)/python experiments/maml_particles2d.py --algorithms promp --seeds 0 --iterations 2 --num-tasks 2 --episodes 2 --test-tasks 2 \
 	  --folder runs/smoke/maml_particles2d
 	$(BIN)/python experiments/rl2_bandits.py --iterations 2 --num-tasks 4 --pulls 10 --test-tasks 10 --folder runs/smoke/rl2_bandits

@@ -179,6 +179,8 @@ def _evaluate(folder: Path, **options: Any) -> None:
 def _predict(source: Path, inputs: list[Path], support: Path | None, json: bool, csv: bool, save: Path | None) -> None:
     if not inputs and save is None:
         raise ValueError("predict needs INPUTS to classify, or --save FILE")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist: it must be the folder of a run, or a saved classifier")
     if source.is_dir():
         if support is None:
             raise ValueError("--support SHOTS is missing: a few examples of each class, to which the run adapts")

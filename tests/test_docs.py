@@ -20,7 +20,7 @@ from jaxmeta.catalog import LEARNERS
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = ROOT / "docs" / "pages"
-BLOCK = re.compile(r"^(?:<!-- skip: (?P<skip>.+) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^(?:<!-- skip: (?P<skip>[^\n]+) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
 SCRIPTS = [path for path in sorted(ROOT.glob("experiments/**/*.py")) if "tyro.cli" in path.read_text(encoding="utf-8")]
 COMMANDS = [README, ROOT / "Makefile", *PAGES.rglob("*.md"), *SCRIPTS]
 
@@ -61,6 +61,10 @@ def test_commands_parse(page, monkeypatch):
 
     monkeypatch.setattr(Experiment, "run", stop)
     monkeypatch.setattr(command_line, "evaluate_run", stop)
+    monkeypatch.setattr(command_line, "load_run", stop)
+    monkeypatch.setattr(command_line, "load_classifier", stop)
+    monkeypatch.setattr(Path, "is_dir", lambda path: True)
+    monkeypatch.setattr(Path, "exists", lambda path: True)
     monkeypatch.setattr("jax.distributed.initialize", lambda *_: None)
     for _, code in blocks(page, "bash"):
         for line in code.replace("\\\n", " ").splitlines():
@@ -91,7 +95,7 @@ def test_commands_of_experiments_parse(script, monkeypatch):
             runpy.run_path(str(script), run_name="__main__")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "list"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "list"])
 def test_command_line_page_has_every_option_and_no_other(command, capsys):
     with pytest.raises(SystemExit):
         command_line.main([command, "--help"])

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ class Run(NamedTuple):
             raise ValueError(f"examples must be of two classes or more, got {', '.join(classes)}")
         learner = _learner_of(self, len(classes))
         support = Batch(jnp.asarray(inputs(items)), jnp.asarray([classes.index(label) for label in labels]))
-        adapted = jax.jit(learner.adapt)(self.meta, support, jax.random.key(seed))
+        adapted = _compiled(learner).adapt(self.meta, support, jax.random.key(seed))
         apply = _beside if _looks_at_others(learner, adapted, support.x) else _alone
         return Classifier(Partial(_Logits(apply, learner, len(classes)), adapted, support.x), classes, inputs)
 
@@ -144,6 +144,12 @@ def _shapes(meta: MetaParams) -> Any:
     return jax.tree.map(jnp.shape, meta), jax.tree.structure(meta)
 
 
+@lru_cache(8)
+def _compiled(learner: MetaLearner) -> MetaLearner:
+    """Returns the learner with functions that are compiled once for all tasks of one size."""
+    return learner._replace(adapt=jax.jit(learner.adapt), predict=jax.jit(learner.predict))
+
+
 class _Logits(NamedTuple):
     """The logits of the first `ways` classes, as a function that two adaptations of a run share."""
 
@@ -166,6 +172,6 @@ def _beside(learner: MetaLearner, adapted: Any, support: jax.Array, x: jax.Array
 
 def _looks_at_others(learner: MetaLearner, adapted: Any, x: jax.Array) -> bool:
     """Tells whether the prediction for an input depends on the others in its batch."""
-    predict = jax.jit(learner.predict)
+    predict = _compiled(learner).predict
     together, alone = np.asarray(predict(adapted, x))[:1], np.asarray(predict(adapted, x[:1]))
     return not np.allclose(together, alone, rtol=1e-2, atol=1e-3, equal_nan=True)
