@@ -48,6 +48,7 @@ from jaxmeta.prediction import save_classifier as save_classifier
 from jaxmeta.runs import Experiment as Experiment
 from jaxmeta.runs import Result as Result
 from jaxmeta.runs import Run as Run
+from jaxmeta.runs import compare_runs as compare_runs
 from jaxmeta.runs import evaluate_run as evaluate_run
 from jaxmeta.runs import load_run as load_run
 from jaxmeta.training import Minibatches as Minibatches

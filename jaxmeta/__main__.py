@@ -1,4 +1,4 @@
-"""The command line: `jaxmeta train`, `jaxmeta evaluate`, `jaxmeta predict`, `jaxmeta list`."""
+"""The command line: `jaxmeta train`, `jaxmeta evaluate`, `jaxmeta predict`, ..."""
 
 import argparse
 import contextlib
@@ -17,6 +17,7 @@ from jaxmeta.prediction import load_classifier, named_inputs, predictions_as
 from jaxmeta.runs import (
     OPTIONS,
     Experiment,
+    compare_runs,
     describe,
     evaluate_run,
     headline,
@@ -90,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--test-rotations", action=argparse.BooleanOptionalAction, help=rotations)
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
 
+    _add_uses(commands)
+    about = _command(commands, "list", _list, "List the benchmarks, learners, models and meta-gradients.", "[NAME] ")
+    about.add_argument("name", nargs="?", metavar="NAME", help="Show all about one of them.")
+    return parser
+
+
+def _add_uses(commands: Any) -> None:
+    """Adds the commands that use runs."""
     ask = _command(commands, "predict", _predict, "Classify inputs of your own.", "RUN [INPUTS ...] ")
     ask.add_argument(
         "source", type=Path, metavar="RUN", help="Folder of a run, or a classifier that --save has written."
@@ -106,9 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="Print comma-separated values, with every probability.")
     ask.add_argument("--save", type=Path, metavar="FILE", help="Save the adapted classifier as one file.")
 
-    about = _command(commands, "list", _list, "List the benchmarks, learners, models and meta-gradients.", "[NAME] ")
-    about.add_argument("name", nargs="?", metavar="NAME", help="Show all about one of them.")
-    return parser
+    table = _command(commands, "compare", _compare, "Compare runs: results, settings that differ, curves.", "RUN ... ")
+    table.add_argument("folders", nargs="+", type=Path, metavar="RUN", help="Folders of two runs or more.")
+    table.add_argument("--plot", type=Path, metavar="FILE", help="Save the learning curves as a PNG file.")
 
 
 def _add(group: Any, option: Option) -> None:
@@ -196,6 +205,10 @@ def _predict(source: Path, inputs: list[Path], support: Path | None, json: bool,
     if save is not None:
         classifier.save(save)
         sys.stderr.write(f"saved a classifier of {', '.join(classifier.names)} to {save}\n")
+
+
+def _compare(folders: list[Path], plot: Path | None) -> None:
+    _say(compare_runs(folders, plot))
 
 
 def _list(name: str | None) -> None:

@@ -20,7 +20,9 @@ from jaxmeta.catalog import LEARNERS
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = ROOT / "docs" / "pages"
-BLOCK = re.compile(r"^(?:<!-- skip: (?P<skip>[^\n]+) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"^(?:<!-- skip: (?P<skip>[^\n]+) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<code>.*?)^```$", re.M | re.S
+)
 SCRIPTS = [path for path in sorted(ROOT.glob("experiments/**/*.py")) if "tyro.cli" in path.read_text(encoding="utf-8")]
 COMMANDS = [README, ROOT / "Makefile", *PAGES.rglob("*.md"), *SCRIPTS]
 
@@ -62,6 +64,7 @@ def test_commands_parse(page, monkeypatch):
     monkeypatch.setattr(Experiment, "run", stop)
     monkeypatch.setattr(command_line, "evaluate_run", stop)
     monkeypatch.setattr(command_line, "load_run", stop)
+    monkeypatch.setattr(command_line, "compare_runs", stop)
     monkeypatch.setattr(command_line, "load_classifier", stop)
     monkeypatch.setattr(Path, "is_dir", lambda path: True)
     monkeypatch.setattr(Path, "exists", lambda path: True)
@@ -95,7 +98,7 @@ def test_commands_of_experiments_parse(script, monkeypatch):
             runpy.run_path(str(script), run_name="__main__")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "list"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "compare", "list"])
 def test_command_line_page_has_every_option_and_no_other(command, capsys):
     with pytest.raises(SystemExit):
         command_line.main([command, "--help"])

@@ -312,3 +312,26 @@ def test_modules_of_the_user_travel_with_the_run(tmp_path, pictures):
     words = [sys.executable, "-m", "jaxmeta", "predict", str(tmp_path / "moved"), str(pictures[0] / "queries")]
     done = subprocess.run([*words, "--support", str(pictures[0] / "shots")], capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) == 6
+
+
+def test_runs_side_by_side(folders, tmp_path, capsys):
+    protonet, maml = folders("protonet"), folders("maml")
+    unfinished = shutil.copytree(maml, tmp_path / "unfinished")
+    (unfinished / "result.json").unlink()
+    assert main(["compare", str(protonet), str(maml), str(unfinished), "--plot", str(tmp_path / "curves.png")]) == 0
+    header, first, second, third = capsys.readouterr().out.splitlines()
+    accuracy = json.loads((maml / "result.json").read_text())["test"]["accuracy"]["mean"]
+    assert header.split()[:4] == ["run", "test", "minutes", "learner"] and "ways" not in header.split()
+    assert str(protonet) in first and "protonet" in first and f"accuracy {100 * accuracy:.2f} ±" in second
+    assert "not finished" in third and "0.4" in third.split()  # the inner rate, which protonet does not have
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size == (1050, 600)
+    assert "folders must be of two runs or more, got 1" in refused(["compare", str(maml)], capsys)
+    assert "has no config.json" in refused(["compare", str(maml), str(tmp_path)], capsys)
+    (unfinished / "metrics.jsonl").write_text("{")
+    assert "holds records that are damaged" in refused(["compare", str(maml), str(unfinished)], capsys)
+
+
+def refused(words, capsys):
+    assert main(words) == 1
+    return capsys.readouterr().err

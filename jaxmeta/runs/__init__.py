@@ -1,5 +1,6 @@
 """Runs: `Experiment` and what `jaxmeta train` does with it, from a description to a tested result in a folder."""
 
+from jaxmeta.runs._compare import compare_runs as compare_runs
 from jaxmeta.runs._describe import describe as describe
 from jaxmeta.runs._describe import options_tables as options_tables
 from jaxmeta.runs._describe import overview as overview

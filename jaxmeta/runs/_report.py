@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,24 +81,33 @@ def _notes(settings: Settings) -> list[str]:
 
 def _plot_curve(folder: Path, settings: Settings, trained: Trained, test: dict[str, Summary]) -> None:
     """Plots the metric against outer updates, for training and validation."""
+    metric = monitored(settings.kind)
+
+    def draw(axes: Any) -> None:
+        styles: dict[str, dict[str, Any]] = {"train": {"alpha": 0.5}, "validation": {"marker": "o", "markersize": 4}}
+        for part, style in styles.items():
+            points = [(r["step"], r[f"{part}/{metric}"]) for r in trained.history if f"{part}/{metric}" in r]
+            if points:
+                steps, values = zip(*points, strict=True)
+                axes.plot(steps, values, label=part, **style)
+        axes.axhline(test[metric].mean, color="black", linestyle=":", label=f"test {test[metric].mean:.3f}")
+        axes.set(xlabel="outer updates", ylabel=metric)
+        axes.set_title(f"{settings.learner} on {settings.benchmark}\n{headline(settings, test)}", fontsize=10)
+
+    save_figure(folder / "curve.png", draw)
+
+
+def save_figure(path: Path, draw: Callable[[Any], None]) -> None:
+    """Saves a figure with one plot as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    metric = monitored(settings.kind)
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    styles: dict[str, dict[str, Any]] = {"train": {"alpha": 0.5}, "validation": {"marker": "o", "markersize": 4}}
-    for part, style in styles.items():
-        points = [(r["step"], r[f"{part}/{metric}"]) for r in trained.history if f"{part}/{metric}" in r]
-        if points:
-            steps, values = zip(*points, strict=True)
-            axes.plot(steps, values, label=part, **style)
-    axes.axhline(test[metric].mean, color="black", linestyle=":", label=f"test {test[metric].mean:.3f}")
-    axes.set(xlabel="outer updates", ylabel=metric)
-    axes.set_title(f"{settings.learner} on {settings.benchmark}\n{headline(settings, test)}", fontsize=10)
+    draw(axes)
     axes.grid(alpha=0.3)
     axes.legend()
-    temporary = folder / "curve.png.tmp"
+    temporary = path.with_name(f"{path.name}.tmp")
     figure.savefig(temporary, dpi=150, format="png")
-    os.replace(temporary, folder / "curve.png")
+    os.replace(temporary, path)

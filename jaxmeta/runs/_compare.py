@@ -1,0 +1,97 @@
+"""Several runs side by side: their results, the settings that differ, and their learning curves in one plot."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxmeta._summary import Summary
+from jaxmeta.runs._evaluate_run import experiment_of
+from jaxmeta.runs._folder import read_record
+from jaxmeta.runs._parts import monitored
+from jaxmeta.runs._report import save_figure, show
+
+
+class Compared(NamedTuple):
+    """One of several runs that are compared."""
+
+    folder: Path
+    """Folder of the run."""
+    settings: dict[str, Any]
+    """Every option with its final value."""
+    metric: str
+    """Name of the metric that heads the report."""
+    test: Summary | None
+    """The test of a run that has finished."""
+    seconds: float
+    """Time of the training so far."""
+    history: list[dict[str, float]]
+    """Records of the training, see `Trained.history`."""
+
+
+def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathLike[str] | None = None) -> str:
+    """Compares runs by their folders, finished or not, without their data.
+
+    Args:
+        folders: folders of two runs or more.
+        plot: path of a PNG file with the learning curves, or `None` for no plot.
+
+    Returns:
+        A table with a line for each run: the test result, minutes, and the settings in which the runs differ.
+
+    Raises:
+        FileNotFoundError: if a folder is not that of a run.
+        ValueError: if a folder is damaged, there are fewer than two, or the plot would mix different metrics.
+    """
+    if len(folders) < 2:
+        raise ValueError(f"folders must be of two runs or more, got {len(folders)}")
+    runs = [_read(Path(folder)) for folder in folders]
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
+    differ = [name for name in names if len({str(run.settings.get(name)) for run in runs}) > 1]
+    rows = [["run", "test", "minutes", *differ]]
+    for run in runs:
+        test = "not finished" if run.test is None else f"{run.metric} {show(run.metric, run.test)}"
+        values = (str(run.settings.get(name, "")) for name in differ)
+        rows.append([str(run.folder), test, f"{run.seconds / 60:.1f}", *values])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    if plot is not None:
+        _plot(runs, differ, Path(plot))
+    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _read(folder: Path) -> Compared:
+    record = read_record(folder)
+    metric = monitored(experiment_of(folder, record).resolve().kind)
+    test, history = None, []
+    try:
+        if (folder / "result.json").is_file():
+            test = Summary(**json.loads((folder / "result.json").read_text(encoding="utf-8"))["test"][metric])
+        if (folder / "metrics.jsonl").is_file():
+            lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            history = [json.loads(line) for line in lines]
+            seconds = float(history[-1]["seconds"]) if history else 0.0
+        else:
+            seconds = 0.0
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} holds records that are damaged ({type(error).__name__}: {error})") from error
+    return Compared(folder, record.settings, metric, test, seconds, history)
+
+
+def _plot(runs: Sequence[Compared], differ: Sequence[str], path: Path) -> None:
+    """Plots the validation of each run, or the training where there is none, against the outer updates."""
+    metrics = sorted({run.metric for run in runs})
+    if len(metrics) > 1:
+        raise ValueError(f"plot needs runs with one metric, got {', '.join(metrics)}")
+
+    def draw(axes: Any) -> None:
+        for run in runs:
+            label = ", ".join(str(run.settings[name]) for name in differ if name in run.settings) or str(run.folder)
+            for part in ("validation", "train"):
+                points = [(r["step"], r[f"{part}/{run.metric}"]) for r in run.history if f"{part}/{run.metric}" in r]
+                if points:
+                    axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{label} ({part})")
+                    break
+        axes.set(xlabel="outer updates", ylabel=metrics[0])
+
+    save_figure(path, draw)
