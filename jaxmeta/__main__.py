@@ -17,6 +17,7 @@ from jaxmeta.runs import (
     OPTIONS,
     Experiment,
     describe,
+    effort,
     evaluate_run,
     headline,
     load_module,
@@ -70,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
-    where = train.add_argument_group("devices")
+    where = train.add_argument_group("time and devices")
+    where.add_argument("--minutes", type=float, metavar="X", help="End the training when it has taken so long.")
     where.add_argument("--devices", type=int, metavar="N", help="Devices to divide the tasks over [1].")
     where.add_argument("--distributed", action="store_true", help="This is one of several processes of a cluster.")
     where.add_argument("--coordinator", metavar="HOST:PORT", help="Address of the first of several processes.")
@@ -110,7 +112,9 @@ def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "")
     return parser
 
 
-def _train(folder: Path | None, root: Path | None, download: bool, estimate: bool, **options: Any) -> None:
+def _train(
+    folder: Path | None, root: Path | None, download: bool, minutes: float | None, estimate: bool, **options: Any
+) -> None:
     mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
     experiment = Experiment(**options)
     settings = experiment.resolve()
@@ -119,8 +123,9 @@ def _train(folder: Path | None, root: Path | None, download: bool, estimate: boo
         return
     folder = folder or experiment.default_folder()
     _say(f"{settings.learner} on {settings.benchmark}, results go to {folder}")
-    result = experiment.run(folder, root=root, download=download, mesh=mesh)
+    result = experiment.run(folder, root=root, download=download, mesh=mesh, minutes=minutes)
     _say(headline(result.settings, result.test))
+    _say(effort(result.settings, result.trained))
     _say(f"report: {folder / 'report.md'}\nplot:   {folder / 'curve.png'}")
 
 

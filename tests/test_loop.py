@@ -1,6 +1,7 @@
 # pyright: reportArgumentType=false
 """`loop` for any update, and learners that change in training."""
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 import jaxmeta
 from jaxmeta import Training, TrainingState, data, models
+from jaxmeta.training._log import Log
 
 KEY = jax.random.key(0)
 
@@ -80,6 +82,53 @@ def test_a_run_goes_on_bit_for_bit(tmp_path):
     assert [record["step"] for record in again.history] == [2, 4, 6, 8, 10]
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that advances by ten seconds whenever it is read, thrice for each chunk."""
+    seconds = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("jaxmeta.training._loop.time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_time_ends_a_run_as_its_last_update_would(tmp_path, monkeypatch):
+    validated = []
+
+    def validate(meta):
+        validated.append(int(meta["count"]))
+        return {"height": float(meta["count"])}
+
+    def limited(**options):
+        return run(tmp_path, validate=validate, monitor="height", **options)
+
+    whole = run()
+    done = limited(minutes=1)
+    assert [(record["step"], record["seconds"]) for record in done.history] == [(2, 30), (4, 60), (6, 90)]
+    assert validated == [4, 6]
+    assert int(done.meta["count"]) == done.step == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "write", lambda *_: pytest.fail("an update was run"))
+        assert limited(minutes=1).step == 6
+    assert limited(minutes=1.6).history[-1]["seconds"] == 120  # the time of all calls
+    jax.tree.map(np.testing.assert_array_equal, limited().state, whole.state)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("validate", [None, lambda meta: {"loss": -float(meta["count"])}])
+def test_a_run_that_was_cut_before_its_time_was_up_is_validated_after_it(tmp_path, monkeypatch, validate):
+    write = Log.write
+
+    def interrupted(log, record):
+        if record["step"] > 2:
+            raise KeyboardInterrupt
+        write(log, record)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Log, "write", interrupted)
+        run(tmp_path, validate=validate)
+    done = run(tmp_path, validate=validate, minutes=0.1)
+    assert done.step == int(done.meta["count"]) == done.history[-1]["step"] == 4
+
+
 def test_a_state_that_is_not_finite_is_named():
     def diverge(state, key):
         return {**state, "place": jnp.where(state["count"] > 2, jnp.nan, 1.0), "count": state["count"] + 1}, {}
@@ -92,6 +141,7 @@ def test_a_state_that_is_not_finite_is_named():
     ("options", "message"),
     [
         ({"iterations": 0}, "iterations must be an integer of at least 1, got 0"),
+        ({"minutes": 0}, "minutes must be a positive number, got 0"),
         ({"validate_every": 3}, r"validate_every must be a multiple of log_every \(2\), got 3"),
         ({"validate": lambda state: {"a": 0.0}, "monitor": "b"}, r"monitor must be one of \['a'\], got 'b'"),
     ],

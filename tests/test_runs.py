@@ -93,6 +93,22 @@ def test_the_same_again_returns_the_same_at_once(finished, monkeypatch):
     assert again.trained.history == finished.trained.history
 
 
+def test_a_run_that_uses_its_time_up_is_reported_and_goes_on_without_a_limit(finished, tmp_path, capsys):
+    words = command("train", folder=tmp_path / "run", **IMAGES)
+    assert main([*words, "--minutes", "1e-9"]) == 0
+    assert "\n1 of 2 updates in 0." in (printed := capsys.readouterr().out)
+    assert ", which used its time up\n" in printed
+    assert "% (3 tasks, 95 % interval, chance 50 %)\n" in printed
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "The run did 1 of 2 updates in 0." in report and ", which used its time up. " in report
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["updates"] == 1
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "\n2 of 2 updates in 0." in printed and "time up" not in printed
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test"] == values(finished.test)
+
+
 def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     assert jaxmeta.evaluate_run(finished.folder) == finished.test
@@ -396,6 +412,9 @@ def refused(arguments, capsys):
         ({"benchmark": "cartpole", "learner": "pearl"}, "pearl needs continuous actions, and those of cartpole"),
         ({"benchmark": "particles2d", "root": "data"}, "root and download do not apply to particles2d"),
         ({"split": "vinyals"}, "split does not apply to glyphs"),
+        ({"minutes": 0}, "minutes must be a positive number, got 0"),
+        ({"minutes": 1, "learner": "protonet"}, "minutes needs outer_schedule 'constant', got 'cosine'"),
+        ({"minutes": 1, "learner": "leo", "outer-schedule": "constant"}, "minutes does not apply to leo"),
     ],
 )
 def test_wrong_options_are_named(options, message, tmp_path, capsys):

@@ -10,5 +10,6 @@ from jaxmeta.runs._experiment import Experiment as Experiment
 from jaxmeta.runs._experiment import Result as Result
 from jaxmeta.runs._folder import versions as versions
 from jaxmeta.runs._modules import load_module as load_module
+from jaxmeta.runs._report import effort as effort
 from jaxmeta.runs._report import headline as headline
 from jaxmeta.runs._report import show as show

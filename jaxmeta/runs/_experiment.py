@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from jaxmeta._summary import Summary
-from jaxmeta.catalog import CLASSES, LEARNERS, TASKS, Same, Settings, option, options_of, resolve
+from jaxmeta.catalog import CLASSES, LEARNERS, TASKS, Same, Settings, check_minutes, option, options_of, resolve
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._folder import check_folder, claim_folder
 from jaxmeta.runs._parts import Parts, task_name
@@ -223,6 +223,7 @@ class Experiment:
         root: str | Path | None = None,
         download: bool = False,
         mesh: Mesh | None = None,
+        minutes: float | None = None,
         progress: bool = True,
     ) -> "Result":
         """Meta-trains, tests on the test split, and leaves a folder that records the settings and the results.
@@ -235,13 +236,16 @@ class Experiment:
             root: folder with the benchmark's files, if it needs any.
             download: whether to fetch missing files.
             mesh: devices to divide the tasks over, see `train`. With several processes each one calls this.
+            minutes: end the training when it has taken so long, as if `iterations` were reached, see `loop`. It is no
+                part of the settings, so a run resumes with another limit or without one.
             progress: whether to show progress bars.
 
         Returns:
             The `Result`.
 
         Raises:
-            ValueError: as `resolve`, or if `folder` holds something else. This is found before any data are read.
+            ValueError: as `resolve`, if `minutes` is given and the outer rate decays over all updates, or if `folder`
+                holds something else. This is found before any data are read.
             FileNotFoundError: if the benchmark's files are missing.
             FloatingPointError: if training diverges; the last finite state is kept.
 
@@ -253,11 +257,12 @@ class Experiment:
             600
         """
         settings = self.resolve()
+        check_minutes(settings, minutes)
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
         parts = self.build(root, download)
         claim_folder(folder, settings)
-        trained = parts.train(folder, mesh, progress)
+        trained = parts.train(folder, mesh, minutes, progress)
         result = Result(settings, folder, trained, parts.test(trained.meta, mesh))
         if jax.process_index() == 0:
             write_report(result.folder, settings, trained, result.test)

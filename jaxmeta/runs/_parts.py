@@ -20,8 +20,8 @@ class Parts(Protocol):
         """Initial meta-parameters."""
         ...
 
-    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
-        """Meta-trains, with metrics and checkpoints in the folder."""
+    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
+        """Meta-trains, with metrics and checkpoints in the folder, and with the time that it may take."""
         ...
 
     def load(self, folder: Path) -> MetaParams:

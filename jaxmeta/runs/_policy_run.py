@@ -30,7 +30,7 @@ class PolicyParts(NamedTuple):
     train_key: jax.Array
     test_key: jax.Array
 
-    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
         """Meta-trains."""
         s, agent = self.settings, self.agent_on(mesh)
         validate_every = min(s.validate_every, s.iterations)
@@ -54,6 +54,7 @@ class PolicyParts(NamedTuple):
             s.skip_nonfinite,
             work=("tasks", s.num_tasks),
             numbers={"num_tasks": s.num_tasks},
+            minutes=minutes,
         )
         training, place = Training(agent.training.init, step), partial(replicate, mesh=mesh)
         key = replicate(train_key, mesh)

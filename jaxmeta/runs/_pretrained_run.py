@@ -43,11 +43,11 @@ class PretrainedParts(NamedTuple):
         """Tells a learner that is meta-trained on features from one that only adapts."""
         return LEARNERS[self.settings.learner].trains_on == "features"
 
-    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
         """Pre-trains the network, and then meta-trains the learner if it has meta-parameters of its own."""
         _check_one_device(self.settings, mesh)
         if not self.on_features:
-            done = self._pretrain(folder, self.settings.iterations, progress)
+            done = self._pretrain(folder, self.settings.iterations, progress, minutes)
             return done._replace(meta=self.learner.init(done.meta))
         s = self.settings
         done = self._pretrain(folder / "pretraining", s.pretraining, progress)
@@ -88,7 +88,7 @@ class PretrainedParts(NamedTuple):
         training = pretrain_step(self.model, build_optimizer(s))
         return cost(training.step, training.init(self.start), self.train_key, self.batches)
 
-    def _pretrain(self, folder: Path, iterations: int, progress: bool) -> Trained:
+    def _pretrain(self, folder: Path, iterations: int, progress: bool, minutes: float | None = None) -> Trained:
         own = optax.adam(optax.cosine_decay_schedule(1e-3, iterations))
         return pretrain(
             self.model,
@@ -96,6 +96,7 @@ class PretrainedParts(NamedTuple):
             self.start,
             self.batches,
             self.train_key,
+            minutes=minutes,
             learner=None if self.on_features else self.learner,
             folder=folder,
             progress=progress,

@@ -38,7 +38,7 @@ class TaskParts(NamedTuple):
     train_key: jax.Array
     test_key: jax.Array
 
-    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
         """Meta-trains."""
         s = self.settings
         validate_every = min(s.validate_every, s.iterations)
@@ -49,6 +49,7 @@ class TaskParts(NamedTuple):
             self.tasksets.train,
             self.train_key,
             iterations=s.iterations,
+            minutes=minutes,
             num_tasks=s.num_tasks,
             batch_size=s.batch_size or None,
             mesh=mesh,
