@@ -6,11 +6,13 @@ import difflib
 import logging
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxmeta._cost import Cost
+from jaxmeta._files import cache_folder
 from jaxmeta._parallel import task_mesh
 from jaxmeta.catalog import GROUPS, Option, default_of
 from jaxmeta.runs import (
@@ -110,6 +112,20 @@ def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "")
     parser.add_argument("--module", action="append", default=[], metavar="FILE", help=module)
     parser.set_defaults(run=run)
     return parser
+
+
+def _keep_programs() -> None:
+    """Lets JAX keep compiled programs in the user's cache, unless the user has chosen a folder or none."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # no home, or a folder that cannot be written: nothing is kept
+        folder = cache_folder().absolute() / "programs"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _train(
@@ -213,6 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         for module in options.pop("module"):
             load_module(module)
+        if run in (_train, _evaluate):
+            _keep_programs()
         with on_sigterm(_terminate):
             run(**options)
     except _Terminated:

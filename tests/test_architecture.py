@@ -44,7 +44,7 @@ ALLOWED = {
     "models": ["_checks", "_types"],
     "optim": LOOPS,
     "algorithms": [*LOOPS, "optim"],
-    "data": ["_types", "_checks", "_names"],
+    "data": ["_types", "_checks", "_names", "_files"],
     "envs": ["_types", "_checks", "_names"],
     "rl": [*LOOPS, "algorithms", "envs", "models", "optim"],
     "training": [*CORE, "algorithms", "data", "models"],
@@ -52,7 +52,7 @@ ALLOWED = {
     "catalog": [*LOOPS, "_names", "algorithms", "data", "envs", "models", "optim", "rl"],
     "register": ["catalog", "data", "envs"],
     "runs": [*CORE, "_names", "algorithms", "catalog", "data", "envs", "training"],
-    "__main__": ["_cost", "_parallel", "catalog", "runs", "training"],
+    "__main__": ["_cost", "_files", "_parallel", "catalog", "runs", "training"],
 }
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]

@@ -109,6 +109,39 @@ def test_a_run_that_uses_its_time_up_is_reported_and_goes_on_without_a_limit(fin
     assert result["test"] == values(finished.test)
 
 
+@pytest.fixture
+def cache_options():
+    """Restores JAX's options of its compilation cache."""
+    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.usefixtures("cache_options")
+@pytest.mark.parametrize(
+    ("cache", "options", "kept"),
+    [
+        ("cache", {}, "cache/programs"),
+        ("cache", {"jax_compilation_cache_dir": "chosen"}, "chosen"),
+        ("cache", {"jax_enable_compilation_cache": False}, None),
+        ("file/cache", {}, None),  # cannot be written
+        ("~nobody-of-this-name/cache", {}, None),  # has no home
+    ],
+)
+def test_compiled_programs_are_kept_where_they_can_be(cache, options, kept, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAXMETA_CACHE", cache)
+    for name, value in {"jax_compilation_cache_dir": None, **options}.items():
+        jax.config.update(name, value)
+    assert "is not the folder of a run" in refused(["evaluate", "missing"], capsys)
+    expected = str(tmp_path / kept) if kept == "cache/programs" else kept
+    assert jax.config.jax_compilation_cache_dir == expected
+    assert (tmp_path / "cache" / "programs").is_dir() == (kept == "cache/programs")
+
+
 def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     assert jaxmeta.evaluate_run(finished.folder) == finished.test
