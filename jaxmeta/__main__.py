@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 from jaxmeta._cost import Cost
 from jaxmeta._files import cache_folder
 from jaxmeta._parallel import task_mesh
-from jaxmeta.catalog import GROUPS, Option, default_of
+from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
 from jaxmeta.runs import (
     OPTIONS,
     Experiment,
@@ -30,6 +31,7 @@ from jaxmeta.runs import show as shown
 from jaxmeta.training import on_sigterm
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 _TYPES = {int: "N", float: "X", str: "NAME"}
 
 
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     where = train.add_argument_group("time and devices")
     where.add_argument("--minutes", type=float, metavar="X", help="End the training when it has taken so long.")
-    where.add_argument("--devices", type=int, metavar="N", help="Devices to divide the tasks over [1].")
+    where.add_argument("--devices", type=int, metavar="N", help="Devices to divide the tasks over [1; CPU: its cores].")
     where.add_argument("--distributed", action="store_true", help="This is one of several processes of a cluster.")
     where.add_argument("--coordinator", metavar="HOST:PORT", help="Address of the first of several processes.")
     where.add_argument("--num-processes", type=int, metavar="N", help="Number of processes, with --coordinator.")
@@ -116,16 +118,15 @@ def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "")
 
 def _keep_programs() -> None:
     """Lets JAX keep compiled programs in the user's cache, unless the user has chosen a folder or none."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    config = _config()
+    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
     with contextlib.suppress(OSError, RuntimeError):  # no home, or a folder that cannot be written: nothing is kept
         folder = cache_folder().absolute() / "programs"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        config.update("jax_compilation_cache_dir", str(folder))
 
 
 def _train(
@@ -134,6 +135,7 @@ def _train(
     mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
     experiment = Experiment(**options)
     settings = experiment.resolve()
+    mesh = mesh or _mesh_of_cores(settings)
     if estimate:
         _say(_describe_cost(experiment.build(root, download).estimate(mesh)))
         return
@@ -163,6 +165,42 @@ def _mesh(
         with contextlib.suppress(RuntimeError):  # JAX runs already; on a CPU, as many devices as requested
             jax.config.update("jax_num_cpu_devices", devices)
     return task_mesh(devices)
+
+
+def _mesh_of_cores(settings: Settings) -> Any:
+    """Returns a simulated device for each core of a machine that has only a CPU, where that is faster, or None.
+
+    Milliseconds per update on two cores, one device and two, the least of 12 in turns: MAML on glyphs 213 and 138,
+    ProtoNets with 5 ways and 8 tasks 131 and 98, with 60 ways and 2 tasks 339 and 310, MAML on 26 sinusoids 1.32 and
+    0.80. ProMP on Particles2D 1,250 and 1,138, but it compiles for 27 s instead of 16, so policies stay on one device.
+    """
+    import jax
+
+    cores, config = _cores(), _config()
+    chosen = config.jax_num_cpu_devices not in (-1, cores) or "device_count" in os.environ.get("XLA_FLAGS", "")
+    faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams") and settings.num_tasks % cores == 0
+    if chosen or cores == 1 or not faster:
+        return None
+    with contextlib.suppress(RuntimeError):  # JAX runs already
+        config.update("jax_num_cpu_devices", cores)
+    return task_mesh() if jax.default_backend() == "cpu" and jax.device_count() == cores else None
+
+
+def _config() -> Any:
+    """Returns JAX's options, whose names type checkers do not know."""
+    import jax
+
+    return jax.config
+
+
+def _cores() -> int:
+    """Returns how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # there is no such file, or it says "max"
+        quota, period = map(int, _CPU_QUOTA.read_text().split())
+        cores = min(cores, quota // period)
+    return max(1, cores)
 
 
 def _describe_cost(cost: Cost) -> str:

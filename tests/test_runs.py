@@ -23,6 +23,7 @@ from jaxmeta.data._benchmarks import BENCHMARKS as BENCHMARKS_BY_NAME
 from jaxmeta.runs import OPTIONS, describe
 from jaxmeta.runs._task_run import network_of
 
+CONFIG: Any = jax.config
 TINY: dict[str, Any] = {
     "ways": 2,
     "hidden": 4,
@@ -113,7 +114,7 @@ def test_a_run_that_uses_its_time_up_is_reported_and_goes_on_without_a_limit(fin
 def cache_options():
     """Restores JAX's options of its compilation cache."""
     names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
-    before = {name: getattr(jax.config, name) for name in names}
+    before = {name: getattr(CONFIG, name) for name in names}
     yield
     for name, value in before.items():
         jax.config.update(name, value)
@@ -138,7 +139,7 @@ def test_compiled_programs_are_kept_where_they_can_be(cache, options, kept, tmp_
         jax.config.update(name, value)
     assert "is not the folder of a run" in refused(["evaluate", "missing"], capsys)
     expected = str(tmp_path / kept) if kept == "cache/programs" else kept
-    assert jax.config.jax_compilation_cache_dir == expected
+    assert CONFIG.jax_compilation_cache_dir == expected
     assert (tmp_path / "cache" / "programs").is_dir() == (kept == "cache/programs")
 
 
@@ -298,6 +299,34 @@ def test_bfloat16_is_what_the_model_computes_in_and_nothing_else():
     assert {leaf.dtype for leaf in jax.tree.leaves(parts.meta)} == {np.dtype("float32")}
     task = jax.eval_shape(parts.tasksets.test, parts.test_key)
     assert jax.eval_shape(parts.model.apply, parts.meta.params, task.query.x).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({"benchmark": "sinusoid", "precision": "highest"}, "highest"),
+        ({"benchmark": "sinusoid"}, "high"),  # what the program of the user has set
+        ({"benchmark": "tabular", "horizon": 2, "episodes": 1, "hidden": 4, "precision": "bfloat16"}, "bfloat16"),
+        ({"learner": "simpleshot", "model": "fc", "base_classes": 5, "precision": "tensorfloat32"}, "tensorfloat32"),
+    ],
+    ids=["tasks", "default", "environment", "pre-trained"],
+)
+def test_all_matrix_products_of_a_run_have_its_precision(options, asked, tmp_path, monkeypatch):
+    found, product = set(), jax.lax.dot_general
+
+    def spy(*args, **more):
+        found.add(CONFIG.jax_default_matmul_precision)
+        return product(*args, **more)
+
+    more = {} if "base_classes" in options else {"num_tasks": 2}
+    parts = Experiment(**(QUICK | more | options)).build()
+    monkeypatch.setattr(jax.lax, "dot_general", spy)
+    with jax.default_matmul_precision("high"):
+        parts.estimate()
+        trained = parts.train(tmp_path, None, None, False)
+        parts.load(tmp_path)
+        parts.test(trained.meta)
+    assert found == {asked}
 
 
 def test_dropout_acts_in_meta_training_only():

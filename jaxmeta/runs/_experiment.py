@@ -183,6 +183,13 @@ class Experiment:
         default={**dict.fromkeys(TASKS, 600), "environment": 100},
         known_as=("num-test-tasks", "episodes-test"),
     )
+    precision: str | None = option(
+        "Precision of matrix products, as JAX names it. `default` is fast: TF32 on new GPUs, bfloat16 on TPUs. "
+        "`highest` is float32. A CPU computes in float32 whatever it says.",
+        "run",
+        default="default",
+        choices=("default", "tensorfloat32", "highest", "bfloat16"),
+    )
     seed: int | None = option("Seed of everything random.", "run", default=0, least=0)
 
     def resolve(self) -> Settings:

@@ -18,6 +18,7 @@ from jaxmeta._summary import Summary, summarize
 from jaxmeta._types import Batch, MetaLearner, MetaParams, PyTree, Task, Training
 from jaxmeta.algorithms import leo_params
 from jaxmeta.catalog import LEARNERS, Settings, build_network, build_optimizer
+from jaxmeta.runs._parts import at_precision
 from jaxmeta.runs._task_run import load_tasksets, network_of
 from jaxmeta.training import Minibatches, Trained, best_meta, measure_statistics, pretrain, pretrain_step, train
 
@@ -43,6 +44,7 @@ class PretrainedParts(NamedTuple):
         """Tells a learner that is meta-trained on features from one that only adapts."""
         return LEARNERS[self.settings.learner].trains_on == "features"
 
+    @at_precision
     def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
         """Pre-trains the network, and then meta-trains the learner if it has meta-parameters of its own."""
         _check_one_device(self.settings, mesh)
@@ -64,6 +66,7 @@ class PretrainedParts(NamedTuple):
             **self._schedule(s.iterations),
         )
 
+    @at_precision
     def load(self, folder: Path) -> MetaParams:
         """Returns the best meta-parameters that a run has saved."""
         if self.on_features:
@@ -71,6 +74,7 @@ class PretrainedParts(NamedTuple):
         params = best_meta(folder, {"params": self.start["params"]})
         return self.learner.init(self._with_statistics(params))
 
+    @at_precision
     def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
         """Adapts to tasks of the test split and summarizes each metric."""
         _check_one_device(self.settings, mesh)
@@ -78,6 +82,7 @@ class PretrainedParts(NamedTuple):
         run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None))
         return summarize(run(meta, self.tasksets.test, self.test_key))
 
+    @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
         """Compiles an update of the longer part of the training without running it."""
         _check_one_device(self.settings, mesh)

@@ -20,7 +20,7 @@ from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, at_least_flo
 from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
 from jaxmeta.losses import classification, regression
-from jaxmeta.runs._parts import Parts, monitored
+from jaxmeta.runs._parts import Parts, at_precision, monitored
 from jaxmeta.training import Trained, best_meta, train
 
 
@@ -38,6 +38,7 @@ class TaskParts(NamedTuple):
     train_key: jax.Array
     test_key: jax.Array
 
+    @at_precision
     def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
         """Meta-trains."""
         s = self.settings
@@ -67,12 +68,14 @@ class TaskParts(NamedTuple):
         """Returns the best meta-parameters that a run has saved."""
         return best_meta(folder, self.meta)
 
+    @at_precision
     def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
         """Adapts to tasks of the test split and summarizes each metric."""
         s = self.settings
         run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None, mesh=mesh))
         return summarize(run(*replicate((meta, self.tasksets.test, self.test_key), mesh)))
 
+    @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
         """Compiles an outer update without running it."""
         s = self.settings

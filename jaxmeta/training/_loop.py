@@ -15,7 +15,7 @@ from tqdm import tqdm
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._parallel import replicate
 from jaxmeta._types import PyTree, Training
-from jaxmeta.training._chunks import chunk_runner
+from jaxmeta.training._chunks import chunk_runner, copied, is_gone, is_large
 from jaxmeta.training._log import Log, Snapshot
 from jaxmeta.training._preemption import anywhere, deferred_sigterm
 
@@ -79,6 +79,10 @@ def loop(
 
     `train` is this loop for a `MetaLearner`. Use `loop` for the trainings of `jaxmeta.rl` and `jaxmeta.estimators`, or
     for one of your own. See `train` for what a `folder` keeps and how a run resumes.
+
+    A state of 64 MiB or more, such as one with the replay buffers of `pearl`, exists once: each chunk is donated the
+    state of the one before. After an error a run with such a state resumes from its last checkpoint, not from its last
+    chunk. Arrays that you pass in, or that `validate` gets, stay valid.
 
     Args:
         training: a pair `(init, step)`; its step is compiled.
@@ -144,13 +148,15 @@ def run_loop(
 ) -> Trained:
     """See `loop`; `place` puts the state on its devices."""
     check_settings(training, options)
-    run_chunk = chunk_runner(training, data, key, options.skip_nonfinite)
     start = training.init(meta, jax.random.fold_in(key, _INIT))
+    donate = is_large(start)
+    run_chunk = chunk_runner(training, data, key, options.skip_nonfinite, donate)
     sizes = {**options.numbers, "validate_every": options.validate_every, "log_every": options.log_every}
     run = {"key": key, **sizes, "training": training}
     log = Log(folder, Snapshot(start, start.meta, np.float32(-np.inf), np.int32(0)), run)
     with deferred_sigterm() as asked, log, _bar(options.iterations, log.start, progress) as bar:
-        step, snapshot = log.start, log.snapshot._replace(state=place(log.snapshot.state))
+        step, own = log.start, copied if donate else lambda tree: tree  # nobody else's array is donated
+        snapshot = log.snapshot._replace(state=own(place(log.snapshot.state)))
         started = time.perf_counter() - (log.history[-1]["seconds"] if log.history else 0.0)
         newest: dict[str, float] = {}
         stop, over = False, _is_over_before(options, log)  # what all processes agree on, unlike `asked`
@@ -164,7 +170,7 @@ def run_loop(
                 record = {"step": step + size, f"{unit}_per_second": size * work / (end - begin), **averages}
                 over = _is_over(options, record["step"], end - started)
                 if boundary := over or record["step"] % options.validate_every == 0:
-                    new, values = _validated(new, record["step"], options, validate)
+                    new, values = _validated(new, own(new.state.meta), record["step"], options, validate)
                     record |= values
                 record["seconds"] = time.perf_counter() - started
                 log.write(record)
@@ -203,7 +209,8 @@ def _is_over_before(options: LoopSettings, log: Log) -> bool:
 def _save_after(error: BaseException, log: Log, step: int, snapshot: Snapshot) -> None:
     """Saves the last complete numbers, whatever ended the loop, if all processes can; says so if one is lost."""
     if jax.process_count() == 1 or isinstance(error, FloatingPointError):
-        log.save(step, snapshot)
+        if not is_gone(snapshot.state):
+            log.save(step, snapshot)
     elif isinstance(error, jax.errors.JaxRuntimeError):
         raise ConnectionError(
             f"a process of this run has ended or failed ({str(error).splitlines()[0][:200]}). Restart all processes to "
@@ -226,10 +233,9 @@ def check_settings(training: Training, options: LoopSettings) -> None:
 
 
 def _validated(
-    snapshot: Snapshot, step: int, options: LoopSettings, validate: Validate | None
+    snapshot: Snapshot, meta: PyTree, step: int, options: LoopSettings, validate: Validate | None
 ) -> tuple[Snapshot, dict[str, float]]:
     """Measures the state, and keeps it if it is the best so far; without validation the last is the best."""
-    meta = snapshot.state.meta
     if validate is None:
         return snapshot._replace(best=meta, best_step=np.int32(step)), {}
     values = validate(meta)
