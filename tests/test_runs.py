@@ -82,7 +82,8 @@ def test_the_report_is_about_this_run(finished):
     text = (finished.folder / "report.md").read_text()
     accuracy = finished.test["accuracy"]
     assert "# maml on glyphs" in text
-    assert f"2-way 1-shot test accuracy {100 * accuracy.mean:.2f} ± {100 * accuracy.interval:.2f} % (3 tasks" in text
+    shown = f"2-way 1-shot test accuracy {100 * accuracy.mean:.2f} ± {100 * accuracy.interval:.2f} %"
+    assert f"{shown} (3 tasks, 95 % interval, chance 50 %)" in text
     assert "*transductive*" in text
     assert "| inner_rate | 0.4 |" in text
 
@@ -94,20 +95,17 @@ def test_the_same_again_returns_the_same_at_once(finished, monkeypatch):
     assert again.trained.history == finished.trained.history
 
 
-def test_a_run_that_uses_its_time_up_is_reported_and_goes_on_without_a_limit(finished, tmp_path, capsys):
-    words = command("train", folder=tmp_path / "run", **IMAGES)
+def test_a_run_that_uses_its_time_up_says_so_and_goes_on_without_a_limit(tmp_path, capsys):
+    words = command("train", folder=tmp_path, benchmark="sinusoid", num_tasks=2, **QUICK)
     assert main([*words, "--minutes", "1e-9"]) == 0
     assert "\n1 of 2 updates in 0." in (printed := capsys.readouterr().out)
     assert ", which used its time up\n" in printed
-    assert "% (3 tasks, 95 % interval, chance 50 %)\n" in printed
-    report = (tmp_path / "run" / "report.md").read_text()
+    report = (tmp_path / "report.md").read_text()
     assert "The run did 1 of 2 updates in 0." in report and ", which used its time up. " in report
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["updates"] == 1
+    assert json.loads((tmp_path / "result.json").read_text())["updates"] == 1
     assert main(words) == 0
-    printed = capsys.readouterr().out
-    assert "\n2 of 2 updates in 0." in printed and "time up" not in printed
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["test"] == values(finished.test)
+    assert "\n2 of 2 updates in 0." in (printed := capsys.readouterr().out)
+    assert "time up" not in printed
 
 
 @pytest.fixture
@@ -301,32 +299,46 @@ def test_bfloat16_is_what_the_model_computes_in_and_nothing_else():
     assert jax.eval_shape(parts.model.apply, parts.meta.params, task.query.x).dtype == "bfloat16"
 
 
-@pytest.mark.parametrize(
-    ("options", "asked"),
-    [
-        ({"benchmark": "sinusoid", "precision": "highest"}, "highest"),
-        ({"benchmark": "sinusoid"}, "high"),  # what the program of the user has set
-        ({"benchmark": "tabular", "horizon": 2, "episodes": 1, "hidden": 4, "precision": "bfloat16"}, "bfloat16"),
-        ({"learner": "simpleshot", "model": "fc", "base_classes": 5, "precision": "tensorfloat32"}, "tensorfloat32"),
-    ],
-    ids=["tasks", "default", "environment", "pre-trained"],
-)
-def test_all_matrix_products_of_a_run_have_its_precision(options, asked, tmp_path, monkeypatch):
+@pytest.fixture
+def precisions(monkeypatch):
+    """The precisions for which matrix products are traced."""
     found, product = set(), jax.lax.dot_general
 
     def spy(*args, **more):
         found.add(CONFIG.jax_default_matmul_precision)
         return product(*args, **more)
 
-    more = {} if "base_classes" in options else {"num_tasks": 2}
-    parts = Experiment(**(QUICK | more | options)).build()
     monkeypatch.setattr(jax.lax, "dot_general", spy)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "asked"),
+    [
+        ({"benchmark": "sinusoid"}, "task", "high"),  # what the program of the user has set
+        ({"benchmark": "sinusoid", "precision": "highest"}, "task", "highest"),
+        ({"benchmark": "tabular", "horizon": 2, "hidden": 4, "precision": "bfloat16"}, "policy", "bfloat16"),
+        ({"learner": "baseline", "model": "fc", "precision": "tensorfloat32"}, "pretrained", "tensorfloat32"),
+    ],
+)
+def test_updates_are_compiled_with_the_precision_of_the_run(options, module, asked, precisions, monkeypatch):
+    monkeypatch.setattr(f"jaxmeta.runs._{module}_run.cost", jax.eval_shape)
+    more = {"base_classes": 5} if module == "pretrained" else {"num_tasks": 2}
+    parts = Experiment(**more, **options).build()
+    precisions.clear()
     with jax.default_matmul_precision("high"):
         parts.estimate()
-        trained = parts.train(tmp_path, None, None, False)
-        parts.load(tmp_path)
-        parts.test(trained.meta)
-    assert found == {asked}
+    assert precisions == {asked}
+
+
+def test_training_and_test_have_the_precision_of_the_run(tmp_path, precisions):
+    parts = Experiment("sinusoid", num_tasks=2, precision="highest", **QUICK).build()
+    precisions.clear()
+    trained = parts.train(tmp_path, None, None, False)
+    assert precisions == {"highest"}
+    precisions.clear()
+    parts.test(trained.meta)
+    assert precisions == {"highest"}
 
 
 def test_dropout_acts_in_meta_training_only():
