@@ -172,14 +172,16 @@ def _mesh_of_cores(settings: Settings) -> Any:
 
     Milliseconds per update on two cores, one device and two, the least of 12 in turns: MAML on glyphs 213 and 138,
     ProtoNets with 5 ways and 8 tasks 131 and 98, with 60 ways and 2 tasks 339 and 310, MAML on 26 sinusoids 1.32 and
-    0.80. ProMP on Particles2D 1,250 and 1,138, but it compiles for 27 s instead of 16, so policies stay on one device.
+    0.80. ProMP on Particles2D 1,250 and 1,138, but it compiles for 27 s instead of 16, so policies stay on one device. So do larger networks: XLA
+    ends a process whose devices wait for each other for a minute, as they may on a busy machine if an update is slow.
     """
     import jax
 
     cores, config = _cores(), _config()
     chosen = config.jax_num_cpu_devices not in (-1, cores) or "device_count" in os.environ.get("XLA_FLAGS", "")
     faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams") and settings.num_tasks % cores == 0
-    if chosen or cores == 1 or not faster:
+    quick = settings.get("model", "mlp") in ("cnn", "fc", "mlp")
+    if chosen or cores == 1 or not (faster and quick):
         return None
     with contextlib.suppress(RuntimeError):  # JAX runs already
         config.update("jax_num_cpu_devices", cores)

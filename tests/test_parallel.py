@@ -199,6 +199,7 @@ command_line._cores = lambda: 2
 for options in (
     {"benchmark": "sinusoid", "num_tasks": 3},
     {"learner": "simpleshot"},
+    {"model": "resnet12"},
     {"benchmark": "particles2d", "num_tasks": 2},
     {"benchmark": "sinusoid", "num_tasks": 4},
     {"learner": "oml", "num_tasks": 2},
@@ -210,7 +211,7 @@ for options in (
 
 @pytest.mark.parametrize(
     ("chosen", "expected"),
-    [({}, "None None None 2 2"), ({"JAX_NUM_CPU_DEVICES": "3"}, "None None None None None")],
+    [({}, "None None None None 2 2"), ({"JAX_NUM_CPU_DEVICES": "3"}, "None None None None None None")],
     ids=["nothing", "three devices"],
 )
 def test_a_cpu_has_a_device_for_each_core_if_nothing_is_chosen(chosen, expected):
