@@ -172,8 +172,9 @@ def _mesh_of_cores(settings: Settings) -> Any:
 
     Milliseconds per update on two cores, one device and two, the least of 12 in turns: MAML on glyphs 213 and 138,
     ProtoNets with 5 ways and 8 tasks 131 and 98, with 60 ways and 2 tasks 339 and 310, MAML on 26 sinusoids 1.32 and
-    0.80. ProMP on Particles2D 1,250 and 1,138, but it compiles for 27 s instead of 16, so policies stay on one device. So do larger networks: XLA
-    ends a process whose devices wait for each other for a minute, as they may on a busy machine if an update is slow.
+    0.80. ProMP on Particles2D 1,250 and 1,138, but it compiles for 27 s instead of 16, so policies stay on one device.
+    So do larger networks: XLA ends a process whose devices wait for each other for a minute, as they may on a busy
+    machine if an update is slow.
     """
     import jax
 
