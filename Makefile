@@ -15,8 +15,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
 	@touch $@
 
-demo: $(INSTALLED)  ## Meta-train MAML in about four minutes; DATA=<folder with the Omniglot zips> for real data.
-	$(BIN)/jaxmeta train --iterations 2000 $(if $(DATA),--benchmark omniglot --root "$(DATA)" --folder runs/demo-omniglot,--folder runs/demo)
+demo: $(INSTALLED)  ## Meta-train MAML for about three minutes at most; DATA=<folder with the Omniglot zips> for real data.
+	$(BIN)/jaxmeta train --minutes 3 $(if $(DATA),--benchmark omniglot --root "$(DATA)" --folder runs/demo-omniglot,--folder runs/demo)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and numbers that are those that were written."""
+"""Files that are whole or absent, numbers that are those that were written, and the folders of caches."""
 
 import contextlib
 import os
@@ -20,6 +20,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def user_cache() -> Path:
+    """Returns the folder of jaxmeta among the user's caches."""
+    import pooch
+
+    return Path(pooch.os_cache("jaxmeta"))
+
+
+def cache_folder() -> Path:
+    """Returns the folder of what can be made again: the variable `JAXMETA_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get("JAXMETA_CACHE") or user_cache()).expanduser()
 
 
 def checksum(arrays: Iterable[Any]) -> int:

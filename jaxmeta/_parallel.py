@@ -89,10 +89,29 @@ def over_tasks(tree: PyTree, mesh: Mesh | None, axis: int = 0) -> PyTree:
     return constrain(tree, mesh, PartitionSpec(*[None] * axis, names))
 
 
-def map_tasks(fn: Callable[[PyTree, jax.Array], PyTree], tasks: PyTree, key: jax.Array, mesh: Mesh | None) -> PyTree:
-    """`fn(task, key)` of every one of some stacked tasks, each with a key of its own, divided over the mesh."""
-    keys = jax.random.split(key, jax.tree.leaves(tasks)[0].shape[0])
+def map_tasks(
+    fn: Callable[[PyTree, jax.Array], PyTree],
+    tasks: PyTree,
+    key: jax.Array,
+    mesh: Mesh | None,
+    batch_size: int | None = None,
+) -> PyTree:
+    """`fn(task, key)` of every one of some stacked tasks, each with a key of its own, divided over the mesh.
+
+    Without a mesh at most `batch_size` tasks are computed at once, all of them if it is `None`.
+    """
+    number = jax.tree.leaves(tasks)[0].shape[0]
+    keys = jax.random.split(key, number)
+    if mesh is None and batch_size is not None:
+        return map_in_batches(lambda x: fn(*x), (tasks, keys), batch_size)
     return jax.vmap(fn)(*over_tasks((tasks, keys), mesh))
+
+
+def map_in_batches(fn: Callable[[PyTree], PyTree], xs: PyTree, batch_size: int) -> PyTree:
+    """`fn(x)` for every `x`, at most `batch_size` of them at once."""
+    if batch_size >= jax.tree.leaves(xs)[0].shape[0]:
+        return jax.vmap(fn)(xs)
+    return jax.lax.map(fn, xs, batch_size=None if batch_size == 1 else batch_size)
 
 
 def over_devices(

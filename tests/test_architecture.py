@@ -43,7 +43,7 @@ ALLOWED = {
     "models": ["_checks", "_types"],
     "optim": LOOPS,
     "algorithms": [*LOOPS, "optim"],
-    "data": ["_types", "_checks", "_names"],
+    "data": ["_types", "_checks", "_names", "_files"],
     "envs": ["_types", "_checks", "_names"],
     "rl": [*LOOPS, "algorithms", "envs", "models", "optim"],
     "training": [*CORE, "algorithms", "data", "models"],
@@ -52,7 +52,8 @@ ALLOWED = {
     "register": ["catalog", "data", "envs"],
     "prediction": ["_types", "_files", "_save", "data"],
     "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "training"],
-    "__main__": ["_cost", "_parallel", "catalog", "prediction", "runs", "training"],
+    "_commands": ["prediction", "runs"],
+    "__main__": ["_commands", "_cost", "_files", "_parallel", "catalog", "runs", "training"],
 }
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]

@@ -13,7 +13,7 @@ import jax
 import pytest
 import tyro
 
-from jaxmeta import Experiment
+from jaxmeta import Experiment, _commands
 from jaxmeta import __main__ as command_line
 from jaxmeta.catalog import LEARNERS
 
@@ -62,10 +62,10 @@ def test_commands_parse(page, monkeypatch):
         raise Parsed
 
     monkeypatch.setattr(Experiment, "run", stop)
-    monkeypatch.setattr(command_line, "evaluate_run", stop)
-    monkeypatch.setattr(command_line, "load_run", stop)
-    monkeypatch.setattr(command_line, "compare_runs", stop)
-    monkeypatch.setattr(command_line, "load_classifier", stop)
+    monkeypatch.setattr(_commands, "evaluate_run", stop)
+    monkeypatch.setattr(_commands, "load_run", stop)
+    monkeypatch.setattr(_commands, "compare_runs", stop)
+    monkeypatch.setattr(_commands, "load_classifier", stop)
     monkeypatch.setattr(Path, "is_dir", lambda path: True)
     monkeypatch.setattr(Path, "exists", lambda path: True)
     monkeypatch.setattr("jax.distributed.initialize", lambda *_: None)

@@ -26,6 +26,7 @@ def page(monkeypatch):
     ("part", "expected"),
     [
         ("machine", "device H100, jax 0.11.2."),
+        ("memory", "Not measured yet."),
         (
             "Conv-4",
             "| | ms | tasks/s |\n| --- | --- | --- |\n| MAML, 1 step, conv, 32 tasks | 15.25 | 2,098 |\n"

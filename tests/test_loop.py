@@ -1,6 +1,7 @@
 # pyright: reportArgumentType=false
 """`loop` for any update, and learners that change in training."""
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,19 @@ import pytest
 
 import jaxmeta
 from jaxmeta import Training, TrainingState, data, models
+from jaxmeta.training._checkpoint import Checkpoints
+from jaxmeta.training._chunks import chunk_runner
+from jaxmeta.training._log import Log
 
 KEY = jax.random.key(0)
+
+
+@pytest.fixture(params=[False, True], ids=["small", "large"])
+def donated(request, monkeypatch):
+    """Whether every state counts as large."""
+    if request.param:
+        monkeypatch.setattr("jaxmeta.training._chunks._LARGE", 0)
+    return request.param
 
 
 class State(NamedTuple):
@@ -80,6 +92,102 @@ def test_a_run_goes_on_bit_for_bit(tmp_path):
     assert [record["step"] for record in again.history] == [2, 4, 6, 8, 10]
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that advances by ten seconds whenever it is read, thrice for each chunk."""
+    seconds = iter(range(0, 10_000, 10))
+    monkeypatch.setattr("jaxmeta.training._loop.time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+
+
+@pytest.mark.usefixtures("clock")
+def test_the_time_ends_a_run_as_its_last_update_would(tmp_path, monkeypatch):
+    validated = []
+
+    def validate(meta):
+        validated.append(int(meta["count"]))
+        return {"height": float(meta["count"])}
+
+    def limited(**options):
+        return run(tmp_path, validate=validate, monitor="height", **options)
+
+    whole = run()
+    done = limited(minutes=1)
+    assert [(record["step"], record["seconds"]) for record in done.history] == [(2, 30), (4, 60), (6, 90)]
+    assert validated == [4, 6]
+    assert int(done.meta["count"]) == done.step == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "write", lambda *_: pytest.fail("an update was run"))
+        assert limited(minutes=1).step == 6
+    assert limited(minutes=1.6).history[-1]["seconds"] == 120  # the time of all calls
+    jax.tree.map(np.testing.assert_array_equal, limited().state, whole.state)
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("validate", [None, lambda meta: {"loss": -float(meta["count"])}])
+def test_a_run_that_was_cut_before_its_time_was_up_is_validated_after_it(tmp_path, monkeypatch, validate):
+    write = Log.write
+
+    def interrupted(log, record):
+        if record["step"] > 2:
+            raise KeyboardInterrupt
+        write(log, record)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Log, "write", interrupted)
+        run(tmp_path, validate=validate)
+    done = run(tmp_path, validate=validate, minutes=0.1)
+    assert done.step == int(done.meta["count"]) == done.history[-1]["step"] == 4
+
+
+def test_only_a_large_state_is_donated_and_never_an_array_of_somebody_else(donated, tmp_path, monkeypatch):
+    start = {"place": jnp.array(0.0), "count": jnp.array(0), "key": jax.random.key(1)}
+    states, seen, whole = [], [], run()
+    make = chunk_runner
+
+    def recording(*args):
+        run_chunk = make(*args)
+
+        def record(snapshot, *more):
+            states.append(snapshot.state)
+            return run_chunk(snapshot, *more)
+
+        return record
+
+    def validate(meta):
+        seen.append(meta)
+        return {"loss": float(len(seen))}
+
+    def step(state, key, drift):
+        new, metrics = WALK.step(State({k: state.meta[k] for k in START}, state.noise), key, drift)
+        return State({**new.meta, "key": state.meta["key"]}, new.noise), metrics
+
+    monkeypatch.setattr("jaxmeta.training._loop.chunk_runner", recording)
+    options = {"iterations": 10, "log_every": 2, "validate_every": 4, "folder": tmp_path, "progress": False}
+    done = jaxmeta.loop(Training(init, step), start, KEY, 0.5, validate=validate, **options)
+    arrays = [x for state in states for x in jax.tree.leaves(state)]
+    assert [x.is_deleted() for x in arrays] == [donated] * len(arrays)
+    assert not any(x.is_deleted() for x in jax.tree.leaves((start, seen, done.meta, done.state)))
+    assert [int(meta["count"]) for meta in seen] == [4, 8, 10]
+    assert (done.step, int(done.meta["count"])) == (4, 4)
+    np.testing.assert_array_equal(done.state.meta["place"], whole.state.meta["place"])
+
+
+def test_after_an_error_a_large_state_resumes_from_its_last_checkpoint(donated, tmp_path):
+    values = iter([1.0, FloatingPointError("no")])
+
+    def validate(meta):
+        value = next(values, 1.0)
+        if isinstance(value, Exception):
+            raise value
+        return {"loss": value}
+
+    with pytest.raises(FloatingPointError, match="no"):
+        run(tmp_path, validate=validate)
+    with Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.latest == (4 if donated else 6)
+    jax.tree.map(np.testing.assert_array_equal, run(tmp_path).state, run().state)
+
+
 def test_a_state_that_is_not_finite_is_named():
     def diverge(state, key):
         return {**state, "place": jnp.where(state["count"] > 2, jnp.nan, 1.0), "count": state["count"] + 1}, {}
@@ -92,6 +200,7 @@ def test_a_state_that_is_not_finite_is_named():
     ("options", "message"),
     [
         ({"iterations": 0}, "iterations must be an integer of at least 1, got 0"),
+        ({"minutes": 0}, "minutes must be a positive number, got 0"),
         ({"validate_every": 3}, r"validate_every must be a multiple of log_every \(2\), got 3"),
         ({"validate": lambda state: {"a": 0.0}, "monitor": "b"}, r"monitor must be one of \['a'\], got 'b'"),
     ],

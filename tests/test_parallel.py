@@ -1,6 +1,9 @@
 """Tasks divided over devices: the same numbers on one, two and eight, which tests/conftest.py simulates."""
 
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmeta
+import jaxmeta.__main__ as command_line
 from jaxmeta import Task, data, models
 from jaxmeta.__main__ import main
 
@@ -185,6 +189,47 @@ def test_command_line(tmp_path, capsys):
     capsys.readouterr()
     assert main([*options, "--estimate", "--devices", "2"]) == 0
     assert "an outer update needs" in capsys.readouterr().out
+
+
+WITHOUT_DEVICES = """
+from jaxmeta import Experiment
+import jaxmeta.__main__ as command_line
+
+command_line._cores = lambda: 2
+for options in (
+    {"benchmark": "sinusoid", "num_tasks": 3},
+    {"learner": "simpleshot"},
+    {"model": "resnet12"},
+    {"benchmark": "particles2d", "num_tasks": 2},
+    {"benchmark": "sinusoid", "num_tasks": 4},
+    {"learner": "oml", "num_tasks": 2},
+):
+    mesh = command_line._mesh_of_cores(Experiment(**options).resolve())
+    print(mesh and mesh.size)
+"""
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [({}, "None None None None 2 2"), ({"JAX_NUM_CPU_DEVICES": "3"}, "None None None None None None")],
+    ids=["nothing", "three devices"],
+)
+def test_a_cpu_has_a_device_for_each_core_if_nothing_is_chosen(chosen, expected):
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | chosen
+    done = subprocess.run([sys.executable, "-c", WITHOUT_DEVICES], capture_output=True, text=True, check=True, env=env)
+    assert " ".join(done.stdout.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [(None, 4), ("max 100000", 4), ("800000 100000", 4), ("250000 100000", 2), ("50000 100000", 1)],
+)
+def test_cores_are_those_that_the_process_may_use(quota, cores, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3, 5}, raising=False)
+    monkeypatch.setattr(command_line, "_CPU_QUOTA", tmp_path / "cpu.max")
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert command_line._cores() == cores
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import pytest
 import jaxmeta
 from jaxmeta import envs, optim, rl
 from jaxmeta.envs import State
+from jaxmeta.rl._meta_policy import batch_sizes
 
 KEY = jax.random.key(0)
 
@@ -179,7 +181,43 @@ def test_cavia_adapts_a_context_by_episodes():
     np.testing.assert_array_equal(adapted.params["mean"], 0)
 
 
+BATCHED = {
+    "promp": lambda **o: rl.promp(COLLECT, optax.sgd(0.1), epochs=2, optimizer=optax.sgd(0.1), **o),
+    "maml-trpo": lambda **o: rl.maml_trpo(COLLECT, optax.sgd(0.1), **o),
+    "e-maml": lambda **o: rl.e_maml(COLLECT, optax.sgd(0.1), **o),
+    "learned-discount": lambda **o: rl.learned_discount(COLLECT, optax.sgd(0.1), optax.sgd(0.1), **o),
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.quick("promp")
+def test_batches_of_tasks_change_memory_and_no_number(name):
+    """Five tasks one by one, in pairs with one left over, and at once."""
+    found, memory = [], []
+    for batch_size in (5, 2, 1):
+        training = BATCHED[name](num_tasks=5, batch_size=batch_size)
+        args = training.init(START), KEY
+        compiled: Any = jax.jit(training.step).lower(*args).compile()
+        found.append(compiled(*args))
+        memory.append(compiled.memory_analysis().temp_size_in_bytes)
+    for other in found[1:]:
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), other, found[0])
+    assert memory[0] > memory[2]
+
+
+@pytest.mark.parametrize(("backend", "played", "differentiated"), [("cpu", 16384, 1), ("gpu", 16384, 16384)])
+def test_batches_by_default(backend, played, differentiated, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert batch_sizes(COLLECT, 10**6, None, None) == (played, differentiated)  # 32 episodes of 2 steps
+    assert batch_sizes(COLLECT, 8, 3, None) == (3, 3)
+    assert batch_sizes(COLLECT, 8, None, jaxmeta.task_mesh(2)) == (8, 8)
+
+
 def test_trainings_reject():
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
+        rl.promp(COLLECT, optax.sgd(0.1), batch_size=0)
+    with pytest.raises(ValueError, match="batch_size must be None with a mesh, whose devices compute at once, got 2"):
+        rl.promp(COLLECT, optax.sgd(0.1), batch_size=2, mesh=jaxmeta.task_mesh(2))
     with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
         rl.promp(COLLECT, optax.sgd(0.1), 0)
     with pytest.raises(TypeError, match="inner must be an optax.GradientTransformation"):

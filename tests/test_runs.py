@@ -23,6 +23,7 @@ from jaxmeta.data._benchmarks import BENCHMARKS as BENCHMARKS_BY_NAME
 from jaxmeta.runs import OPTIONS, describe
 from jaxmeta.runs._task_run import network_of
 
+CONFIG: Any = jax.config
 TINY: dict[str, Any] = {
     "ways": 2,
     "hidden": 4,
@@ -90,7 +91,8 @@ def test_the_report_is_about_this_run(finished):
     text = (finished.folder / "report.md").read_text()
     accuracy = finished.test["accuracy"]
     assert "# maml on glyphs" in text
-    assert f"2-way 1-shot test accuracy {100 * accuracy.mean:.2f} ± {100 * accuracy.interval:.2f} % (3 tasks" in text
+    shown = f"2-way 1-shot test accuracy {100 * accuracy.mean:.2f} ± {100 * accuracy.interval:.2f} %"
+    assert f"{shown} (3 tasks, 95 % interval, chance 50 %)" in text
     assert "*transductive*" in text
     assert "| inner_rate | 0.4 |" in text
 
@@ -100,6 +102,52 @@ def test_the_same_again_returns_the_same_at_once(finished, monkeypatch):
     again = Experiment(**IMAGES).run(finished.folder, progress=False)
     assert again.test == finished.test
     assert again.trained.history == finished.trained.history
+
+
+def test_a_run_that_uses_its_time_up_says_so_and_goes_on_without_a_limit(tmp_path, capsys):
+    words = command("train", folder=tmp_path, benchmark="sinusoid", num_tasks=2, **QUICK)
+    assert main([*words, "--minutes", "1e-9"]) == 0
+    assert "\n1 of 2 updates in 0." in (printed := capsys.readouterr().out)
+    assert ", which used its time up\n" in printed
+    report = (tmp_path / "report.md").read_text()
+    assert "The run did 1 of 2 updates in 0." in report and ", which used its time up. " in report
+    assert json.loads((tmp_path / "result.json").read_text())["updates"] == 1
+    assert main(words) == 0
+    assert "\n2 of 2 updates in 0." in (printed := capsys.readouterr().out)
+    assert "time up" not in printed
+
+
+@pytest.fixture
+def cache_options():
+    """Restores JAX's options of its compilation cache."""
+    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+    before = {name: getattr(CONFIG, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.usefixtures("cache_options")
+@pytest.mark.parametrize(
+    ("cache", "options", "kept"),
+    [
+        ("cache", {}, "cache/programs"),
+        ("cache", {"jax_compilation_cache_dir": "chosen"}, "chosen"),
+        ("cache", {"jax_enable_compilation_cache": False}, None),
+        ("file/cache", {}, None),  # cannot be written
+        ("~nobody-of-this-name/cache", {}, None),  # has no home
+    ],
+)
+def test_compiled_programs_are_kept_where_they_can_be(cache, options, kept, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAXMETA_CACHE", cache)
+    for name, value in {"jax_compilation_cache_dir": None, **options}.items():
+        jax.config.update(name, value)
+    assert "is not the folder of a run" in refused(["evaluate", "missing"], capsys)
+    expected = str(tmp_path / kept) if kept == "cache/programs" else kept
+    assert CONFIG.jax_compilation_cache_dir == expected
+    assert (tmp_path / "cache" / "programs").is_dir() == (kept == "cache/programs")
 
 
 def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
@@ -260,6 +308,48 @@ def test_bfloat16_is_what_the_model_computes_in_and_nothing_else():
     assert jax.eval_shape(parts.model.apply, parts.meta.params, task.query.x).dtype == "bfloat16"
 
 
+@pytest.fixture
+def precisions(monkeypatch):
+    """The precisions for which matrix products are traced."""
+    found, product = set(), jax.lax.dot_general
+
+    def spy(*args, **more):
+        found.add(CONFIG.jax_default_matmul_precision)
+        return product(*args, **more)
+
+    monkeypatch.setattr(jax.lax, "dot_general", spy)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "asked"),
+    [
+        ({"benchmark": "sinusoid"}, "task", "high"),  # what the program of the user has set
+        ({"benchmark": "sinusoid", "precision": "highest"}, "task", "highest"),
+        ({"benchmark": "tabular", "horizon": 2, "hidden": 4, "precision": "bfloat16"}, "policy", "bfloat16"),
+        ({"learner": "baseline", "model": "fc", "precision": "tensorfloat32"}, "pretrained", "tensorfloat32"),
+    ],
+)
+def test_updates_are_compiled_with_the_precision_of_the_run(options, module, asked, precisions, monkeypatch):
+    monkeypatch.setattr(f"jaxmeta.runs._{module}_run.cost", jax.eval_shape)
+    more = {"base_classes": 5} if module == "pretrained" else {"num_tasks": 2}
+    parts = Experiment(**more, **options).build()
+    precisions.clear()
+    with jax.default_matmul_precision("high"):
+        parts.estimate()
+    assert precisions == {asked}
+
+
+def test_training_and_test_have_the_precision_of_the_run(tmp_path, precisions):
+    parts = Experiment("sinusoid", num_tasks=2, precision="highest", **QUICK).build()
+    precisions.clear()
+    trained = parts.train(tmp_path, None, None, False)
+    assert precisions == {"highest"}
+    precisions.clear()
+    parts.test(trained.meta)
+    assert precisions == {"highest"}
+
+
 def test_dropout_acts_in_meta_training_only():
     settings = Experiment(learner="protonet", model="r2d2-cnn", drop_rate=0.5).resolve()
     model = models.R2D2CNN(ways=2, sizes=(2, 2), drop_rate=settings.drop_rate)
@@ -405,6 +495,9 @@ def refused(arguments, capsys):
         ({"benchmark": "cartpole", "learner": "pearl"}, "pearl needs continuous actions, and those of cartpole"),
         ({"benchmark": "particles2d", "root": "data"}, "root and download do not apply to particles2d"),
         ({"split": "vinyals"}, "split does not apply to glyphs"),
+        ({"minutes": 0}, "minutes must be a positive number, got 0"),
+        ({"minutes": 1, "learner": "protonet"}, "minutes needs outer_schedule 'constant', got 'cosine'"),
+        ({"minutes": 1, "learner": "leo", "outer-schedule": "constant"}, "minutes does not apply to leo"),
     ],
 )
 def test_wrong_options_are_named(options, message, tmp_path, capsys):

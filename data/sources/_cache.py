@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxmeta._files import cache_folder, user_cache
+
 
 def data_folder(root: str | Path | None) -> Path:
     """Returns the data folder: `root`, else the variable `JAXMETA_DATA`, else the user's cache folder."""
-    return Path(root or os.environ.get("JAXMETA_DATA") or _user_cache()).expanduser().absolute()
+    return Path(root or os.environ.get("JAXMETA_DATA") or user_cache()).expanduser().absolute()
 
 
 def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -31,7 +33,7 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
     Returns:
         The arrays by name.
     """
-    path = Path(os.environ.get("JAXMETA_CACHE") or _user_cache()).expanduser() / f"{name}.npz"
+    path = cache_folder() / f"{name}.npz"
     damage = (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
     with contextlib.suppress(*damage), open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
         return {array: stored[array] for array in arrays}
@@ -41,12 +43,6 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
     except OSError as error:
         warnings.warn(f"{name} will be read again next time: no cache at {path} ({error})", stacklevel=2)
     return made
-
-
-def _user_cache() -> Path:
-    import pooch
-
-    return Path(pooch.os_cache("jaxmeta"))
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:

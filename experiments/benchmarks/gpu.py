@@ -31,8 +31,9 @@ from gpu_rows import SMALL, Row, Sizes, rows
 PARTS = {
     "machine": 15,
     "Conv-4": 150,
-    "lowering": 150,
-    "options": 110,
+    "precision": 100,
+    "lowering": 120,
+    "options": 60,
     "small tasks": 40,
     "PyTorch": 40,
     "meta-RL": 100,

@@ -28,6 +28,8 @@ def table(results: Results, part: str) -> list[str]:
     if part == "machine":
         facts = [f"{key} {row[key]}" for row in chosen for key in row if key not in ("part", "name", "row_s", "at_s")]
         return [", ".join(facts) + "."]
+    if not chosen:
+        return ["Not measured yet."]
     columns = {title: column for title, column in COLUMNS.items() if any(column[0] in row for row in chosen)}
     lines = ["| | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for row in chosen:

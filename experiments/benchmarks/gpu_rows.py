@@ -68,7 +68,8 @@ SMALL = Sizes(2, (3,), (3,), 4, 2, 2, (32,), 2, (4, 4, 4, 4), (2,), (20, 10), (2
 
 def rows(sizes: Sizes) -> list[Row]:
     """All rows."""
-    found = [Row("machine", "versions", machine), *_conv4_rows(sizes), *_lowering_rows(sizes), *_option_rows(sizes)]
+    found = [Row("machine", "versions", machine), *_conv4_rows(sizes), *_precision_rows(sizes)]
+    found += [*_lowering_rows(sizes), *_option_rows(sizes)]
     for tasks in sizes.sinusoid_tasks:
         run = functools.partial(update, functools.partial(sinusoid, tasks), 50 * sizes.updates)
         found.append(Row("small tasks", f"sinusoid, {tasks} tasks", run))
@@ -113,6 +114,16 @@ def _conv4_rows(sizes: Sizes) -> Iterator[Row]:
         yield row("MAML, 1 step, first order", how, first_order=True)
 
 
+def _precision_rows(sizes: Sizes) -> Iterator[Row]:
+    """Precision of matrix products, and a model that computes in half precision: speed and rounding."""
+    choices = {f"precision={name}": (None, name) for name in PRECISIONS} | {"dtype=bfloat16": (jnp.bfloat16, "default")}
+    for steps in (1, 5):
+        make = functools.partial(characters, "im2col", sizes.tasks, hidden=sizes.hidden, steps=steps)
+        for name, (dtype, precision) in choices.items():
+            run = functools.partial(rounding, make, sizes.updates, dtype, precision)
+            yield Row("precision", f"{name}, {steps} step{'s' if steps > 1 else ''}", run)
+
+
 def _lowering_rows(sizes: Sizes) -> Iterator[Row]:
     """Kernels of each task (MAML) and kernels that all tasks share (ProtoNets), by network and size of the image."""
     networks: dict[str, tuple[Any, int]] = {
@@ -137,10 +148,6 @@ def _option_rows(sizes: Sizes) -> Iterator[Row]:
         run = functools.partial(update, makers[steps], sizes.updates, **options)
         return Row("options", f"{name}, {steps} step{'s' if steps > 1 else ''}", run, flags)
 
-    def rounded(steps: int, name: str, dtype: Any = None, precision: str = "default") -> Row:
-        run = functools.partial(rounding, makers[steps], sizes.updates, dtype, precision)
-        return Row("options", f"{name}, {steps} step{'s' if steps > 1 else ''}", run)
-
     for option in OPTIONS[:2]:
         for steps in (1, 5):
             yield row(steps, option, option)
@@ -150,9 +157,6 @@ def _option_rows(sizes: Sizes) -> Iterator[Row]:
                 for other in (1, 5):
                     yield row(other, option, option)
         yield row(steps, "unroll=4", unroll=4)
-        yield rounded(steps, "dtype=bfloat16", jnp.bfloat16)
-        for precision in PRECISIONS:
-            yield rounded(steps, f"precision={precision}", precision=precision)
 
 
 def machine() -> dict[str, Any]:
@@ -223,7 +227,8 @@ def rounding(make: Callable[[], Workload], updates: int, dtype: Any, precision: 
         found = _flat(jax.jit(functools.partial(_gradient, chosen))(*arrays))
     exact = _exact_gradient(make)
     error = float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-    return {**update(lambda: chosen, updates, precision=precision), "gradient_error": error}
+    measured = update(lambda: chosen, updates, precision=precision)
+    return {**measured, "gradient_error": error, "backend": jax.default_backend()}
 
 
 def _gradient(work: Workload, meta: jaxmeta.MetaParams, tasks: jaxmeta.Task) -> Any:

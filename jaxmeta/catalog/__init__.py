@@ -21,6 +21,7 @@ from jaxmeta.catalog._options import TASKS as TASKS
 from jaxmeta.catalog._options import Option as Option
 from jaxmeta.catalog._options import Same as Same
 from jaxmeta.catalog._options import Settings as Settings
+from jaxmeta.catalog._options import check_minutes as check_minutes
 from jaxmeta.catalog._options import checked as checked
 from jaxmeta.catalog._options import option as option
 from jaxmeta.catalog._options import options_of as options_of

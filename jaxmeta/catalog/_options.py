@@ -150,3 +150,20 @@ class Settings(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+
+def check_minutes(settings: Settings, minutes: float | None) -> None:
+    """Raises ValueError if a limit of time would cut a training whose rate is to decay over a number of updates."""
+    if minutes is None:
+        return
+    check_positive(minutes=minutes)
+    if "pretraining" in settings:
+        raise ValueError(
+            f"minutes does not apply to {settings.learner}, whose pre-training decays its rate; got {minutes}"
+        )
+    schedule = settings.get("outer_schedule", "constant")
+    if schedule != "constant":
+        raise ValueError(
+            f"minutes needs outer_schedule 'constant', got {schedule!r}, which decays over all {settings.iterations} "
+            "iterations"
+        )

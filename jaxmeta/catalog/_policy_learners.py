@@ -68,7 +68,7 @@ def _adapting(make: Callable[..., Training]) -> Callable[[Settings, envs.BaseEnv
         policy = network(env.action_size, (s.hidden, s.hidden))
         collect = rl.Collector(env=env, policy=policy.apply, episodes=s.episodes)
         later_half = optax.sgd(optax.piecewise_constant_schedule(s.inner_rate, {1: 0.5}))
-        training = make(s, collect, num_tasks=s.num_tasks, mesh=mesh)
+        training = make(s, collect, num_tasks=s.num_tasks, batch_size=s.batch_size or None, mesh=mesh)
         curve = rl.adaptation_curve(collect, later_half, s.test_steps, mesh=mesh)
         return Agent(
             lambda key: policy.init(key, jnp.zeros((1, env.observation_size))),
@@ -152,19 +152,20 @@ def _pearl(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
 # fmt: off
 register_policy_learner("maml-trpo", _adapting(_maml_trpo), [
     recipe("environment", "Finn et al. 2017, https://arxiv.org/abs/1703.03400", steps=1, test_steps=3, inner_rate=0.1,
-           meta_gradient="reverse", outer_rate=0.01, num_tasks=20, episodes=20),
+           meta_gradient="reverse", outer_rate=0.01, num_tasks=20, episodes=20, batch_size=0),
 ], about=rl.maml_trpo, meta_gradients=UNROLLED)
 register_policy_learner("promp", _adapting(_promp), [
     recipe("environment", "Rothfuss et al. 2019, half of its tasks", steps=1, test_steps=3, inner_rate=0.1,
-           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20),
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20,
+           batch_size=0),
 ], about=rl.promp, meta_gradients=UNROLLED)
 register_policy_learner("maml-a2c", _adapting(_maml_a2c), [
     recipe("environment", "ours", steps=1, test_steps=3, inner_rate=0.1, meta_gradient="reverse", outer_rate=1e-3,
-           outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20),
+           outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20, batch_size=0),
 ], about=rl.maml_a2c, meta_gradients=UNROLLED)
 register_policy_learner("e-maml", _adapting(_e_maml), [
     recipe("environment", "as maml-trpo", test_steps=3, inner_rate=0.1, meta_gradient="reverse", outer_rate=0.01,
-           num_tasks=20, episodes=20),
+           num_tasks=20, episodes=20, batch_size=0),
 ], about=rl.e_maml, meta_gradients=UNROLLED)
 register_policy_learner("rl2", _rl2, [
     recipe("environment", "ours", episodes=2, num_tasks=256, outer_rate=1e-3, outer_schedule="constant", clip=0.0),
@@ -175,6 +176,6 @@ register_policy_learner("pearl", _pearl, [
 ], about=rl.pearl)
 register_policy_learner("multi-task-ppo", _adapting(_multi_task_ppo), [
     recipe("environment", "ours, as promp", test_steps=3, inner_rate=0.1, outer_rate=1e-3, outer_schedule="constant",
-           clip=0.0, num_tasks=20, episodes=20),
+           clip=0.0, num_tasks=20, episodes=20, batch_size=0),
 ], about=rl.multi_task_ppo)
 # fmt: on

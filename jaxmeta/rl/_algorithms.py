@@ -25,6 +25,7 @@ def maml_trpo(
     optimizer: optax.GradientTransformation | None = None,
     surrogate: Surrogate = ratio,
     meta_gradient: MetaGradient | None = None,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
     """MAML with a policy gradient in the inner loop and TRPO as the outer optimizer.
@@ -41,6 +42,9 @@ def maml_trpo(
         optimizer: the outer optimizer; `trpo(0.01)` if `None`.
         surrogate: surrogate of the inner loss: `ratio`, `reinforce` (that of the paper) or `dice`.
         meta_gradient: `jaxmeta.reverse()` (the default), `mixed()`, `first_order()` or `truncated(n)`.
+        batch_size: how many tasks are computed at once. It decides memory and speed, not the result. `None` (default)
+            chooses: on a CPU one task after the other is differentiated, on an accelerator as many at once as play a
+            million steps together. It does not apply to a mesh.
         mesh: devices that share the tasks, such as `jaxmeta.task_mesh()`. The state is the same on all of them. The
             episodes do not depend on the mesh, so neither does the result, up to the order of a sum. Pass the mesh to
             `jaxmeta.loop` as well.
@@ -52,7 +56,7 @@ def maml_trpo(
 
     Raises:
         TypeError: if an optimizer is not an optax transformation.
-        ValueError: if a number is less than 1.
+        ValueError: if a number is less than 1, or if `batch_size` comes with a mesh.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -72,7 +76,8 @@ def maml_trpo(
     """
     check_integer(steps=steps)
     outer = Outer(trpo() if optimizer is None else optimizer, ratio)
-    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
+    adaptation = Inner(collect, inner, surrogate, steps, meta_gradient)
+    return meta_policy_search(adaptation, outer, num_tasks, batch_size, mesh)
 
 
 def promp(
@@ -87,6 +92,7 @@ def promp(
     kl_penalty: float | jax.Array = 5e-4,
     surrogate: Surrogate = ratio,
     meta_gradient: MetaGradient | None = None,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
     """ProMP, proximal meta-policy search: several clipped outer steps on the same samples, as in PPO.
@@ -109,6 +115,7 @@ def promp(
         kl_penalty: `eta`, the weight of the KL divergence between the policies before adaptation, at least 0.
         surrogate: surrogate of the inner loss.
         meta_gradient: see `maml_trpo`.
+        batch_size: see `maml_trpo`.
         mesh: see `maml_trpo`.
 
     Returns:
@@ -130,7 +137,8 @@ def promp(
     """
     check_integer(steps=steps)
     outer = Outer(optax.adam(1e-3) if optimizer is None else optimizer, clipped(clip), epochs, kl_penalty)
-    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
+    adaptation = Inner(collect, inner, surrogate, steps, meta_gradient)
+    return meta_policy_search(adaptation, outer, num_tasks, batch_size, mesh)
 
 
 def maml_a2c(
@@ -142,6 +150,7 @@ def maml_a2c(
     optimizer: optax.GradientTransformation | None = None,
     surrogate: Surrogate = reinforce,
     meta_gradient: MetaGradient | None = None,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
     """MAML with an advantage policy gradient (A2C) in the inner loop and in the outer update.
@@ -156,6 +165,7 @@ def maml_a2c(
         optimizer: the outer optimizer; `optax.adam(1e-3)` if `None`.
         surrogate: surrogate of the inner loss.
         meta_gradient: see `maml_trpo`.
+        batch_size: see `maml_trpo`.
         mesh: see `maml_trpo`.
 
     Returns:
@@ -171,7 +181,8 @@ def maml_a2c(
     """
     check_integer(steps=steps)
     outer = Outer(optax.adam(1e-3) if optimizer is None else optimizer, reinforce)
-    return meta_policy_search(Inner(collect, inner, surrogate, steps, meta_gradient), outer, num_tasks, mesh)
+    adaptation = Inner(collect, inner, surrogate, steps, meta_gradient)
+    return meta_policy_search(adaptation, outer, num_tasks, batch_size, mesh)
 
 
 def e_maml(
@@ -183,6 +194,7 @@ def e_maml(
     exploration: float | jax.Array = 1.0,
     surrogate: Surrogate = reinforce,
     meta_gradient: MetaGradient | None = None,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
     """E-MAML: MAML that also credits the pre-adaptation policy for exploration that helps adaptation.
@@ -203,6 +215,7 @@ def e_maml(
             the exact weight, but its gradient has a high variance.
         surrogate: surrogate of the inner loss.
         meta_gradient: see `maml_trpo`.
+        batch_size: see `maml_trpo`.
         mesh: see `maml_trpo`.
 
     Returns:
@@ -219,7 +232,7 @@ def e_maml(
     """
     check_integer(least=2, num_tasks=num_tasks)
     outer = Outer(trpo() if optimizer is None else optimizer, ratio, exploration=exploration)
-    return meta_policy_search(Inner(collect, inner, surrogate, 1, meta_gradient), outer, num_tasks, mesh)
+    return meta_policy_search(Inner(collect, inner, surrogate, 1, meta_gradient), outer, num_tasks, batch_size, mesh)
 
 
 def multi_task_ppo(
@@ -229,6 +242,7 @@ def multi_task_ppo(
     optimizer: optax.GradientTransformation | None = None,
     epochs: int = 5,
     clip: float | jax.Array = 0.3,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
     """PPO on all tasks without an inner loop, as a control for meta-learning.
@@ -241,6 +255,7 @@ def multi_task_ppo(
         optimizer: the optimizer; `optax.adam(1e-3)` if `None`.
         epochs: number of steps on the samples of one iteration.
         clip: see `clipped`.
+        batch_size: see `maml_trpo`.
         mesh: see `maml_trpo`.
 
     Returns:
@@ -255,4 +270,4 @@ def multi_task_ppo(
         https://arxiv.org/abs/1707.06347
     """
     outer = Outer(optax.adam(1e-3) if optimizer is None else optimizer, clipped(clip), epochs)
-    return meta_policy_search(Inner(collect, optax.identity(), ratio, 0), outer, num_tasks, mesh)
+    return meta_policy_search(Inner(collect, optax.identity(), ratio, 0), outer, num_tasks, batch_size, mesh)

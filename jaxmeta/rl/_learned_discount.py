@@ -16,7 +16,7 @@ from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, definite
 from jaxmeta.rl._collector import Collector, estimate_advantages
-from jaxmeta.rl._meta_policy import mean_over_tasks
+from jaxmeta.rl._meta_policy import batch_sizes, mean_over_tasks
 from jaxmeta.rl._rollout import Trajectory, episode_returns
 from jaxmeta.rl._surrogates import reinforce, surrogate_loss
 
@@ -40,6 +40,7 @@ def learned_discount(
     num_tasks: int = 20,
     discount: float | jax.Array = 0.9,
     trace_decay: float | jax.Array = 0.9,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Training:
     """Policy gradient whose discount and trace decay are learned online, within a single training run.
@@ -58,6 +59,7 @@ def learned_discount(
         num_tasks: number of tasks per iteration.
         discount: initial value of the learned discount `gamma`, between 0 and 1.
         trace_decay: initial value of the learned trace decay `lambda`, between 0 and 1.
+        batch_size: see `maml_trpo`.
         mesh: see `maml_trpo`.
 
     Returns:
@@ -85,6 +87,7 @@ def learned_discount(
     """
     check_transformation(optimizer=optimizer, meta_optimizer=meta_optimizer)
     check_integer(num_tasks=num_tasks)
+    sizes = batch_sizes(collect, num_tasks, batch_size, mesh)
     check_positive(discount=discount, trace_decay=trace_decay)
     check_fraction(below_one=True, discount=discount, trace_decay=trace_decay)
     objective_numbers = {"discount": collect.discount, "trace_decay": collect.trace_decay}  # eta'
@@ -93,7 +96,7 @@ def learned_discount(
         def in_task(data: Trajectory) -> jax.Array:
             return surrogate_loss(collect.policy, reinforce, params, estimate_advantages(data, **numbers))
 
-        return mean_over_tasks(in_task, data, mesh=mesh)
+        return mean_over_tasks(in_task, data, batch_size=sizes.differentiate)
 
     def init(params: PyTree, key: jax.Array | None = None) -> LearnedDiscountState:
         del key
@@ -107,7 +110,7 @@ def learned_discount(
         tasks = collect.env.sample_tasks(task_key, num_tasks)
 
         def play(params: PyTree, key: jax.Array) -> Trajectory:
-            return map_tasks(partial(collect.play, params), tasks, key, mesh)
+            return map_tasks(partial(collect.play, params), tasks, key, mesh, sizes.play)
 
         data = play(params, keys[0])
 

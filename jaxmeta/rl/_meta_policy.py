@@ -10,9 +10,9 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_integer, check_not_negative, check_transformation
+from jaxmeta._checks import check_integer, check_not_negative, check_optional_integer, check_transformation
 from jaxmeta._learned import combine, partition, update_with
-from jaxmeta._parallel import constrain, map_tasks, over_tasks
+from jaxmeta._parallel import constrain, map_in_batches, map_tasks, over_tasks
 from jaxmeta._types import LossFn, MetaParams, Metrics, PyTree, Training, TrainingState, definite
 from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.rl._collector import Collector, Samples
@@ -20,6 +20,9 @@ from jaxmeta.rl._returns import masked_mean
 from jaxmeta.rl._rollout import Policy, episode_returns
 from jaxmeta.rl._surrogates import Surrogate, reinforce, surrogate_loss
 from jaxmeta.rl._trpo import TRPOState
+
+_STEPS = 2**20
+"""Steps of environments that an accelerator computes at once: about 4 GiB for ProMP with a policy of 2 x 64 units."""
 
 InnerState = tuple[PyTree, optax.OptState]
 """Parameters in the inner loop, and the inner optimizer's state."""
@@ -55,10 +58,39 @@ class Outer(NamedTuple):
     """Weight of the exploration term of E-MAML, None for no such term."""
 
 
-def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | None) -> Training:
+class BatchSizes(NamedTuple):
+    """How many tasks are computed at once."""
+
+    play: int
+    """Tasks that play and adapt at once."""
+    differentiate: int
+    """Tasks whose loss is differentiated at once."""
+
+
+def batch_sizes(collect: Collector, num_tasks: int, batch_size: int | None, mesh: Mesh | None) -> BatchSizes:
+    """Chooses the sizes of batches of tasks; `None` chooses by backend.
+
+    On a CPU the losses of the tasks follow each other, so that everything the gradient of one task needs stays in the
+    caches.
+    """
+    check_optional_integer(batch_size=batch_size)
+    if mesh is not None:
+        if batch_size is not None:
+            raise ValueError(f"batch_size must be None with a mesh, whose devices compute at once, got {batch_size}")
+        return BatchSizes(num_tasks, num_tasks)
+    if batch_size is not None:
+        return BatchSizes(batch_size, batch_size)
+    most = max(1, _STEPS // (collect.episodes * collect.env.horizon))
+    return BatchSizes(most, 1 if jax.default_backend() == "cpu" else most)
+
+
+def meta_policy_search(
+    inner: Inner, outer: Outer, num_tasks: int, batch_size: int | None, mesh: Mesh | None
+) -> Training:
     """Builds the training that `maml_trpo`, `promp` and the other algorithms are cases of."""
     check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
     check_integer(num_tasks=num_tasks, epochs=outer.epochs)
+    sizes = batch_sizes(inner.collect, num_tasks, batch_size, mesh)
     weights = {"kl_penalty": outer.kl_penalty, "exploration": outer.exploration}
     check_not_negative(**{name: weight for name, weight in weights.items() if weight is not None})
 
@@ -71,15 +103,17 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
         task_key, key = jax.random.split(key)
         tasks = inner.collect.env.sample_tasks(task_key, num_tasks)
-        _, samples = over_tasks(map_tasks(partial(collect_and_adapt, inner, state.meta), tasks, key, mesh), mesh)
+        play = partial(collect_and_adapt, inner, state.meta)
+        _, samples = over_tasks(map_tasks(play, tasks, key, mesh, sizes.play), mesh)
         returns = jax.vmap(jax.vmap(episode_returns))(samples.trajectory).mean(axis=2)  # [num_tasks, steps + 1]
 
         def loss_fn(meta: MetaParams) -> jax.Array:
             credit = _standardize(returns[:, -1])
-            return mean_over_tasks(partial(_task_loss, inner, outer, meta), samples, credit, mesh=mesh)
+            task_loss = partial(_task_loss, inner, outer, meta)
+            return mean_over_tasks(task_loss, samples, credit, batch_size=sizes.differentiate)
 
         def kl_fn(meta: MetaParams) -> jax.Array:
-            return mean_over_tasks(partial(_adapted_kl, inner, meta), samples, mesh=mesh)
+            return mean_over_tasks(partial(_adapted_kl, inner, meta), samples, batch_size=sizes.differentiate)
 
         def epoch(carry: tuple[MetaParams, optax.OptState], _: None) -> tuple[Any, None]:
             meta, opt_state = carry
@@ -183,14 +217,11 @@ def _adapted_kl(inner: Inner, meta: MetaParams, samples: Samples) -> jax.Array:
     return _mean_kl(inner.collect.policy, _adapted(inner, meta, samples), _at(samples, -1))
 
 
-def mean_over_tasks(fn: Callable[..., jax.Array], *xs: PyTree, mesh: Mesh | None) -> jax.Array:
-    """Returns the mean of `fn` over tasks.
-
-    On a single CPU the tasks follow each other, so that everything the gradient of one task needs stays in the caches.
-    """
-    if mesh is None and jax.default_backend() == "cpu":
-        return jnp.mean(jax.lax.map(jax.checkpoint(lambda x: fn(*x)), xs))
-    return jnp.mean(jax.vmap(fn)(*xs))
+def mean_over_tasks(fn: Callable[..., jax.Array], *xs: PyTree, batch_size: int) -> jax.Array:
+    """Returns the mean of `fn` over tasks, whose gradient holds what it needs of `batch_size` tasks at most."""
+    if batch_size >= jax.tree.leaves(xs)[0].shape[0]:
+        return jnp.mean(jax.vmap(fn)(*xs))
+    return jnp.mean(map_in_batches(jax.checkpoint(lambda x: fn(*x)), xs, batch_size))
 
 
 def _at(samples: Samples, step: int) -> Samples:

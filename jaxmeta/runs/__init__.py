@@ -13,5 +13,6 @@ from jaxmeta.runs._folder import versions as versions
 from jaxmeta.runs._load import Run as Run
 from jaxmeta.runs._load import load_run as load_run
 from jaxmeta.runs._modules import load_module as load_module
+from jaxmeta.runs._report import effort as effort
 from jaxmeta.runs._report import headline as headline
 from jaxmeta.runs._report import show as show

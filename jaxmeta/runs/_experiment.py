@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from jaxmeta._save import save
 from jaxmeta._summary import Summary
-from jaxmeta.catalog import CLASSES, LEARNERS, TASKS, Same, Settings, option, options_of, resolve
+from jaxmeta.catalog import CLASSES, LEARNERS, TASKS, Same, Settings, check_minutes, option, options_of, resolve
 from jaxmeta.data import BenchmarkTasksets
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._data import load_tasksets
@@ -188,6 +188,13 @@ class Experiment:
         default={**dict.fromkeys(TASKS, 600), "environment": 100},
         known_as=("num-test-tasks", "episodes-test"),
     )
+    precision: str | None = option(
+        "Precision of matrix products, as JAX names it. `default` is fast: TF32 on new GPUs, bfloat16 on TPUs. "
+        "`highest` is float32. A CPU computes in float32 whatever it says.",
+        "run",
+        default="default",
+        choices=("default", "tensorfloat32", "highest", "bfloat16"),
+    )
     seed: int | None = option("Seed of everything random.", "run", default=0, least=0)
 
     def resolve(self) -> Settings:
@@ -230,6 +237,7 @@ class Experiment:
         root: str | Path | None = None,
         download: bool = False,
         mesh: Mesh | None = None,
+        minutes: float | None = None,
         progress: bool = True,
     ) -> "Result":
         """Meta-trains, tests on the test split, and leaves a folder that records the settings and the results.
@@ -243,13 +251,16 @@ class Experiment:
             root: folder with the benchmark's files, if it needs any.
             download: whether to fetch missing files.
             mesh: devices to divide the tasks over, see `train`. With several processes each one calls this.
+            minutes: end the training when it has taken so long, as if `iterations` were reached, see `loop`. It is no
+                part of the settings, so a run resumes with another limit or without one.
             progress: whether to show progress bars.
 
         Returns:
             The `Result`.
 
         Raises:
-            ValueError: as `resolve`, or if `folder` holds something else. This is found before any data are read.
+            ValueError: as `resolve`, if `minutes` is given and the outer rate decays over all updates, or if `folder`
+                holds something else. This is found before any data are read.
             FileNotFoundError: if the benchmark's files are missing.
             FloatingPointError: if training diverges; the last finite state is kept.
 
@@ -261,11 +272,12 @@ class Experiment:
             600
         """
         settings = self.resolve()
+        check_minutes(settings, minutes)
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
         parts = self.build(root, download)
         claim_folder(folder, settings, parts.facts)
-        trained = parts.train(folder, mesh, progress)
+        trained = parts.train(folder, mesh, minutes, progress)
         result = Result(settings, folder, trained, parts.test(trained.meta, mesh))
         if jax.process_index() == 0:
             save(result.folder / META_FILE, trained.meta)

@@ -1,8 +1,12 @@
 """The parts that every kind of run has, and small facts about runs."""
 
+import contextlib
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
+import jax
 from jax.sharding import Mesh
 
 from jaxmeta._cost import Cost
@@ -10,6 +14,9 @@ from jaxmeta._summary import Summary
 from jaxmeta._types import MetaParams
 from jaxmeta.catalog import Settings
 from jaxmeta.training import Trained
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Parts(Protocol):
@@ -25,8 +32,8 @@ class Parts(Protocol):
         """Facts about the data for the record of the run."""
         ...
 
-    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
-        """Meta-trains, with metrics and checkpoints in the folder."""
+    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
+        """Meta-trains, with metrics and checkpoints in the folder, and with the time that it may take."""
         ...
 
     def load(self, folder: Path) -> MetaParams:
@@ -40,6 +47,20 @@ class Parts(Protocol):
     def estimate(self, mesh: Mesh | None = None) -> Cost:
         """Compiles an outer update without running it."""
         ...
+
+
+def at_precision(method: Callable[P, T]) -> Callable[P, T]:
+    """Makes a method of `Parts` compile with the precision of the run; `default` leaves that to JAX."""
+
+    @functools.wraps(method)
+    def run(*args: P.args, **options: P.kwargs) -> T:
+        parts: Any = args[0]
+        precision = parts.settings.precision
+        chosen = contextlib.nullcontext() if precision == "default" else jax.default_matmul_precision(precision)
+        with chosen:
+            return method(*args, **options)
+
+    return run
 
 
 def monitored(kind: str) -> str:

@@ -15,7 +15,7 @@ from jaxmeta._parallel import replicate
 from jaxmeta._summary import Summary, summarize
 from jaxmeta._types import MetaParams, Metrics, Training
 from jaxmeta.catalog import LEARNERS, Agent, Settings
-from jaxmeta.runs._parts import Parts, monitored
+from jaxmeta.runs._parts import Parts, at_precision, monitored
 from jaxmeta.training import LoopSettings, Trained, best_meta, run_loop
 
 
@@ -35,7 +35,8 @@ class PolicyParts(NamedTuple):
         """Nothing, because there are no data."""
         return {}
 
-    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+    @at_precision
+    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
         """Meta-trains."""
         s, agent = self.settings, self.agent_on(mesh)
         validate_every = min(s.validate_every, s.iterations)
@@ -59,6 +60,7 @@ class PolicyParts(NamedTuple):
             s.skip_nonfinite,
             work=("tasks", s.num_tasks),
             numbers={"num_tasks": s.num_tasks},
+            minutes=minutes,
         )
         training, place = Training(agent.training.init, step), partial(replicate, mesh=mesh)
         key = replicate(train_key, mesh)
@@ -68,10 +70,12 @@ class PolicyParts(NamedTuple):
         """Returns the best meta-parameters that a run has saved."""
         return best_meta(folder, self.meta)
 
+    @at_precision
     def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
         """Adapts to test tasks and summarizes each metric."""
         return self._play(self.agent_on(mesh), meta, self.settings.test_tasks, "test", self.test_key, mesh)
 
+    @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
         """Compiles an outer update without running it."""
         training = self.agent_on(mesh).training

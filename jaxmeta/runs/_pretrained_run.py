@@ -20,6 +20,7 @@ from jaxmeta._types import Batch, MetaLearner, MetaParams, PyTree, Task, Trainin
 from jaxmeta.algorithms import leo_params
 from jaxmeta.catalog import LEARNERS, Settings, build_network, build_optimizer
 from jaxmeta.runs._data import facts_of
+from jaxmeta.runs._parts import at_precision
 from jaxmeta.runs._task_run import network_of
 from jaxmeta.training import Minibatches, Trained, best_meta, measure_statistics, pretrain, pretrain_step, train
 
@@ -48,11 +49,12 @@ class PretrainedParts(NamedTuple):
         """Tells a learner that is meta-trained on features from one that only adapts."""
         return LEARNERS[self.settings.learner].trains_on == "features"
 
-    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+    @at_precision
+    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
         """Pre-trains the network, and then meta-trains the learner if it has meta-parameters of its own."""
         _check_one_device(self.settings, mesh)
         if not self.on_features:
-            done = self._pretrain(folder, self.settings.iterations, progress)
+            done = self._pretrain(folder, self.settings.iterations, progress, minutes)
             return done._replace(meta=self.learner.init(done.meta))
         s = self.settings
         done = self._pretrain(folder / "pretraining", s.pretraining, progress)
@@ -69,6 +71,7 @@ class PretrainedParts(NamedTuple):
             **self._schedule(s.iterations),
         )
 
+    @at_precision
     def load(self, folder: Path) -> MetaParams:
         """Returns the best meta-parameters that a run has saved."""
         if self.on_features:
@@ -76,6 +79,7 @@ class PretrainedParts(NamedTuple):
         params = best_meta(folder, {"params": self.start["params"]})
         return self.learner.init(self._with_statistics(params))
 
+    @at_precision
     def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
         """Adapts to tasks of the test split and summarizes each metric."""
         _check_one_device(self.settings, mesh)
@@ -83,6 +87,7 @@ class PretrainedParts(NamedTuple):
         run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None))
         return summarize(run(meta, self.tasksets.test, self.test_key))
 
+    @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
         """Compiles an update of the longer part of the training without running it."""
         _check_one_device(self.settings, mesh)
@@ -93,7 +98,7 @@ class PretrainedParts(NamedTuple):
         training = pretrain_step(self.model, build_optimizer(s))
         return cost(training.step, training.init(self.start), self.train_key, self.batches)
 
-    def _pretrain(self, folder: Path, iterations: int, progress: bool) -> Trained:
+    def _pretrain(self, folder: Path, iterations: int, progress: bool, minutes: float | None = None) -> Trained:
         own = optax.adam(optax.cosine_decay_schedule(1e-3, iterations))
         return pretrain(
             self.model,
@@ -101,6 +106,7 @@ class PretrainedParts(NamedTuple):
             self.start,
             self.batches,
             self.train_key,
+            minutes=minutes,
             learner=None if self.on_features else self.learner,
             folder=folder,
             progress=progress,

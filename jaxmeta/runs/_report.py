@@ -24,27 +24,41 @@ def headline(settings: Settings, test: dict[str, Summary]) -> str:
     """Returns the test result in one line."""
     metric = monitored(settings.kind)
     summary = test[metric]
-    return f"{task_name(settings)} test {metric} {show(metric, summary)} ({summary.num_tasks} tasks, 95 % interval)"
+    chance = f", chance {100 / settings.ways:.3g} %" if metric == "accuracy" else ""
+    facts = f"{summary.num_tasks} tasks, 95 % interval{chance}"
+    return f"{task_name(settings)} test {metric} {show(metric, summary)} ({facts})"
+
+
+def effort(settings: Settings, trained: Trained) -> str:
+    """Returns how long the training was, and whether its time ended it."""
+    updates, seconds = _updates_and_seconds(trained)
+    cut = ", which used its time up" if updates < settings.iterations else ""
+    return f"{updates} of {settings.iterations} updates in {seconds / 60:.1f} minutes of training{cut}"
+
+
+def _updates_and_seconds(trained: Trained) -> tuple[int, float]:
+    if not trained.history:  # someone has removed the metrics
+        return trained.step, float("nan")
+    return int(trained.history[-1]["step"]), trained.history[-1]["seconds"]
 
 
 def write_report(folder: Path, settings: Settings, trained: Trained, test: dict[str, Summary]) -> None:
     """Writes `result.json`, `curve.png` and `report.md` into a run's folder."""
     config = json.loads((folder / "config.json").read_text())
-    seconds = trained.history[-1]["seconds"] if trained.history else float("nan")
+    updates, seconds = _updates_and_seconds(trained)
     record = {
         "test": {name: summary._asdict() for name, summary in test.items()},
         "best_step": trained.step,
+        "updates": updates,
         "train_seconds": seconds,
     }
     _plot_curve(folder, settings, trained, test)
-    page = "\n".join(_page(settings, trained, test, config, seconds))
+    page = "\n".join(_page(settings, trained, test, config))
     write_atomically(folder / "report.md", page + "\n")
     write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")
 
 
-def _page(
-    settings: Settings, trained: Trained, test: dict[str, Summary], config: dict[str, Any], seconds: float
-) -> list[str]:
+def _page(settings: Settings, trained: Trained, test: dict[str, Summary], config: dict[str, Any]) -> list[str]:
     rows = [
         f"| {name} | {show(name, s)} | {s.median:.4f} | {100 * s.finite:.1f} % | {s.num_tasks} |"
         for name, s in test.items()
@@ -61,8 +75,8 @@ def _page(
         "",
         "![learning curve](curve.png)",
         "",
-        f"Training took {seconds / 60:.1f} minutes. The meta-parameters after update {trained.step} of "
-        f"{settings.iterations} were the best on validation, and they were tested.",
+        f"The run did {effort(settings, trained)}. The meta-parameters after update {trained.step} were the best on "
+        "validation, and they were tested.",
         "",
         *_notes(settings),
         "| setting | value |",

@@ -21,7 +21,7 @@ from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
 from jaxmeta.losses import classification, regression
 from jaxmeta.runs._data import facts_of
-from jaxmeta.runs._parts import Parts, monitored
+from jaxmeta.runs._parts import Parts, at_precision, monitored
 from jaxmeta.training import Trained, best_meta, train
 
 
@@ -44,7 +44,8 @@ class TaskParts(NamedTuple):
         """Facts about the data."""
         return facts_of(self.settings, self.tasksets)
 
-    def train(self, folder: Path, mesh: Mesh | None, progress: bool) -> Trained:
+    @at_precision
+    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
         """Meta-trains."""
         s = self.settings
         validate_every = min(s.validate_every, s.iterations)
@@ -55,6 +56,7 @@ class TaskParts(NamedTuple):
             self.tasksets.train,
             self.train_key,
             iterations=s.iterations,
+            minutes=minutes,
             num_tasks=s.num_tasks,
             batch_size=s.batch_size or None,
             mesh=mesh,
@@ -72,12 +74,14 @@ class TaskParts(NamedTuple):
         """Returns the best meta-parameters that a run has saved."""
         return best_meta(folder, self.meta)
 
+    @at_precision
     def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
         """Adapts to tasks of the test split and summarizes each metric."""
         s = self.settings
         run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None, mesh=mesh))
         return summarize(run(*replicate((meta, self.tasksets.test, self.test_key), mesh)))
 
+    @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
         """Compiles an outer update without running it."""
         s = self.settings

@@ -10,14 +10,16 @@ import numpy as np
 from jaxmeta._types import Metrics, PyTree, Training
 from jaxmeta.training._log import Snapshot
 
+_LARGE = 2**26  # bytes
+
 
 def chunk_runner(
-    training: Training, data: tuple[Any, ...], key: jax.Array, skip_nonfinite: bool
+    training: Training, data: tuple[Any, ...], key: jax.Array, skip_nonfinite: bool, donate: bool
 ) -> Callable[[Snapshot, int, int], tuple[Snapshot, dict[str, float]]]:
     """A function that runs `size` updates after update `start` as one program.
 
     It raises FloatingPointError if a metric or a meta-parameter is not finite. With `skip_nonfinite` it drops such
-    updates, and raises only if it has dropped all of them.
+    updates, and raises only if it has dropped all of them. With `donate` the new state takes the memory of the old one.
     """
 
     def run(state: Any, key: jax.Array, numbers: jax.Array, data: tuple[Any, ...]) -> Any:
@@ -32,7 +34,7 @@ def chunk_runner(
         state, metrics = jax.lax.scan(body, state, numbers)
         return state, metrics, jax.tree.map(_is_finite, state.meta)
 
-    compiled = jax.jit(run)
+    compiled = jax.jit(run, donate_argnums=0 if donate else ())
 
     def run_chunk(snapshot: Snapshot, start: int, size: int) -> tuple[Snapshot, dict[str, float]]:
         numbers = np.arange(start, start + size, dtype=np.int32)
@@ -49,6 +51,25 @@ def chunk_runner(
         return snapshot._replace(state=new), averages
 
     return run_chunk
+
+
+def is_large(state: PyTree) -> bool:
+    """Tells whether a state is so large that it should not exist twice."""
+    return sum(x.nbytes for x in _arrays(state)) >= _LARGE
+
+
+def is_gone(state: PyTree) -> bool:
+    """Tells whether a newer state has taken the memory of this one."""
+    return any(x.is_deleted() for x in _arrays(state))
+
+
+def copied(tree: PyTree) -> PyTree:
+    """Returns a tree whose arrays have memory of their own."""
+    return jax.tree.map(lambda x: jnp.copy(x) if isinstance(x, jax.Array) else x, tree)
+
+
+def _arrays(tree: PyTree) -> list[jax.Array]:
+    return [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
 
 
 def _is_finite(x: jax.Array) -> jax.Array:

@@ -151,6 +151,7 @@ def pretrain(
     key: jax.Array,
     *,
     iterations: int,
+    minutes: float | None = None,
     augment: Augmentation | None = None,
     validation: Sampler | None = None,
     learner: MetaLearner | None = None,
@@ -177,6 +178,7 @@ def pretrain(
         batches: draws one minibatch from a key: `Minibatches`, or any other pytree that is called so.
         key: root of all randomness.
         iterations: number of updates.
+        minutes: the time after which training ends before them, see `loop`; `None` for no limit.
         augment: `(key, x) -> x`, applied to each training minibatch.
         validation: sampler of few-shot tasks; `None` for no validation.
         learner: what is measured on them; its model parameters are the variables of `model`. `None` for the nearest
@@ -232,6 +234,7 @@ def pretrain(
         train_key,
         batches,
         iterations=iterations,
+        minutes=minutes,
         validate=validate,
         validate_every=validate_every,
         monitor="accuracy",

@@ -26,6 +26,7 @@ def train(
     key: jax.Array,
     *,
     iterations: int,
+    minutes: float | None = None,
     num_tasks: int,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
@@ -54,6 +55,7 @@ def train(
         tasks: sampler of training tasks, a pytree as those of `jaxmeta.data`, or a function of a key.
         key: root of all randomness.
         iterations: number of outer updates; a finished run goes on if it is called with more.
+        minutes: the time after which training ends before `iterations` are reached, see `loop`; `None` for no limit.
         num_tasks: tasks per update.
         batch_size: see `meta_step`.
         mesh: devices to divide the tasks over, see `meta_step`; everything is put there, but for a data set that is
@@ -73,8 +75,8 @@ def train(
         The best meta-parameters and the history.
 
     Raises:
-        ValueError: if `validate_every` is not a multiple of `log_every`, if a number is less than 1, if `monitor` is no
-            metric, or if `folder` holds a run of another configuration or a damaged checkpoint; nothing is changed.
+        ValueError: if a number is out of range, if `validate_every` is not a multiple of `log_every`, if `monitor` is
+            no metric, or if `folder` holds a run of another configuration or a damaged checkpoint; nothing is changed.
         FloatingPointError: if a training metric or a meta-parameter becomes NaN or infinite; with a `folder` the last
             finite state is saved first.
 
@@ -95,6 +97,7 @@ def train(
         skip_nonfinite,
         work=("tasks", num_tasks),
         numbers={"num_tasks": num_tasks, "validation_tasks": validation_tasks},
+        minutes=minutes,
     )
     options: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh}
     training = meta_step(learner, optimizer, num_tasks, divide_optimizer=divide_optimizer, **options)

@@ -1,0 +1,71 @@
+"""The commands that use runs and tell about jaxmeta. Each returns the text to print."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxmeta.prediction import load_classifier, named_inputs, predictions_as
+from jaxmeta.runs import compare_runs, describe, evaluate_run, load_run, overview, show, versions
+
+
+def evaluate(folder: Path, **options: Any) -> str:
+    """Tests the best meta-parameters of a run again."""
+    lines = []
+    for name, summary in evaluate_run(folder, **options).items():
+        facts = f"{summary.num_tasks} tasks, 95 % interval; median {summary.median:.4f}"
+        lines.append(f"test {name} {show(name, summary)} ({facts})")
+    return "\n".join(lines)
+
+
+def predict(source: Path, inputs: list[Path], support: Path | None, json: bool, csv: bool, save: Path | None) -> str:
+    """Classifies inputs of the user, by a run that adapts to some examples or by a saved classifier.
+
+    Raises:
+        ValueError: if arguments do not go together, or an example or an input cannot be read.
+        FileNotFoundError: if a file is missing.
+    """
+    if not inputs and save is None:
+        raise ValueError("predict needs INPUTS to classify, or --save FILE")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist: it must be the folder of a run, or a saved classifier")
+    if source.is_dir():
+        if support is None:
+            raise ValueError("--support SHOTS is missing: a few examples of each class, to which the run adapts")
+        classifier = load_run(source).adapt(support)
+    elif support is not None:
+        raise ValueError(f"--support does not apply to {source}, which is a classifier and not the folder of a run")
+    else:
+        classifier = load_classifier(source)
+    named = named_inputs(inputs, classifier)
+    found = classifier.predict([item for _, item in named])
+    if save is not None:
+        classifier.save(save)
+        sys.stderr.write(f"saved a classifier of {', '.join(classifier.names)} to {save}\n")
+    return predictions_as("json" if json else "csv" if csv else "table", [name for name, _ in named], found)
+
+
+def compare(folders: list[Path], plot: Path | None) -> str:
+    """Compares runs by their folders."""
+    return compare_runs(folders, plot)
+
+
+def list_names(name: str | None) -> str:
+    """Returns all names that a run can have, or all about one of them."""
+    if name is not None:
+        return describe(name)
+    lines = []
+    for title, entries in overview().items():
+        lines += [title, *(f"  {each:29s} {line}" for each, line in entries.items())]
+    told = "jaxmeta list NAME shows the paper, the options with their defaults, and the files of one of them."
+    return "\n".join([*lines, "", told])
+
+
+def show_versions() -> str:
+    """Returns the versions of jaxmeta and JAX, and the device."""
+    import jax
+
+    found, device = versions(), jax.devices()[0]
+    return (
+        f"jaxmeta {found['jaxmeta']}, jax {found['jax']}, jaxlib {found['jaxlib']}, Python {sys.version.split()[0]}\n"
+        f"{jax.device_count()} x {device.device_kind} ({device.platform})"
+    )
