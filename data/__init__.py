@@ -7,6 +7,7 @@ from jaxmeta.data._benchmarks import list_tasksets as list_tasksets
 from jaxmeta.data._benchmarks import register_tasksets as register_tasksets
 from jaxmeta.data._get_tasksets import get_tasksets as get_tasksets
 from jaxmeta.data._ngrams import hash_ngrams as hash_ngrams
+from jaxmeta.data.containers import Examples as Examples
 from jaxmeta.data.samplers import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers import FewShot as FewShot
 from jaxmeta.data.samplers import Glyphs as Glyphs
@@ -27,7 +28,6 @@ from jaxmeta.data.samplers import random_crop as random_crop
 from jaxmeta.data.samplers import random_flip as random_flip
 from jaxmeta.data.samplers import sample_without_replacement as sample_without_replacement
 from jaxmeta.data.sources import Division as Division
-from jaxmeta.data.sources import Examples as Examples
 from jaxmeta.data.sources import Omniglot as Omniglot
 from jaxmeta.data.sources import OmniglotSplit as OmniglotSplit
 from jaxmeta.data.sources import load_examples as load_examples

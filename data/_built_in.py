@@ -1,6 +1,6 @@
 """Builders of the samplers of all built-in benchmarks, and their table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ def _omniglot(
     seed: int | None = None,
     root: str | Path | None = None,
     download: bool = False,
-    examples: tuple[Any, Sequence[str]] | None = None,
+    examples: Any = None,
     test_rotations: bool = False,
     **sizes: Size,
 ) -> BenchmarkTasksets:
@@ -84,7 +84,7 @@ def _from_files(
     download: bool = False,
     size: int | None = None,
     per_class: int | None = None,
-    examples: tuple[Any, Sequence[str]] | None = None,
+    examples: Any = None,
     **sizes: Size,
 ) -> BenchmarkTasksets:
     text = name in SOURCES and SOURCES[name].kind == "text"

@@ -1,6 +1,5 @@
 """Few-shot benchmarks by name."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def get_tasksets(
     download: bool | None = None,
     size: int | None = None,
     per_class: int | None = None,
-    examples: tuple[Any, Sequence[str]] | None = None,
+    examples: Any = None,
 ) -> BenchmarkTasksets:
     """Builds the samplers of a benchmark by its name.
 
@@ -59,8 +58,8 @@ def get_tasksets(
         download: whether to download missing data, by default not.
         size: height and width of images in pixels, or length of the vectors of sentences.
         per_class: number of examples of each class to read, the first ones.
-        examples: arrays to use instead of files: the inputs, and the class name of each (for `"omniglot"` see
-            `Omniglot.of`).
+        examples: data to use instead of files: the inputs and the class name of each, as for `load_examples` (for
+            `"omniglot"` see `Omniglot.of`).
 
     Returns:
         The samplers for training, validation and test.

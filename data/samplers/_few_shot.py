@@ -1,7 +1,7 @@
 """Few-shot classification tasks from any labeled arrays, drawn on the device."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,16 @@ from flax import struct
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.samplers._checks import ArrayLike, Size, TaskSizes, check_enough, check_inputs, check_sizes, largest
+from jaxmeta.data.samplers._checks import (
+    ArrayLike,
+    Size,
+    TaskSizes,
+    check_enough,
+    check_examples,
+    check_inputs,
+    check_sizes,
+    largest,
+)
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import draw, draw_sizes, group
 
@@ -75,8 +84,8 @@ class FewShot:
     @classmethod
     def create(
         cls,
-        inputs: ArrayLike,
-        labels: ArrayLike,
+        inputs: Any,
+        labels: Any = None,
         *,
         ways: Size = 5,
         shots: Size = 1,
@@ -88,8 +97,9 @@ class FewShot:
         """Builds a sampler from examples and their labels.
 
         Args:
-            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`.
-            labels: class of each example, any integers in any order: `[M]`.
+            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`. Arrays, lists, series and frames are read by
+                position. `Examples` bring their own labels.
+            labels: class of each example, any integers or strings in any order: `[M]`.
             ways: number of classes in a task, N, or a pair `(least, most)`, as the next two.
             shots: number of support examples per class, K.
             queries: number of query examples per class, Q.
@@ -105,15 +115,11 @@ class FewShot:
             The sampler.
 
         Raises:
-            ValueError: if the arrays are empty, do not match or have the wrong type, if there are fewer than `ways`
+            TypeError: if the labels are missing or neither integers nor strings, or an argument is no container.
+            ValueError: if the arrays are empty, do not match or have the wrong shape, if there are fewer than `ways`
                 classes, or if a class has fewer than `shots + queries` examples.
         """
-        labels = np.asarray(labels)
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels must be integers of shape [M], got {labels.dtype} of shape {labels.shape}")
-        inputs = check_inputs(inputs)
-        if inputs.shape[0] != labels.shape[0]:
-            raise ValueError(f"labels must match inputs: got {labels.shape[0]} labels for {inputs.shape[0]} inputs")
+        inputs, labels = check_examples(inputs, labels)
         names, table, counts = group(labels)
         sizes = TaskSizes(ways, (shots, queries), replacement)
         return from_table(inputs, table, counts, names, sizes, rotations, device)

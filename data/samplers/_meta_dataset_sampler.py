@@ -1,6 +1,5 @@
 """The tasks of Meta-Dataset: random ways, and different numbers of shots of the classes of a task."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,8 @@ from flax import struct
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.samplers._checks import ArrayLike, check_inputs, check_sizes
+from jaxmeta.data.containers import as_labels
+from jaxmeta.data.samplers._checks import check_examples, check_sizes
 from jaxmeta.data.samplers._few_shot import to_float, zeros_for_model
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import distinct, group
@@ -80,9 +80,9 @@ class MetaDatasetSampler:
     @classmethod
     def create(
         cls,
-        inputs: ArrayLike,
-        labels: ArrayLike,
-        groups: ArrayLike | Sequence[ArrayLike] | None = None,
+        inputs: Any,
+        labels: Any = None,
+        groups: Any = None,
         *,
         ways: tuple[int, int] = (5, 50),
         max_support: int = 500,
@@ -93,10 +93,10 @@ class MetaDatasetSampler:
         """Builds a sampler from examples and their labels.
 
         Args:
-            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`.
-            labels: class of each example, any integers in any order: `[M]`.
-            groups: group of each class, in the sorted order of the labels, any integers: `[classes]`. Or a list of the
-                classes of each group, as labels, where groups may overlap. All groups are equally likely. `None`
+            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`, in any container, or `Examples`.
+            labels: class of each example, any integers or strings in any order: `[M]`.
+            groups: group of each class, in the sorted order of the labels, integers or strings: `[classes]`. Or a list
+                of the classes of each group, as labels, where groups may overlap. All groups are equally likely. `None`
                 (default) has all classes in one group. The paper draws Omniglot by alphabets. For ImageNet its groups
                 are the inner nodes of WordNet that span at least the least ways and at most 392 classes.
             ways: the least and the most classes in a task.
@@ -109,14 +109,11 @@ class MetaDatasetSampler:
             The sampler.
 
         Raises:
-            ValueError: if the arrays are empty, do not match or have the wrong type, a number is out of range, a group
+            TypeError: if the labels are missing or neither integers nor strings, or an argument is no container.
+            ValueError: if the arrays are empty, do not match or have the wrong shape, a number is out of range, a group
                 has fewer classes than the least ways, or a class has fewer than 2 examples.
         """
-        inputs, labels = check_inputs(inputs), np.asarray(labels)
-        if labels.shape != inputs.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"labels must be integers of shape {inputs.shape[:1]}, got {labels.dtype} of shape {labels.shape}"
-            )
+        inputs, labels = check_examples(inputs, labels)
         names, table, counts = group(labels)
         least, most = _pair(ways)
         check_integer(max_shots=max_shots, max_queries=max_queries)
@@ -220,11 +217,11 @@ def _groups(groups: Any, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     if groups is None:
         groups = np.zeros(len(names), np.int32)
     if not isinstance(groups, list | tuple) or all(np.ndim(entry) == 0 for entry in groups):
-        groups = np.asarray(groups)
+        groups = as_labels(groups, "groups")
         if groups.shape != names.shape:
             raise ValueError(f"groups must have one entry for each of {len(names)} classes, got shape {groups.shape}")
         return group(groups)
-    members = [np.unique(np.asarray(entry)) for entry in groups]
+    members = [np.unique(as_labels(entry, "groups")) for entry in groups]
     for number, classes in enumerate(members):
         unknown = np.setdiff1d(classes, names)
         if unknown.size:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 
 from jaxmeta._checks import check_choice, check_optional_integer
 from jaxmeta._names import find_name
+from jaxmeta.data.containers import Examples, is_column
 from jaxmeta.data.sources._archives import Files, is_archive
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._download import fetch
-from jaxmeta.data.sources._examples import Division, Examples, divide, first_rows, lists_of_parts, random_lists
+from jaxmeta.data.sources._examples import Division, divide, first_rows, lists_of_parts, random_lists
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
 from jaxmeta.data.sources._readers import ReadRequest, any_folders
 from jaxmeta.data.sources._sources import SOURCES
@@ -32,7 +34,7 @@ def load_examples(
     size: int | None = None,
     per_class: int | None = None,
     download: bool = False,
-    examples: tuple[Any, Sequence[str]] | None = None,
+    examples: Any = None,
     progress: bool = True,
 ) -> Division:
     """Reads the examples of a benchmark and divides its classes into training, validation and test.
@@ -52,7 +54,8 @@ def load_examples(
         size: height and width of the images in pixels, by default the benchmark's.
         per_class: number of examples of each class to read, the first ones. By default the benchmark's, mostly all.
         download: whether to download missing files, if there is a published checksum.
-        examples: arrays to use instead of files: the inputs, and the class name of each.
+        examples: data to use instead of files: the inputs and the class name of each, in two containers that are
+            read by position (arrays, lists, series, frames), or `Examples`.
         progress: whether to show progress bars.
 
     Returns:
@@ -96,17 +99,16 @@ def _known(name: str) -> frozenset[str]:
     return frozenset(of for split in standard_splits(name).values() for names in split.values() for of in names)
 
 
-def _given(name: str, examples: tuple[Any, Sequence[str]], per_class: int | None) -> Examples:
-    try:
-        inputs, given = examples
-        names = [str(of) for of in given]
-    except (TypeError, ValueError) as error:
-        raise ValueError("examples must be a pair: the inputs, and the class name of each") from error
-    inputs = np.asarray(inputs)
-    rows = first_rows(names, per_class)
-    if inputs.ndim < 1 or len(inputs) != len(names):
-        raise ValueError(f"{name}: examples must match: got {len(names)} names for inputs of shape {inputs.shape}")
-    return Examples.of(inputs[rows], [names[row] for row in rows])
+def _given(name: str, examples: Any, per_class: int | None) -> Examples:
+    if not isinstance(examples, Examples):
+        if not isinstance(examples, tuple | list) or len(examples) != 2 or not all(map(is_column, examples)):
+            raise ValueError("examples must be a pair: the inputs, and the class name of each")
+        try:
+            examples = Examples.of(*examples)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    rows = first_rows(examples.labels.tolist(), per_class)
+    return replace(examples, inputs=examples.inputs[rows], labels=examples.labels[rows])
 
 
 def _divide(name: str, source: Source, found: Examples, split: str | None, seed: int | None) -> Division:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmeta._checks import check_choice, check_integer
+from jaxmeta.data.containers import as_array, as_labels
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._omniglot_files import ARCHIVES, DRAWINGS, EVALUATION, advice, find_halves
 
@@ -99,7 +99,7 @@ class Omniglot:
         return cls._sorted(stored["images"], stored["names"], stored["background"])
 
     @classmethod
-    def of(cls, images: Any, names: Sequence[str]) -> "Omniglot":
+    def of(cls, images: Any, names: Any) -> "Omniglot":
         """Builds the data set from arrays.
 
         Args:
@@ -112,7 +112,7 @@ class Omniglot:
         Raises:
             ValueError: if the arrays do not have these shapes and types.
         """
-        images, found = np.asarray(images), np.asarray(names, str)
+        images, found = np.asarray(as_array(images, "images")), as_labels(names, "names").astype(str)
         shape = (sum(archive.characters for archive in ARCHIVES.values()), DRAWINGS, 28, 28)
         if images.shape not in (shape, (*shape, 1)) or images.dtype != np.uint8 or found.shape != shape[:1]:
             raise ValueError(

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._examples import PARTS, Examples, first_rows
+from jaxmeta.data.sources._examples import PARTS, first_rows
 from jaxmeta.data.sources._images import SUFFIXES, Picture, decode_all
 from jaxmeta.data.sources._mat import mat_numbers
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._examples import Examples, first_rows
+from jaxmeta.data.sources._examples import first_rows
 from jaxmeta.data.sources._readers import ReadRequest, read_table
 
 

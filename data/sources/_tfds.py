@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmeta.data.sources._examples import Examples
+from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._images import decode
 from jaxmeta.data.sources._readers import ReadRequest
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxmeta._checks import check_function
 from jaxmeta._types import Batch, Task
+from jaxmeta.data.containers import stack, to_array
 from jaxmeta.data.samplers import to_float
-from jaxmeta.data.tasks._collate import stack, to_array
 from jaxmeta.data.tasks._description import TaskDescription
 from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._threefry import fold_in, wrap_key

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmeta.data.containers import stack
 from jaxmeta.data.samplers import FewShot, Placement, TaskSizes, check_inputs, from_table
 from jaxmeta.data.tasks._augmented import Augmented
-from jaxmeta.data.tasks._collate import stack
 from jaxmeta.data.tasks._description import TaskDescription
 from jaxmeta.data.tasks._loading import Augment, LoadData, Map, apply_map
 from jaxmeta.data.tasks._meta_dataset import MetaDataset

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from jaxmeta._checks import check_integer
+from jaxmeta.data.containers import stack
 from jaxmeta.data.samplers import to_float
-from jaxmeta.data.tasks._collate import stack
 
 
 def prefetch(
