@@ -1,5 +1,6 @@
 """Few-shot benchmarks by name."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ def get_tasksets(
     test_shots: Size | None = None,
     test_queries: Size | None = None,
     test_rotations: bool | None = None,
-    split: str | None = None,
+    split: str | Mapping[str, Sequence[str]] | None = None,
     seed: int | None = None,
     root: str | Path | None = None,
     download: bool | None = None,
     size: int | None = None,
     per_class: int | None = None,
+    min_per_class: int | None = None,
     examples: Any = None,
 ) -> BenchmarkTasksets:
     """Builds the samplers of a benchmark by its name.
@@ -34,7 +36,7 @@ def get_tasksets(
     | --- | --- | --- |
     | `"glyphs"` | `Glyphs`: endless procedural characters, no download | sizes, `seed` |
     | `"sinusoid"`, `"harmonic"`, `"linear"` | regression with the same distribution in all three parts | sizes except `ways` |
-    | `"omniglot"` | `Omniglot`. Rotated characters are classes of their own in training only, as in MAML's code | all except `size`, `per_class` |
+    | `"omniglot"` | `Omniglot`. Rotated characters are classes of their own in training only, as in MAML's code | all except `size`, `per_class`, `min_per_class` |
     | `"mini-imagenet"`, `"cub200"`, ... | images, read by `load_examples` | all except `test_rotations`, `size` for photos only |
     | `"clinc150"`, `"banking77"`, `"huffpost"` | sentences as vectors, see `hash_ngrams` | all except `test_rotations` |
     | `"folder"` | images of your own | all except `test_rotations`, `download` |
@@ -52,12 +54,15 @@ def get_tasksets(
         test_queries: number of query examples in validation and test, by default `queries`.
         test_rotations: whether characters of Omniglot rotated by 90, 180 and 270 degrees are classes of their own in
             validation and test too, as in ProtoNets' paper. By default they are not.
-        split: name of the division of the classes, by default the first in `describe_tasksets(name).splits`.
+        split: name of the division of the classes, by default the first in `describe_tasksets(name).splits`. Or
+            `"all"` for all classes in each part, to test on classes of another data set. Or the class names of each
+            part, as in `BenchmarkTasksets.classes`.
         seed: seed of the classes of `"glyphs"`, or of `split="random"`, by default 0.
         root: folder of the data, see `load_examples` and `Omniglot.load`.
         download: whether to download missing data, by default not.
         size: height and width of images in pixels, or length of the vectors of sentences.
         per_class: number of examples of each class to read, the first ones.
+        min_per_class: leaves out the classes that have fewer examples.
         examples: data to use instead of files: the inputs and the class name of each, as for `load_examples` (for
             `"omniglot"` see `Omniglot.of`).
 
@@ -90,6 +95,7 @@ def get_tasksets(
         "download": download,
         "size": size,
         "per_class": per_class,
+        "min_per_class": min_per_class,
         "examples": examples,
     }
     given = {argument: value for argument, value in arguments.items() if value is not None}

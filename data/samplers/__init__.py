@@ -11,6 +11,8 @@ from jaxmeta.data.samplers._checks import Size as Size
 from jaxmeta.data.samplers._checks import TaskSizes as TaskSizes
 from jaxmeta.data.samplers._checks import check_enough as check_enough
 from jaxmeta.data.samplers._checks import check_inputs as check_inputs
+from jaxmeta.data.samplers._checks import check_sizes as check_sizes
+from jaxmeta.data.samplers._checks import largest as largest
 from jaxmeta.data.samplers._few_shot import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers._few_shot import FewShot as FewShot
 from jaxmeta.data.samplers._few_shot import from_table as from_table

@@ -9,6 +9,7 @@ import numpy as np
 from jaxmeta._checks import check_integer
 from jaxmeta.data.containers import Examples, as_array, as_labels
 
+_NAMED = 20  # classes in an error message
 ArrayLike: TypeAlias = np.ndarray | jax.Array
 Size: TypeAlias = int | tuple[int, int]
 """A number, or the least and the most of a number that is drawn for each task."""
@@ -105,9 +106,11 @@ def check_enough(sizes: TaskSizes, counts: np.ndarray, names: np.ndarray, rotati
     classes = rotations * len(counts)
     if largest(sizes.ways) > classes:
         raise ValueError(f"ways must be at most the number of classes, got ways={sizes.ways} for {classes} classes")
-    smallest = int(counts.argmin())
-    if counts[smallest] < (1 if sizes.replacement else sum(map(largest, sizes.per_class))):
+    small = np.flatnonzero(counts < (1 if sizes.replacement else sum(map(largest, sizes.per_class))))
+    if small.size:
+        found = [f"class {names[i]} has {counts[i]} examples" for i in small[:_NAMED]]
+        rest = [f"{small.size - _NAMED} other classes have too few"] if small.size > _NAMED else []
         raise ValueError(
             f"{sizes.name} must be at most the size of the smallest class, "
-            f"got {' + '.join(map(str, sizes.per_class))}, but class {names[smallest]} has {counts[smallest]} examples"
+            f"got {' + '.join(map(str, sizes.per_class))}, but {', '.join([*found, *rest])}"
         )

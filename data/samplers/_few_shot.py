@@ -10,6 +10,7 @@ from flax import struct
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
+from jaxmeta.data.containers import as_labels
 from jaxmeta.data.samplers._checks import (
     ArrayLike,
     Size,
@@ -80,6 +81,8 @@ class FewShot:
     """True if the examples of a class are drawn with replacement. A query example may then be a support example too."""
     shuffle: bool = struct.field(pytree_node=False, default=True)
     """True if the classes of a task are in random order, else they are sorted by rotation, then by table row."""
+    class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    """Names of the classes, in the order of the table. Empty if the labels are numbers."""
 
     @classmethod
     def create(
@@ -133,6 +136,7 @@ class FewShot:
         shots: Size = 1,
         queries: Size = 15,
         rotations: int = 1,
+        names: Any = None,
         device: Placement | None = None,
     ) -> "FewShot":
         """Builds a sampler from examples that are already grouped, the same number for each class.
@@ -143,6 +147,7 @@ class FewShot:
             shots: number of support examples per class, K.
             queries: number of query examples per class, Q.
             rotations: see `create`.
+            names: name of each class, if the classes have names: `[classes]`.
             device: see `create`.
 
         Returns:
@@ -161,8 +166,11 @@ class FewShot:
         classes, examples = inputs.shape[:2]
         table = np.arange(classes * examples, dtype=np.int32).reshape(classes, examples)
         flat = check_inputs(inputs.reshape(classes * examples, *inputs.shape[2:]))
-        counts = np.full(classes, examples)
-        return from_table(flat, table, counts, np.arange(classes), TaskSizes(ways, (shots, queries)), rotations, device)
+        found = np.arange(classes) if names is None else as_labels(names, "names").astype(str)
+        if len(found) != classes:
+            raise ValueError(f"names must match inputs: got {len(found)} names for {classes} classes")
+        sizes = TaskSizes(ways, (shots, queries))
+        return from_table(flat, table, np.full(classes, examples), found, sizes, rotations, device)
 
     def with_sizes(
         self, *, ways: Size | None = None, shots: Size | None = None, queries: Size | None = None
@@ -188,7 +196,7 @@ class FewShot:
         )
         counts = np.asarray(jax.device_get(self.counts))
         sizes = TaskSizes(ways, (shots, queries), self.replacement)
-        check_enough(sizes, counts, np.arange(len(counts)), self.rotations)
+        check_enough(sizes, counts, np.array(self.class_names or range(len(counts))), self.rotations)
         return dataclasses.replace(self, ways=ways, shots=shots, queries=queries)
 
     @property
@@ -292,7 +300,8 @@ def from_table(
     ways, shots, queries = check_sizes(ways=sizes.ways, shots=shots, queries=queries)
     check_enough(sizes, counts, names, rotations)
     placed, placed_table, placed_counts = place(inputs, (table, counts.astype(np.int32)), device)
-    return FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)
+    sampler = FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)
+    return dataclasses.replace(sampler, class_names=tuple(names.tolist())) if names.dtype.kind == "U" else sampler
 
 
 def zeros_for_model(inputs: jax.Array) -> jax.Array:

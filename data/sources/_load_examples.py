@@ -1,8 +1,7 @@
 """Reading of a benchmark's examples from its files, and division of its classes."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,16 @@ from jaxmeta._names import find_name
 from jaxmeta.data.containers import Examples, is_column
 from jaxmeta.data.sources._archives import Files, is_archive
 from jaxmeta.data.sources._cache import cached, data_folder
+from jaxmeta.data.sources._division import (
+    Division,
+    check_lists,
+    divide,
+    first_examples,
+    large_enough,
+    lists_of_parts,
+    random_lists,
+)
 from jaxmeta.data.sources._download import fetch
-from jaxmeta.data.sources._examples import Division, divide, first_rows, lists_of_parts, random_lists
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
 from jaxmeta.data.sources._readers import ReadRequest, any_folders
 from jaxmeta.data.sources._sources import SOURCES
@@ -29,10 +36,13 @@ def load_examples(
     name: str,
     root: str | Path | None = None,
     *,
-    split: str | None = None,
+    split: str | Mapping[str, Sequence[str]] | None = None,
     seed: int | None = None,
+    ways: int = 1,
+    test_ways: int | None = None,
     size: int | None = None,
     per_class: int | None = None,
+    min_per_class: int | None = None,
     download: bool = False,
     examples: Any = None,
     progress: bool = True,
@@ -48,11 +58,18 @@ def load_examples(
         root: folder of the files, which are looked for in it and in its subfolder `name`. By default the folder that
             the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
             (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on.
-        split: a published split, `"files"` for the split of the files if they are in three parts, or `"random"`. By
-            default that of the files, else the first published one, else `"random"`.
+        split: a published split, `"files"` for the split of the files if they are in folders `train` and `test`,
+            `"random"`, or `"all"` for all classes in each part, to test on classes of another data set. Or the class
+            names of each part, as in `BenchmarkTasksets.classes`, where other classes are left out. By default that of
+            the files, else the first published one, else `"random"`. For `"folder"` this default is called `"auto"`.
         seed: seed of `split="random"`, by default 0.
+        ways: the least number of training classes of `split="random"`. The shares of its parts hold approximately,
+            because each class is placed by a hash of its name, so that another class moves none.
+        test_ways: the least number of validation and of test classes of `split="random"`, by default `ways`. Where
+            there are too few classes for three parts, the validation part has none.
         size: height and width of the images in pixels, by default the benchmark's.
         per_class: number of examples of each class to read, the first ones. By default the benchmark's, mostly all.
+        min_per_class: leaves out the classes that have fewer examples.
         download: whether to download missing files, if there is a published checksum.
         examples: data to use instead of files: the inputs and the class name of each, in two containers that are
             read by position (arrays, lists, series, frames), or `Examples`.
@@ -71,13 +88,13 @@ def load_examples(
     Example:
         >>> import numpy as np
         >>> images, names = np.zeros((8, 4, 4, 3), np.uint8), ["a", "b", "c", "d"] * 2
-        >>> train, validation, test = load_examples("folder", examples=(images, names), seed=1)
+        >>> train, validation, test = load_examples("folder", examples=(images, names))
         >>> train.names, validation.names, test.names
-        (('a', 'd'), ('c',), ('b',))
+        (('b', 'c'), ('d',), ('a',))
     """
     name = find_name("name", name, (*SOURCES, FOLDER))
     source = _FOLDER_SOURCE if name == FOLDER else SOURCES[name]
-    check_optional_integer(size=size, per_class=per_class)
+    check_optional_integer(size=size, per_class=per_class, ways=ways, test_ways=test_ways, min_per_class=min_per_class)
     check_optional_integer(seed=seed, least=0)
     if size is not None and (not source.scalable or source.kind == "text" or examples is not None):
         raise ValueError(f"size does not apply to {name!r}{' given as arrays' if examples is not None else ''}")
@@ -90,7 +107,7 @@ def load_examples(
     else:
         found = _given(name, examples, per_class)
     try:
-        return _divide(name, source, found, split, seed)
+        return _divide(name, source, found, split, seed, (ways, test_ways or ways), min_per_class)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -107,20 +124,29 @@ def _given(name: str, examples: Any, per_class: int | None) -> Examples:
             examples = Examples.of(*examples)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    rows = first_rows(examples.labels.tolist(), per_class)
-    return replace(examples, inputs=examples.inputs[rows], labels=examples.labels[rows])
+    return first_examples(examples, per_class)
 
 
-def _divide(name: str, source: Source, found: Examples, split: str | None, seed: int | None) -> Division:
+def _divide(
+    name: str, source: Source, found: Examples, split: Any, seed: int | None, ways: tuple[int, int], least: int | None
+) -> Division:
     published = standard_splits(name)
-    if split is None:
+    if split is None or (split == "auto" and not published):
         split = "files" if found.parts is not None else next(iter(published), "random")
-    check_choice("split", split, (*published, "random", *(["files"] if found.parts is not None else [])))
+    if not isinstance(split, Mapping):
+        check_choice("split", split, (*published, "random", "all", *(["files"] if found.parts is not None else [])))
     if seed is not None and split != "random":
         raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
+    if isinstance(split, str) and split in published:
+        found = divide(found, published[split])
+        return found if least is None else Division(*(large_enough(part, least) for part in found))
+    if least is not None:
+        found = large_enough(found, least)
     if split == "random":
-        return divide(found, random_lists(found.names, source.random, int(seed or 0)))
-    return divide(found, lists_of_parts(found) if split == "files" else published[split])
+        return divide(found, random_lists(found.names, source.random, int(seed or 0), *ways))
+    if split == "all":
+        return Division(found, found, found)
+    return divide(found, lists_of_parts(found) if split == "files" else check_lists(split), others="left out")
 
 
 def _read(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:

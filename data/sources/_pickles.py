@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._examples import PARTS, first_rows
+from jaxmeta.data.sources._division import PARTS, first_rows
 from jaxmeta.data.sources._images import decode, resize_all
 from jaxmeta.data.sources._readers import Reader, ReadRequest
 from jaxmeta.data.sources._unpickle import load_pickle

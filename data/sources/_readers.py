@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._examples import PARTS, first_rows
+from jaxmeta.data.sources._division import PARTS, first_rows
 from jaxmeta.data.sources._images import SUFFIXES, Picture, decode_all
 from jaxmeta.data.sources._mat import mat_numbers
 
@@ -187,17 +187,23 @@ def _image_names(files: Files) -> list[str]:
     return [
         name
         for name in files.names
-        if name.lower().endswith(SUFFIXES)
-        and not posixpath.basename(name).startswith(".")
-        and not name.startswith("__MACOSX/")
+        if name.lower().endswith(SUFFIXES) and not _hidden(files, name) and not name.startswith("__MACOSX/")
     ]
 
 
+def _hidden(files: Files, name: str) -> bool:
+    """Returns whether a file, or a folder that it is in below the sources, has a name that starts with a dot."""
+    parts = name.split("/")
+    inside = parts[1:] if parts[0] in {source.name for source in files.sources} else parts
+    return any(part.startswith(".") for part in inside)
+
+
 def _check_no_empty_folder(files: Files, names: Sequence[str]) -> None:
-    """Raises ValueError if a folder contains neither folders nor images."""
+    """Raises ValueError if a folder contains neither folders nor images. Hidden folders are left alone."""
     full = {posixpath.dirname(name) for name in names}
     for source in files.sources:
         for folder, folders, _ in os.walk(source, followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".")]
             inside = (source.name / Path(folder).relative_to(source)).as_posix()
             if not folders and inside not in full:
                 raise ValueError(f"{folder} is a class without images: move it away, or put images there")
@@ -213,7 +219,10 @@ def _part_of_class(classes: Iterable[str], parts: Iterable[str]) -> dict[str, st
     for name, part in zip(classes, parts, strict=True):
         if found.setdefault(name, part) != part:
             raise ValueError(f"class {name!r} is in {found[name]} and in {part}, but the parts must share no class")
-    missing = [part for part in PARTS if part not in found.values()]
+    missing = [part for part in PARTS if part not in found.values() and part != "validation"]
     if missing:
-        raise ValueError(f"there are no classes in {' and '.join(missing)}, but each part needs some")
+        raise ValueError(
+            f"there are no classes in {' and '.join(missing)}. Only validation may be missing. split='all' has all "
+            "classes in every part, without folders train and test"
+        )
     return found

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._examples import first_rows
+from jaxmeta.data.sources._division import first_rows
 from jaxmeta.data.sources._readers import ReadRequest, read_table
 
 

@@ -72,6 +72,9 @@ def _benchmark_options(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
                 if found
                 else ValueError(f"split does not apply to {name}")
             )
+        if given.get("split", found.get("split")) in ("random", "auto") and "seed" in info.arguments:
+            found["split_seed"] = 0
+        found |= {name: 0 for name in ("size", "per_class", "min_per_class") if name in info.arguments}
         return found | ({"test_rotations": False} if "test_rotations" in info.arguments else {})
     variants = tuple(envs.describe(name).variants)
     env = envs.make(name, **{k: given[k] for k in ("variant", "horizon", "backend") if k in given})

@@ -3,18 +3,15 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
-from jaxmeta._summary import Summary
 from jaxmeta.catalog import CLASSES, LEARNERS, TASKS, Same, Settings, option, options_of, resolve
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._folder import check_folder, claim_folder
-from jaxmeta.runs._parts import Parts, task_name
+from jaxmeta.runs._parts import Parts, Result, task_name
 from jaxmeta.runs._report import write_report
-from jaxmeta.training import Trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +38,16 @@ class Experiment:
         known_as=("algorithm", "algo", "method"),
     )
     ways: int | None = option(
-        "Classes per task.", "tasks", default=5, kinds=CLASSES, least=2, known_as=("n-way", "way", "num-classes")
+        "Classes per task.",
+        "tasks",
+        default=5,
+        kinds=CLASSES,
+        least=2,
+        known_as=("n-way", "way", "test-ways"),
     )
-    train_ways: int | None = option("Classes per task in meta-training.", "tasks", least=2)
+    train_ways: int | None = option(
+        "Classes per task in meta-training, all training classes if there are fewer.", "tasks", least=2
+    )
     shots: int | None = option(
         "Labeled examples to adapt on: per class, in regression per task.",
         "tasks",
@@ -66,7 +70,21 @@ class Experiment:
     test_rotations: bool | None = option(
         "Rotated characters are classes of their own at validation and test too, as in ProtoNets' paper.", "tasks"
     )
-    split: str | None = option("Division of the classes into training, validation and test.", "tasks")
+    split: str | None = option(
+        "Division of the classes into training, validation and test. `auto`: as the folders `train` and `test` do, if "
+        "there are any, else at random.",
+        "tasks",
+    )
+    split_seed: int | None = option("Seed of `--split random`.", "tasks", least=0)
+    size: int | None = option(
+        "Height and width of images in pixels, or length of the vectors of sentences. 0: as in the benchmark or the "
+        "files.",
+        "tasks",
+        least=0,
+        known_as=("image-size", "img-size", "resize"),
+    )
+    per_class: int | None = option("Examples of each class to read, the first ones. 0: all.", "tasks", least=0)
+    min_per_class: int | None = option("Leave out the classes with fewer examples.", "tasks", least=0)
     base_classes: int | None = option(
         "Classes to pre-train on, for benchmarks that draw classes without end.", "tasks", known_as=("classes",)
     )
@@ -224,7 +242,7 @@ class Experiment:
         download: bool = False,
         mesh: Mesh | None = None,
         progress: bool = True,
-    ) -> "Result":
+    ) -> Result:
         """Meta-trains, tests on the test split, and leaves a folder that records the settings and the results.
 
         The folder holds `config.json`, `training.json`, `metrics.jsonl`, `checkpoints/`, `result.json`, `curve.png` and
@@ -265,16 +283,3 @@ class Experiment:
 
 
 OPTIONS = options_of(Experiment)
-
-
-class Result(NamedTuple):
-    """Result of `Experiment.run`."""
-
-    settings: Settings
-    """The settings, with all values filled in."""
-    folder: Path
-    """The run's folder."""
-    trained: Trained
-    """The best meta-parameters and the history."""
-    test: dict[str, Summary]
-    """Each metric over the test tasks."""

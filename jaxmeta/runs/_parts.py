@@ -1,7 +1,7 @@
 """The parts that every kind of run has, and small facts about runs."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jax.sharding import Mesh
 
@@ -35,6 +35,19 @@ class Parts(Protocol):
     def estimate(self, mesh: Mesh | None = None) -> Cost:
         """Compiles an outer update without running it."""
         ...
+
+
+class Result(NamedTuple):
+    """Result of `Experiment.run`."""
+
+    settings: Settings
+    """The settings, with all values filled in."""
+    folder: Path
+    """The run's folder."""
+    trained: Trained
+    """The best meta-parameters and the history."""
+    test: dict[str, Summary]
+    """Each metric over the test tasks."""
 
 
 def monitored(kind: str) -> str:

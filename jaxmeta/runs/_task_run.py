@@ -82,12 +82,12 @@ class TaskParts(NamedTuple):
 
 def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
     """Makes the parts of a run on a benchmark."""
-    s, entry = settings, LEARNERS[settings.learner]
+    tasksets = load_tasksets(settings, root, download)
+    s, entry = _fitted(settings, tasksets), LEARNERS[settings.learner]
     ways = 1 if s.kind == "regression" else s.get("train_ways", s.ways)
     model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
     learner_at = entry.build(s, network_of(s, model))
     learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
-    tasksets = load_tasksets(s, root, download)
     if entry.trains_on == "streams" and s.kind != "regression":
         tasksets = data.BenchmarkTasksets(*(data.Streams(sampler, s.ways) for sampler in tasksets))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
@@ -100,10 +100,25 @@ def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
 def load_tasksets(s: Settings, root: str | Path | None, download: bool) -> data.BenchmarkTasksets:
     """Returns the samplers of the run's benchmark."""
     sizes = {"shots": s.train_shots, "queries": s.queries, "test_shots": s.shots, "test_queries": s.test_queries}
-    if "ways" in s:
-        sizes |= {"ways": s.get("train_ways", s.ways), "test_ways": s.ways}
-    found = {name: s[name] for name in ("split", "test_rotations") if name in s}
-    return data.get_tasksets(s.benchmark, **sizes, **found, root=root, download=download or None)
+    given = {name: s[name] for name in ("split", "test_rotations") if name in s}
+    names = {"size": "size", "per_class": "per_class", "min_per_class": "min_per_class", "split_seed": "seed"}
+    given |= {argument: s[name] for name, argument in names.items() if s.get(name)}
+    given |= {"root": root, "download": download or None}
+    if "ways" not in s:
+        return data.get_tasksets(s.benchmark, **sizes, **given)
+    ways = s.get("train_ways", s.ways)
+    if ways == s.ways or "root" not in data.describe_tasksets(s.benchmark).arguments:
+        return data.get_tasksets(s.benchmark, ways, **sizes, test_ways=s.ways, **given)
+    tasksets = data.get_tasksets(s.benchmark, s.ways, **sizes, **given)  # which classes are there decides `train_ways`
+    if not isinstance(tasksets.train, data.FewShot):
+        return data.get_tasksets(s.benchmark, ways, **sizes, test_ways=s.ways, **given)
+    return tasksets._replace(train=tasksets.train.with_sizes(ways=min(ways, tasksets.train.num_classes)))
+
+
+def _fitted(s: Settings, tasksets: data.BenchmarkTasksets) -> Settings:
+    """Returns settings whose `train_ways` are those of the training tasks, which have at most all training classes."""
+    ways = getattr(tasksets.train, "ways", None)
+    return Settings(s.kind, {**s, "train_ways": ways}) if "train_ways" in s and isinstance(ways, int) else s
 
 
 def network_of(s: Settings, model: nn.Module) -> Network:
