@@ -14,7 +14,7 @@ KINDS: tuple[Kind, ...] = ("images", "text", "regression")
 SIZES = ("ways", "shots", "queries", "test_ways", "test_shots", "test_queries")
 """Arguments of `get_tasksets` for the sizes of tasks."""
 ARGUMENTS = (*SIZES, "test_rotations", "split", "seed", "root", "download", "size", "per_class", "min_per_class")
-ARGUMENTS += ("examples",)
+ARGUMENTS += ("channels", "invert", "examples")
 """All arguments of `get_tasksets` except the name."""
 
 

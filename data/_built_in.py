@@ -149,7 +149,10 @@ def _source_info(name: str) -> BenchmarkInfo:
         source.about,
         source.kind,
         (*standard_splits(name), "random"),
-        _FILES | {"per_class", "min_per_class"} | ({"size"} if source.scalable else frozenset()),
+        _FILES
+        | {"per_class", "min_per_class"}
+        | ({"size"} if source.scalable else frozenset())
+        | ({"channels", "invert"} if source.kind == "images" else frozenset()),
         source.paper,
         describe_files(source),
     )
@@ -163,7 +166,7 @@ _BENCHMARKS = (
             "Images of your own: root/<class>/<image>, or root/train/<class>/<image> and so on",
             "images",
             ("auto", "files", "random"),
-            (_FILES - {"download"}) | {"per_class", "min_per_class", "size"},
+            (_FILES - {"download"}) | {"per_class", "min_per_class", "size", "channels", "invert"},
             files="root is a folder, or a zip or tar archive, with <class>/<image>, or with train/<class>/<image>, "
             "validation/<class>/<image> and test/<class>/<image>. No download.",
         ),

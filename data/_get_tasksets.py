@@ -24,6 +24,8 @@ def get_tasksets(
     root: str | Path | None = None,
     download: bool | None = None,
     size: int | None = None,
+    channels: int | None = None,
+    invert: bool | None = None,
     per_class: int | None = None,
     min_per_class: int | None = None,
     examples: Any = None,
@@ -60,7 +62,10 @@ def get_tasksets(
         seed: seed of the classes of `"glyphs"`, or of `split="random"`, by default 0.
         root: folder of the data, see `load_examples` and `Omniglot.load`.
         download: whether to download missing data, by default not.
-        size: height and width of images in pixels, or length of the vectors of sentences.
+        size: height and width of images in pixels, or length of the vectors of sentences. For `"folder"` by default
+            that of the files, where it is one.
+        channels: 1 for gray images, 3 for RGB. For `"folder"` by default those of the files.
+        invert: whether to exchange dark and light in images. Omniglot has white ink on black.
         per_class: number of examples of each class to read, the first ones.
         min_per_class: leaves out the classes that have fewer examples.
         examples: data to use instead of files: the inputs and the class name of each, as for `load_examples` (for
@@ -94,6 +99,8 @@ def get_tasksets(
         "root": root,
         "download": download,
         "size": size,
+        "channels": channels,
+        "invert": invert,
         "per_class": per_class,
         "min_per_class": min_per_class,
         "examples": examples,

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """A folder, arrays or sentences of one's own: how the classes are divided, and what is said where they do not fit."""
 
 import warnings
@@ -203,3 +204,22 @@ def test_every_benchmark_of_files_has_the_options():
         info = data.describe_tasksets(name)
         resolved = Experiment(name).resolve()
         assert {"per_class", "min_per_class"} <= set(resolved) and ("size" in resolved) == ("size" in info.arguments)
+
+
+@pytest.mark.parametrize("augment", ["crop", "flip", "color"])
+def test_training_tasks_are_augmented(augment, tmp_path):
+    root = tmp_path / "mine"
+    put_images(root, {f"c{i}": 3 for i in range(8)}, size=(8, 8))
+
+    def parts(augment):
+        experiment = Experiment("folder", "protonet", ways=2, queries=2, model="fc", hidden=4, augment=augment)
+        return experiment.build(root)
+
+    plain, changed = parts("none"), parts(augment)
+    for name in ("train", "validation", "test"):
+        tasks = [getattr(found.tasksets, name)(jax.random.key(4)) for found in (plain, changed)]  # pyright: ignore
+        np.testing.assert_array_equal(tasks[0].query.y, tasks[1].query.y)
+        assert np.array_equal(tasks[0].query.x, tasks[1].query.x) == (name != "train")
+    for benchmark, learner in (("glyphs", "baseline"), ("sinusoid", "maml")):
+        with pytest.raises(ValueError, match="augment does not apply"):
+            Experiment(benchmark, learner, augment="crop").resolve()

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from jaxmeta.data.sources._division import (
     random_lists,
 )
 from jaxmeta.data.sources._download import fetch
+from jaxmeta.data.sources._images import adapt
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
-from jaxmeta.data.sources._readers import ReadRequest, any_folders
+from jaxmeta.data.sources._readers import ReadRequest, any_folders, hint_at_level
 from jaxmeta.data.sources._sources import SOURCES
 from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
 
 FOLDER = "folder"
 _FOLDER_SOURCE = Source("Images of your own: root/<class>/<image>", "", (), ())
-_VERSION = 1  # to be increased when the decoding changes
+_VERSION = 2  # to be increased when the decoding changes
 
 
 def load_examples(
@@ -41,6 +43,8 @@ def load_examples(
     ways: int = 1,
     test_ways: int | None = None,
     size: int | None = None,
+    channels: int | None = None,
+    invert: bool = False,
     per_class: int | None = None,
     min_per_class: int | None = None,
     download: bool = False,
@@ -67,7 +71,11 @@ def load_examples(
             because each class is placed by a hash of its name, so that another class moves none.
         test_ways: the least number of validation and of test classes of `split="random"`, by default `ways`. Where
             there are too few classes for three parts, the validation part has none.
-        size: height and width of the images in pixels, by default the benchmark's.
+        size: height and width of the images in pixels, by default the benchmark's. For `"folder"` by default that of
+            the files if all are squares of one size of at most 128 pixels, else 84.
+        channels: 1 for gray images, 3 for RGB, by default the benchmark's. For `"folder"` by default 1 if all files are
+            gray, else 3.
+        invert: whether to exchange dark and light. Omniglot has white ink on black, most scans have the opposite.
         per_class: number of examples of each class to read, the first ones. By default the benchmark's, mostly all.
         min_per_class: leaves out the classes that have fewer examples.
         download: whether to download missing files, if there is a published checksum.
@@ -99,14 +107,20 @@ def load_examples(
     if size is not None and (not source.scalable or source.kind == "text" or examples is not None):
         raise ValueError(f"size does not apply to {name!r}{' given as arrays' if examples is not None else ''}")
     per_class = source.per_class if per_class is None else per_class
-    request = ReadRequest(_known(name), int(size or source.size), per_class, progress)
+    if channels is not None:
+        check_choice("channels", channels, (1, 3))
+    own = (size, channels) if name == FOLDER else (size or source.size, 3)
+    request = ReadRequest(_known(name), *own, per_class, progress)
     if examples is None:
         found = _read(name, source, root, request, download)
+        if name == FOLDER and found.parts is None:
+            hint_at_level(found.names)
     elif root is not None or download:
         raise ValueError("root and download do not apply to examples that are given")
     else:
         found = _given(name, examples, per_class)
     try:
+        found = replace(found, inputs=adapt(found.inputs, channels, invert))
         return _divide(name, source, found, split, seed, (ways, test_ways or ways), min_per_class)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
@@ -138,15 +152,16 @@ def _divide(
     if seed is not None and split != "random":
         raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
     if isinstance(split, str) and split in published:
-        found = divide(found, published[split])
-        return found if least is None else Division(*(large_enough(part, least) for part in found))
+        parts = divide(found, published[split])
+        return parts if least is None else Division(*(large_enough(part, least) for part in parts))
     if least is not None:
         found = large_enough(found, least)
     if split == "random":
         return divide(found, random_lists(found.names, source.random, int(seed or 0), *ways))
     if split == "all":
         return Division(found, found, found)
-    return divide(found, lists_of_parts(found) if split == "files" else check_lists(split), others="left out")
+    lists = check_lists(split) if isinstance(split, Mapping) else lists_of_parts(found)
+    return divide(found, lists, others="left out")
 
 
 def _read(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
@@ -196,8 +211,10 @@ def _cached(name: str, request: ReadRequest, stamp: str, read: Callable[[], Exam
             "parts": np.array(found.parts or (), str),
         }
 
-    mark = hashlib.sha256(repr((_VERSION, stamp, request.size, request.per_class)).encode()).hexdigest()[:16]
-    stored = cached(f"{name}-{request.size}-{mark}", ["inputs", "labels", "names", "parts"], make)
+    mark = hashlib.sha256(
+        repr((_VERSION, stamp, request.size, request.channels, request.per_class)).encode()
+    ).hexdigest()[:16]
+    stored = cached(f"{name}-{request.size or 'own'}-{mark}", ["inputs", "labels", "names", "parts"], make)
     parts = tuple(stored["parts"].tolist()) or None
     return Examples(stored["inputs"], stored["labels"], tuple(stored["names"].tolist()), parts)
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import posixpath
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._division import PARTS, first_rows
-from jaxmeta.data.sources._images import SUFFIXES, Picture, decode_all
+from jaxmeta.data.sources._images import DEFAULT_SIZE, SUFFIXES, Picture, decode_all
 from jaxmeta.data.sources._mat import mat_numbers
 
 _PART_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -23,12 +24,19 @@ class ReadRequest(NamedTuple):
 
     known: frozenset[str] = frozenset()
     """Names of the benchmark's classes, empty if it takes any."""
-    size: int = 84
-    """Height and width of images in pixels."""
+    size: int | None = DEFAULT_SIZE
+    """Height and width of images in pixels, or `None` for those of the files where they agree."""
+    channels: int | None = 3
+    """Number of channels of images, or `None` for that of the files."""
     per_class: int | None = None
     """Number of examples of each class to read, the first ones, or `None` for all."""
     progress: bool = False
     """True to show progress bars."""
+
+    @property
+    def pixels(self) -> int:
+        """Height and width of images whose files do not decide them."""
+        return self.size or DEFAULT_SIZE
 
 
 Reader = Callable[[Files, ReadRequest], Examples]
@@ -60,6 +68,21 @@ def any_folders(files: Files, request: ReadRequest) -> Examples:
     classes = ["/".join(folder[1:]) for folder in inner]
     pictures = [Picture(name, of) for name, of in zip(names, classes, strict=True)]
     return read_pictures(files, pictures, request, _part_of_class(classes, [part or "" for part in parts]))
+
+
+def hint_at_level(names: Sequence[str]) -> None:
+    """Warns if most classes of a folder have the name of a class of another folder below the root."""
+    above: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        above.setdefault(last, []).append(folder)
+    last, folders = max(above.items(), key=lambda item: len(item[1]))
+    if sum(len(found) > 1 for found in above.values()) > len(above) / 2:
+        warnings.warn(
+            f"{last!r} and other classes occur in several folders ({', '.join(folders[:3])}), and count as different "
+            "classes in each. If they are the same classes, root is one level too high",
+            stacklevel=3,
+        )
 
 
 def listed_images(files: Files, request: ReadRequest) -> Examples:
@@ -135,7 +158,7 @@ def read_pictures(
         parts: part of each class, if the files divide the classes.
 
     Returns:
-        RGB images, sorted by file.
+        Images, sorted by file.
 
     Raises:
         ValueError: if there are no pictures, or one is damaged.
@@ -144,7 +167,7 @@ def read_pictures(
     pictures = [pictures[row] for row in first_rows([picture.name for picture in pictures], request.per_class)]
     if not pictures:
         raise ValueError(f"{', '.join(map(str, files.sources))} has no images in folders of their class")
-    images = decode_all(files, pictures, request.size, request.progress)
+    images = decode_all(files, pictures, request.size, request.channels, request.progress)
     return Examples.of(images, [picture.name for picture in pictures], parts)
 
 

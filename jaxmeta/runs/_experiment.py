@@ -83,6 +83,13 @@ class Experiment:
         least=0,
         known_as=("image-size", "img-size", "resize"),
     )
+    channels: int | None = option("1 for gray images, 3 for RGB. 0: as in the files.", "tasks", least=0)
+    invert: bool | None = option("Exchange dark and light in images: Omniglot has white ink on black.", "tasks")
+    augment: str | None = option(
+        "Augmentation of the images of training tasks: random crops, with flips, with changes of color.",
+        "tasks",
+        choices=("none", "crop", "flip", "color"),
+    )
     per_class: int | None = option("Examples of each class to read, the first ones. 0: all.", "tasks", least=0)
     min_per_class: int | None = option("Leave out the classes with fewer examples.", "tasks", least=0)
     base_classes: int | None = option(
@@ -111,7 +118,7 @@ class Experiment:
         "Width: channels of a convolutional network, units of a hidden layer, size of a policy's two layers or memory.",
         "model",
         default={"environment": 64},
-        known_as=("width", "channels", "filters"),
+        known_as=("width", "filters"),
     )
     drop_rate: float | None = option("Dropout rate in training.", "model", least=0, known_as=("dropout",))
     patch: int | None = option("Height and width of the patches that become tokens.", "model")

@@ -24,6 +24,23 @@ from jaxmeta.runs._parts import Parts, monitored
 from jaxmeta.training import Trained, best_meta, train
 
 
+def _crop(key: jax.Array, images: jax.Array) -> jax.Array:
+    return data.random_crop(key, images, padding=max(1, images.shape[1] // 8))
+
+
+def _flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    crop_key, flip_key = jax.random.split(key)
+    return data.random_flip(flip_key, _crop(crop_key, images))
+
+
+def _color(key: jax.Array, images: jax.Array) -> jax.Array:
+    flip_key, color_key = jax.random.split(key)
+    return data.color_jitter(color_key, _flip(flip_key, images))
+
+
+_AUGMENTATIONS = {"crop": _crop, "flip": _flip, "color": _color}
+
+
 class TaskParts(NamedTuple):
     """The parts of a run that meta-trains on tasks."""
 
@@ -88,6 +105,8 @@ def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
     model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
     learner_at = entry.build(s, network_of(s, model))
     learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
+    if s.get("augment", "none") != "none":
+        tasksets = tasksets._replace(train=data.Augmented(tasksets.train, (data.Augment(_AUGMENTATIONS[s.augment]),)))
     if entry.trains_on == "streams" and s.kind != "regression":
         tasksets = data.BenchmarkTasksets(*(data.Streams(sampler, s.ways) for sampler in tasksets))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
@@ -101,9 +120,8 @@ def load_tasksets(s: Settings, root: str | Path | None, download: bool) -> data.
     """Returns the samplers of the run's benchmark."""
     sizes = {"shots": s.train_shots, "queries": s.queries, "test_shots": s.shots, "test_queries": s.test_queries}
     given = {name: s[name] for name in ("split", "test_rotations") if name in s}
-    names = {"size": "size", "per_class": "per_class", "min_per_class": "min_per_class", "split_seed": "seed"}
-    given |= {argument: s[name] for name, argument in names.items() if s.get(name)}
-    given |= {"root": root, "download": download or None}
+    given |= {name: s[name] for name in ("size", "channels", "invert", "per_class", "min_per_class") if s.get(name)}
+    given |= {"seed": s.get("split_seed") or None, "root": root, "download": download or None}
     if "ways" not in s:
         return data.get_tasksets(s.benchmark, **sizes, **given)
     ways = s.get("train_ways", s.ways)
