@@ -212,7 +212,7 @@ def test_training_tasks_are_augmented(augment, tmp_path):
     put_images(root, {f"c{i}": 3 for i in range(8)}, size=(8, 8))
 
     def parts(augment):
-        experiment = Experiment("folder", "protonet", ways=2, queries=2, model="fc", hidden=4, augment=augment)
+        experiment = Experiment("folder", "protonet", ways=2, queries=2, test_queries=2, model="fc", augment=augment)
         return experiment.build(root)
 
     plain, changed = parts("none"), parts(augment)
@@ -223,3 +223,58 @@ def test_training_tasks_are_augmented(augment, tmp_path):
     for benchmark, learner in (("glyphs", "baseline"), ("sinusoid", "maml")):
         with pytest.raises(ValueError, match="augment does not apply"):
             Experiment(benchmark, learner, augment="crop").resolve()
+
+
+# One place scales images.
+
+BYTES = np.random.default_rng(0).integers(0, 256, (30, 5, 5, 3)).astype(np.uint8)
+TRANSFORMS = [data.NWays(3), data.KShots(1, queries=2), data.LoadData(), data.RemapLabels()]
+
+
+def test_images_in_bytes_are_the_same_numbers_everywhere():
+    tasks = data.Taskset((BYTES, np.arange(30) % 5), TRANSFORMS, num_tasks=6)
+    by_number = tasks[4].query.x
+    assert by_number.dtype == np.float32 and 0.9 < by_number.max() <= 1 and by_number.min() >= 0
+    batch = next(iter(data.prefetch(tasks, 6)))
+    sampler = tasks.to_device()
+    for other in (list(tasks)[4], tasks.__getitems__([4])[0]):
+        np.testing.assert_array_equal(by_number, other.query.x)
+    np.testing.assert_array_equal(by_number, batch.query.x[4])
+    endless = data.Taskset((BYTES, np.arange(30) % 5), TRANSFORMS)
+    drawn = jax.jit(lambda sampler, key: sampler(key))(endless.to_device(), endless.key(4))
+    np.testing.assert_array_equal(by_number, drawn.query.x)
+    assert sampler.example.dtype == np.float32
+    halves = data.Taskset((BYTES, np.arange(30) % 5), [*TRANSFORMS[:3], data.Map(lambda x: x // 2), *TRANSFORMS[3:]])
+    assert abs(halves[4].query.x.max() - by_number.max() / 2) < 0.01  # a Map sees the bytes
+    raw = data.Taskset((BYTES, np.arange(30) % 5), TRANSFORMS, task_collate=lambda pairs: pairs)
+    assert raw[4].query[0][0].dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("inputs", "warned"),
+    [
+        (BYTES.astype(np.float32), True),
+        (BYTES.astype(np.int32), True),
+        (BYTES.astype(np.uint16)[..., :1], True),
+        (BYTES, False),
+        (BYTES / 255, False),
+        (BYTES / 64 - 2, False),
+        (BYTES.astype(float) - 100, False),
+        (BYTES.reshape(30, -1).astype(float), False),
+    ],
+)
+def test_values_that_cannot_be_meant_are_warned_of(inputs, warned):
+    labels = np.arange(30) % 5
+    makers = [
+        lambda: data.FewShot.create(inputs, labels, ways=2, queries=2),
+        lambda: data.FewShot.from_classes(inputs.reshape(5, 6, *inputs.shape[1:]), ways=2, queries=2),
+        lambda: data.MetaDatasetSampler.create(inputs, labels, ways=(2, 3)),
+        lambda: data.Taskset((inputs, labels), TRANSFORMS)[0],
+        lambda: data.Taskset((list(inputs), labels), TRANSFORMS)[0],
+    ]
+    for make in makers:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            make()
+        found = [str(warning.message) for warning in caught]
+        assert bool(found) == warned and all("from 0 to 255" in text and "pass uint8" in text for text in found)

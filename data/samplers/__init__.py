@@ -16,7 +16,6 @@ from jaxmeta.data.samplers._checks import largest as largest
 from jaxmeta.data.samplers._few_shot import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers._few_shot import FewShot as FewShot
 from jaxmeta.data.samplers._few_shot import from_table as from_table
-from jaxmeta.data.samplers._few_shot import to_float as to_float
 from jaxmeta.data.samplers._glyphs import Glyphs as Glyphs
 from jaxmeta.data.samplers._harmonic import Harmonic as Harmonic
 from jaxmeta.data.samplers._harmonic import Tone as Tone

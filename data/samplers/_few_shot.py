@@ -10,7 +10,7 @@ from flax import struct
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import as_labels
+from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
 from jaxmeta.data.samplers._checks import (
     ArrayLike,
     Size,
@@ -299,6 +299,7 @@ def from_table(
     shots, queries = sizes.per_class
     ways, shots, queries = check_sizes(ways=sizes.ways, shots=shots, queries=queries)
     check_enough(sizes, counts, names, rotations)
+    warn_of_scale(inputs)
     placed, placed_table, placed_counts = place(inputs, (table, counts.astype(np.int32)), device)
     sampler = FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)
     return dataclasses.replace(sampler, class_names=tuple(names.tolist())) if names.dtype.kind == "U" else sampler
@@ -307,8 +308,3 @@ def from_table(
 def zeros_for_model(inputs: jax.Array) -> jax.Array:
     """Returns one input of zeros of a data set, as the model gets it: `[1, ...]`."""
     return to_float(jnp.zeros((1, *inputs.shape[1:]), inputs.dtype))
-
-
-def to_float(x: jax.Array) -> jax.Array:
-    """Converts images in uint8 to float32 in [0, 1] and returns other arrays unchanged."""
-    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x

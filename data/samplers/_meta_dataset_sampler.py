@@ -9,9 +9,9 @@ from flax import struct
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import as_labels
+from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
 from jaxmeta.data.samplers._checks import check_examples, check_sizes
-from jaxmeta.data.samplers._few_shot import to_float, zeros_for_model
+from jaxmeta.data.samplers._few_shot import zeros_for_model
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import distinct, group
 
@@ -114,6 +114,7 @@ class MetaDatasetSampler:
                 has fewer classes than the least ways, or a class has fewer than 2 examples.
         """
         inputs, labels = check_examples(inputs, labels)
+        warn_of_scale(inputs)
         names, table, counts = group(labels)
         least, most = _pair(ways)
         check_integer(max_shots=max_shots, max_queries=max_queries)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxmeta._checks import check_integer
+from jaxmeta.data.containers import to_float
 from jaxmeta.data.samplers import FewShot, Placement, distinct
 from jaxmeta.data.tasks._augmented import Augmented, FixedTasks
 from jaxmeta.data.tasks._description import TaskDescription
@@ -27,7 +28,8 @@ class Taskset:
     the order of access. Except for `Augment`, nothing here runs JAX, so workers may be forked or spawned.
 
     A task is a `Task` of support and query if `KShots` has `queries`, else one `Batch`, a pair `(x, y)`. Its arrays
-    are NumPy arrays of the data set's type. To get arrays on a device use `prefetch` or `to_device`.
+    are NumPy arrays of the data set's type, except that images in uint8 become float32 in [0, 1], as everywhere. A
+    `task_collate` gets them as they are. To get arrays on a device use `prefetch` or `to_device`.
 
     Example:
         >>> import jax, numpy as np
@@ -105,6 +107,11 @@ class Taskset:
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Returns many tasks. A `DataLoader` gets its batches in this way."""
         return list(self._load(fold_in(seed_key(self.seed), [self._number(index) for index in indices])))
+
+    def as_stored(self, indices: Sequence[int]) -> list[Any]:
+        """Returns many tasks whose images in uint8 stay such, to be scaled later, as `prefetch` does on the device."""
+        keys = fold_in(seed_key(self.seed), [self._number(index) for index in indices])
+        return list(self._load(keys, scale=lambda x: x))
 
     def __iter__(self) -> Iterator[Any]:
         """Yields the tasks one after the other."""
@@ -184,9 +191,9 @@ class Taskset:
                 description = description._replace(step=step)
             yield description
 
-    def _load(self, keys: np.ndarray) -> Iterator[Any]:
+    def _load(self, keys: np.ndarray, scale: Callable[[Any], Any] = to_float) -> Iterator[Any]:
         for description in self._describe(keys):
-            yield load(description, self.dataset, self.task_collate)
+            yield load(description, self.dataset, self.task_collate, scale)
 
 
 TaskDataset = Taskset
