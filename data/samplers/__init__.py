@@ -15,7 +15,7 @@ from jaxmeta.data.samplers._checks import check_sizes as check_sizes
 from jaxmeta.data.samplers._checks import largest as largest
 from jaxmeta.data.samplers._few_shot import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers._few_shot import FewShot as FewShot
-from jaxmeta.data.samplers._few_shot import from_table as from_table
+from jaxmeta.data.samplers._few_shot import from_groups as from_groups
 from jaxmeta.data.samplers._glyphs import Glyphs as Glyphs
 from jaxmeta.data.samplers._harmonic import Harmonic as Harmonic
 from jaxmeta.data.samplers._harmonic import Tone as Tone
@@ -24,6 +24,7 @@ from jaxmeta.data.samplers._linear import Linear as Linear
 from jaxmeta.data.samplers._meta_dataset_sampler import MetaDatasetSampler as MetaDatasetSampler
 from jaxmeta.data.samplers._placement import Placement as Placement
 from jaxmeta.data.samplers._placement import place as place
+from jaxmeta.data.samplers._sampling import Groups as Groups
 from jaxmeta.data.samplers._sampling import distinct as distinct
 from jaxmeta.data.samplers._sampling import draw as draw
 from jaxmeta.data.samplers._sampling import group as group

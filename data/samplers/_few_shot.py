@@ -22,7 +22,7 @@ from jaxmeta.data.samplers._checks import (
     largest,
 )
 from jaxmeta.data.samplers._placement import Placement, place
-from jaxmeta.data.samplers._sampling import draw, draw_sizes, group
+from jaxmeta.data.samplers._sampling import Groups, draw, draw_sizes, group
 
 
 class ExampleIndex(NamedTuple):
@@ -65,8 +65,10 @@ class FewShot:
 
     inputs: jax.Array
     """All examples: `[M, ...]`. Images in uint8 reach the model as float32 in [0, 1], other types unchanged."""
-    table: jax.Array
-    """Rows of `inputs` that belong to each class, padded: `[classes, largest count]`, int32."""
+    rows: jax.Array
+    """Rows of `inputs`, class by class: `[M]`, int32."""
+    starts: jax.Array
+    """Position in `rows` of the first example of each class: `[classes]`, int32."""
     counts: jax.Array
     """Number of examples of each class: `[classes]`, int32."""
     ways: Size = struct.field(pytree_node=False)
@@ -80,9 +82,9 @@ class FewShot:
     replacement: bool = struct.field(pytree_node=False, default=False)
     """True if the examples of a class are drawn with replacement. A query example may then be a support example too."""
     shuffle: bool = struct.field(pytree_node=False, default=True)
-    """True if the classes of a task are in random order, else they are sorted by rotation, then by table row."""
+    """True if the classes of a task are in random order, else they are sorted by rotation, then by number."""
     class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
-    """Names of the classes, in the order of the table. Empty if the labels are numbers."""
+    """Names of the classes, in the order of `counts`. Empty if the labels are numbers."""
 
     @classmethod
     def create(
@@ -123,9 +125,8 @@ class FewShot:
                 classes, or if a class has fewer than `shots + queries` examples.
         """
         inputs, labels = check_examples(inputs, labels)
-        names, table, counts = group(labels)
         sizes = TaskSizes(ways, (shots, queries), replacement)
-        return from_table(inputs, table, counts, names, sizes, rotations, device)
+        return from_groups(inputs, group(labels), sizes, rotations, device)
 
     @classmethod
     def from_classes(
@@ -164,13 +165,13 @@ class FewShot:
         if inputs.ndim < 2 or 0 in inputs.shape[:2]:
             raise ValueError(f"inputs must be a non-empty [classes, examples, ...], got shape {inputs.shape}")
         classes, examples = inputs.shape[:2]
-        table = np.arange(classes * examples, dtype=np.int32).reshape(classes, examples)
         flat = check_inputs(inputs.reshape(classes * examples, *inputs.shape[2:]))
         found = np.arange(classes) if names is None else as_labels(names, "names").astype(str)
         if len(found) != classes:
             raise ValueError(f"names must match inputs: got {len(found)} names for {classes} classes")
-        sizes = TaskSizes(ways, (shots, queries))
-        return from_table(flat, table, np.full(classes, examples), found, sizes, rotations, device)
+        rows = np.arange(classes * examples, dtype=np.int32)
+        groups = Groups(found, rows, rows[::examples], np.full(classes, examples, np.int32))
+        return from_groups(flat, groups, TaskSizes(ways, (shots, queries)), rotations, device)
 
     def with_sizes(
         self, *, ways: Size | None = None, shots: Size | None = None, queries: Size | None = None
@@ -232,7 +233,7 @@ class FewShot:
         """
         most_ways, most_shots, most_queries = map(largest, (self.ways, self.shots, self.queries))
         bits = jax.random.bits(key, (most_ways, 1 + most_shots + most_queries), jnp.uint32)  # one call for a task
-        classes, turns, rows = draw(bits, self.table, self.counts, self.rotations, self.replacement)
+        classes, turns, rows = draw(bits, self.rows, self.starts, self.counts, self.rotations, self.replacement)
         ways, shots, queries = draw_sizes(key, self.ways, self.shots, self.queries)
         if not self.shuffle:
             order = jnp.lexsort((classes, turns, jnp.arange(most_ways) >= ways))  # classes of padding stay last
@@ -267,22 +268,14 @@ class FewShot:
         return to_float(jax.lax.optimization_barrier(x))  # fusing the gather and the scaling is slower on a CPU
 
 
-def from_table(
-    inputs: ArrayLike,
-    table: np.ndarray,
-    counts: np.ndarray,
-    names: np.ndarray,
-    sizes: TaskSizes,
-    rotations: int,
-    device: Placement | None,
+def from_groups(
+    inputs: ArrayLike, groups: Groups, sizes: TaskSizes, rotations: int, device: Placement | None
 ) -> FewShot:
-    """Builds a sampler from the fields of `FewShot` and checks them.
+    """Builds a sampler from grouped examples and checks it.
 
     Args:
         inputs: examples: `[M, ...]`.
-        table: rows of each class: `[classes, largest count]`, int32.
-        counts: number of examples of each class: `[classes]`.
-        names: name of each class in error messages: `[classes]`.
+        groups: the examples of each class.
         sizes: sizes of a task, `per_class` with two entries.
         rotations: see `FewShot.create`.
         device: see `FewShot.create`.
@@ -298,11 +291,12 @@ def from_table(
         raise ValueError(f"rotations=4 needs square images [..., H, W, C], got inputs of shape {inputs.shape[1:]}")
     shots, queries = sizes.per_class
     ways, shots, queries = check_sizes(ways=sizes.ways, shots=shots, queries=queries)
-    check_enough(sizes, counts, names, rotations)
+    check_enough(sizes, groups.counts, groups.names, rotations)
     warn_of_scale(inputs)
-    placed, placed_table, placed_counts = place(inputs, (table, counts.astype(np.int32)), device)
-    sampler = FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)
-    return dataclasses.replace(sampler, class_names=tuple(names.tolist())) if names.dtype.kind == "U" else sampler
+    placed, rows, starts, counts = place(inputs, groups[1:], device)
+    sampler = FewShot(placed, rows, starts, counts, ways, shots, queries, rotations, sizes.replacement)
+    named = groups.names.dtype.kind == "U"
+    return dataclasses.replace(sampler, class_names=tuple(groups.names.tolist())) if named else sampler
 
 
 def zeros_for_model(inputs: jax.Array) -> jax.Array:

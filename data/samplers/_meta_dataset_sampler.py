@@ -13,7 +13,7 @@ from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
 from jaxmeta.data.samplers._checks import check_examples, check_sizes
 from jaxmeta.data.samplers._few_shot import zeros_for_model
 from jaxmeta.data.samplers._placement import Placement, place
-from jaxmeta.data.samplers._sampling import distinct, group
+from jaxmeta.data.samplers._sampling import Groups, distinct, group
 
 
 class EpisodeSizes(NamedTuple):
@@ -60,8 +60,10 @@ class MetaDatasetSampler:
 
     inputs: jax.Array
     """All examples: `[M, ...]`. Images in uint8 reach the model as float32 in [0, 1], other types unchanged."""
-    table: jax.Array
-    """Rows of `inputs` that belong to each class, padded: `[classes, largest count]`, int32."""
+    rows: jax.Array
+    """Rows of `inputs`, class by class: `[M]`, int32."""
+    starts: jax.Array
+    """Position in `rows` of the first example of each class: `[classes]`, int32."""
     counts: jax.Array
     """Number of examples of each class: `[classes]`, int32."""
     groups: jax.Array
@@ -76,6 +78,8 @@ class MetaDatasetSampler:
     """The most examples with which a class counts towards the size of the support set."""
     max_queries: int = struct.field(pytree_node=False)
     """The most query examples per class."""
+    largest_class: int = struct.field(pytree_node=False)
+    """Number of examples of the largest class."""
 
     @classmethod
     def create(
@@ -115,7 +119,8 @@ class MetaDatasetSampler:
         """
         inputs, labels = check_examples(inputs, labels)
         warn_of_scale(inputs)
-        names, table, counts = group(labels)
+        names, *index = group(labels)
+        counts = index[-1]
         least, most = _pair(ways)
         check_integer(max_shots=max_shots, max_queries=max_queries)
         check_integer(max_support=max_support, least=most)
@@ -127,9 +132,10 @@ class MetaDatasetSampler:
             raise ValueError(
                 f"labels must have 2 examples of each class at least, class {names[counts.argmin()]} has 1"
             )
-        small = (table, counts.astype(np.int32), group_table, group_sizes.astype(np.int32))
-        placed: Any = place(inputs, small, device)
-        return cls(*placed, (least, most), max_support, max_shots, max_queries)
+        small = (*index, group_table, group_sizes.astype(np.int32))
+        data, rows, starts, placed_counts, placed_groups, placed_sizes = place(inputs, small, device)
+        fields = (data, rows, starts, placed_counts, placed_groups, placed_sizes, (least, most), max_support)
+        return cls(*fields, max_shots, max_queries, int(counts.max()))
 
     @property
     def example(self) -> jax.Array:
@@ -155,20 +161,21 @@ class MetaDatasetSampler:
         counts = self.counts[classes]
         sizes = episode_sizes(counts, present, beta, alpha, self.max_support, self.max_shots, self.max_queries)
         # The examples of a class in random order: first those of the query set, then those of the support set.
-        words = jax.random.bits(example_key, (most, self.table.shape[1]), jnp.uint32)
-        missing = jnp.arange(self.table.shape[1])[None] >= counts[:, None]
+        words = jax.random.bits(example_key, (most, self.largest_class), jnp.uint32)
+        missing = jnp.arange(self.largest_class)[None] >= counts[:, None]
         order = jnp.lexsort((words, missing), axis=1)
-        rows = jnp.take_along_axis(self.table[classes], order, 1)
+        starts = self.starts[classes]
 
         def part(labels: jax.Array, columns: jax.Array, counted: jax.Array) -> Batch:
             labels, columns = (jnp.where(counted, index, 0).astype(jnp.int32) for index in (labels, columns))
-            x = self.inputs.at[rows[labels, columns]].get(mode="promise_in_bounds")
+            rows = self.rows.at[starts[labels] + order[labels, columns]].get(mode="promise_in_bounds")
+            x = self.inputs.at[rows].get(mode="promise_in_bounds")
             return Batch(to_float(jax.lax.optimization_barrier(x)), labels, counted.astype(jnp.float32))
 
         ends, row = jnp.cumsum(sizes.shots), jnp.arange(self.max_support)
         labels = jnp.searchsorted(ends, row, side="right")
-        starts = (ends - sizes.shots)[jnp.minimum(labels, most - 1)]
-        support = part(labels, sizes.queries + row - starts, row < ends[-1])
+        first = (ends - sizes.shots)[jnp.minimum(labels, most - 1)]
+        support = part(labels, sizes.queries + row - first, row < ends[-1])
         labels, columns = jnp.divmod(jnp.arange(most * self.max_queries), self.max_queries)
         return Task(support, part(labels, columns, (labels < ways) & (columns < sizes.queries)))
 
@@ -221,7 +228,7 @@ def _groups(groups: Any, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
         groups = as_labels(groups, "groups")
         if groups.shape != names.shape:
             raise ValueError(f"groups must have one entry for each of {len(names)} classes, got shape {groups.shape}")
-        return group(groups)
+        return _padded(group(groups))
     members = [np.unique(as_labels(entry, "groups")) for entry in groups]
     for number, classes in enumerate(members):
         unknown = np.setdiff1d(classes, names)
@@ -232,6 +239,14 @@ def _groups(groups: Any, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     for row, classes in zip(table, members, strict=True):
         row[: len(classes)] = np.searchsorted(names, classes)
     return np.arange(len(members)), table, sizes
+
+
+def _padded(groups: Groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the names of groups of classes, their classes, padded, and the number of classes of each."""
+    table = np.zeros((len(groups.names), groups.counts.max()), np.int32)
+    for row, start, count in zip(table, groups.starts, groups.counts, strict=True):
+        row[:count] = groups.rows[start : start + count]
+    return groups.names, table, groups.counts
 
 
 def _pair(ways: tuple[int, int]) -> tuple[int, int]:

@@ -100,8 +100,8 @@ class MetaDataset:
     @cached_property
     def labels_to_indices(self) -> dict[Any, np.ndarray]:
         """Indices of the examples of each class, in order."""
-        names, table, counts = group(self.targets)
-        return {name: rows[:count] for name, rows, count in zip(names.tolist(), table, counts, strict=True)}
+        names, rows, starts, _ = group(self.targets)
+        return dict(zip(names.tolist(), np.split(rows, starts[1:]), strict=True))
 
     @cached_property
     def indices_to_labels(self) -> dict[int, Any]:

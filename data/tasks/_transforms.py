@@ -2,33 +2,22 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxmeta._checks import check_integer, check_optional_integer
-from jaxmeta.data.samplers import TaskSizes, check_enough, distinct, draw, group
+from jaxmeta.data.samplers import Groups, TaskSizes, check_enough, distinct, draw, group
 from jaxmeta.data.tasks._description import TaskDescription
 from jaxmeta.data.tasks._meta_dataset import check_labels
 
 
-class Groups(NamedTuple):
-    """The examples of a description, grouped by class."""
-
-    names: np.ndarray
-    """Name of each class in error messages: `[classes]`."""
-    table: np.ndarray
-    """Positions of the examples of each class, padded: `[classes, largest count]`."""
-    counts: np.ndarray
-    """Number of examples of each class: `[classes]`."""
-
-    @classmethod
-    def of(cls, description: TaskDescription) -> "Groups":
-        """Groups the examples of a description."""
-        if len(description.example) == 0:
-            raise ValueError("a transform left no examples")
-        _, table, counts = group(description.classes())
-        return cls(description.label[table[:, 0]], table, counts.astype(np.int32))
+def group_examples(description: TaskDescription) -> Groups:
+    """Groups the examples of a description by class, with their labels as names."""
+    if len(description.example) == 0:
+        raise ValueError("a transform left no examples")
+    groups = group(description.classes())
+    return groups._replace(names=description.label[groups.rows[groups.starts]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +46,7 @@ class FusedNWaysKShots:
         """Draws the examples of a task."""
         if self.filter_labels is not None:
             description = FilterLabels(self.filter_labels)(description)
-        groups = Groups.of(description)
+        groups = group_examples(description)
         self.check(groups)
         words = description.words(self.shape(groups))
         return self.draw(description, groups, description.key[None], words[None])[0]
@@ -86,7 +75,7 @@ class FusedNWaysKShots:
         Returns:
             The descriptions of the tasks.
         """
-        rows = draw(words, groups.table, groups.counts, replacement=self.replacement).rows
+        rows = draw(words, groups.rows, groups.starts, groups.counts, replacement=self.replacement).rows
         ways, size = rows.shape[1:]
         rows = rows.reshape(len(keys), ways * size)
         example, label, turns = description.example[rows], description.label[rows], description.turns[rows]
@@ -110,7 +99,7 @@ class NWays:
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
         """Draws the classes."""
-        groups = Groups.of(description)
+        groups = group_examples(description)
         check_enough(TaskSizes(self.n, (1,)), groups.counts, groups.names)
         chosen = distinct(description.words((self.n,)), len(groups.counts))
         way = np.full(len(groups.counts), -1)
