@@ -13,7 +13,6 @@ from jaxmeta.data.samplers._checks import check_enough as check_enough
 from jaxmeta.data.samplers._checks import check_inputs as check_inputs
 from jaxmeta.data.samplers._checks import check_sizes as check_sizes
 from jaxmeta.data.samplers._checks import largest as largest
-from jaxmeta.data.samplers._few_shot import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers._few_shot import FewShot as FewShot
 from jaxmeta.data.samplers._few_shot import from_groups as from_groups
 from jaxmeta.data.samplers._glyphs import Glyphs as Glyphs
@@ -24,6 +23,7 @@ from jaxmeta.data.samplers._linear import Linear as Linear
 from jaxmeta.data.samplers._meta_dataset_sampler import MetaDatasetSampler as MetaDatasetSampler
 from jaxmeta.data.samplers._placement import Placement as Placement
 from jaxmeta.data.samplers._placement import place as place
+from jaxmeta.data.samplers._sampling import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers._sampling import Groups as Groups
 from jaxmeta.data.samplers._sampling import distinct as distinct
 from jaxmeta.data.samplers._sampling import draw as draw

@@ -1,7 +1,7 @@
 """Few-shot classification tasks from any labeled arrays, drawn on the device."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,7 @@ from jaxmeta.data.samplers._checks import (
     largest,
 )
 from jaxmeta.data.samplers._placement import Placement, place
-from jaxmeta.data.samplers._sampling import Groups, draw, draw_sizes, group
-
-
-class ExampleIndex(NamedTuple):
-    """Origin of the examples of a task in the data set (see `FewShot.indices`)."""
-
-    example: jax.Array
-    """Rows of `FewShot.inputs`: `[n]`."""
-    turns: jax.Array
-    """Number of quarter turns, counterclockwise: `[n]`."""
+from jaxmeta.data.samplers._sampling import ExampleIndex, Groups, draw, draw_sizes, group
 
 
 @struct.dataclass

@@ -10,6 +10,15 @@ import numpy as np
 from jaxmeta.data.samplers._checks import Size
 
 
+class ExampleIndex(NamedTuple):
+    """Origin of the examples of a task in the data set (see `FewShot.indices`)."""
+
+    example: jax.Array
+    """Rows of `FewShot.inputs`: `[n]`."""
+    turns: jax.Array
+    """Number of quarter turns, counterclockwise: `[n]`."""
+
+
 class Groups(NamedTuple):
     """Examples grouped by class, in arrays as long as the examples and the classes, however unequal the classes are."""
 

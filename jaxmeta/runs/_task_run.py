@@ -99,11 +99,12 @@ class TaskParts(NamedTuple):
 
 def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
     """Makes the parts of a run on a benchmark."""
-    tasksets = load_tasksets(settings, root, download)
-    s, entry = _fitted(settings, tasksets), LEARNERS[settings.learner]
-    ways = 1 if s.kind == "regression" else s.get("train_ways", s.ways)
-    model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
-    learner_at = entry.build(s, network_of(s, model))
+    s, entry = settings, LEARNERS[settings.learner]
+    model, learner_at = _learner_of(s)
+    tasksets = load_tasksets(s, root, download)
+    if (fitted := _fitted(s, tasksets)) != s:
+        s = fitted
+        model, learner_at = _learner_of(s)
     learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
     if s.get("augment", "none") != "none":
         tasksets = tasksets._replace(train=data.Augmented(tasksets.train, (data.Augment(_AUGMENTATIONS[s.augment]),)))
@@ -114,6 +115,13 @@ def build(settings: Settings, root: str | Path | None, download: bool) -> Parts:
     meta = learner.init(model.init(init_key, tasksets.train.example, *context))
     optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
     return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
+
+
+def _learner_of(s: Settings) -> tuple[nn.Module, Any]:
+    """Returns the model and the learner, which may be a function of the update."""
+    entry, ways = LEARNERS[s.learner], 1 if s.kind == "regression" else s.get("train_ways", s.get("ways"))
+    model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
+    return model, entry.build(s, network_of(s, model))
 
 
 def load_tasksets(s: Settings, root: str | Path | None, download: bool) -> data.BenchmarkTasksets:
