@@ -15,6 +15,7 @@ from jaxmeta.data.samplers import Harmonic as Harmonic
 from jaxmeta.data.samplers import Line as Line
 from jaxmeta.data.samplers import Linear as Linear
 from jaxmeta.data.samplers import MetaDatasetSampler as MetaDatasetSampler
+from jaxmeta.data.samplers import RegressionSampler as RegressionSampler
 from jaxmeta.data.samplers import Sinusoid as Sinusoid
 from jaxmeta.data.samplers import Streams as Streams
 from jaxmeta.data.samplers import Tone as Tone

@@ -14,7 +14,17 @@ from jaxmeta.data._benchmark_types import SIZES, Benchmark, BenchmarkInfo, Bench
 from jaxmeta.data._ngrams import hash_ngrams
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.samplers import FewShot, Glyphs, Harmonic, Linear, Sinusoid, Size, check_sizes, largest
-from jaxmeta.data.sources import FOLDER, SOURCES, SPLITS, Omniglot, describe_files, load_examples, standard_splits
+from jaxmeta.data.sources import (
+    FOLDER,
+    SENTENCES,
+    SOURCES,
+    SPLITS,
+    Omniglot,
+    describe_files,
+    load_examples,
+    source_of,
+    standard_splits,
+)
 
 
 class _Sizes(NamedTuple):
@@ -93,7 +103,7 @@ def _from_files(
     test_queries: Size | None = None,
     **options: Any,
 ) -> BenchmarkTasksets:
-    text = name in SOURCES and SOURCES[name].kind == "text"
+    text = source_of(name).kind == "text"
     check_optional_integer(size=size)
     train, test = _sizes(ways, shots, queries, test_ways, test_shots, test_queries)
     least = (largest(*check_sizes(ways=part.ways)) for part in (train, test))
@@ -106,12 +116,17 @@ def _from_files(
     samplers = []
     for part, found, sizes in zip(BenchmarkTasksets._fields, division, (train, test, test), strict=True):
         if text:
-            found = replace(found, inputs=hash_ngrams(found.inputs, size or SOURCES[name].size))
+            found = replace(found, inputs=_vectors(found.inputs, size or source_of(name).size))
         try:
             samplers.append(FewShot.create(found, **sizes._asdict()))
         except ValueError as error:
             raise ValueError(f"{part} tasks of {name!r}: {error}. {_way_out(part, found, sizes)}".rstrip()) from error
     return BenchmarkTasksets(*samplers)
+
+
+def _vectors(sentences: Any, size: int) -> Any:
+    """Returns sentences as vectors. Arrays of numbers are taken for vectors already."""
+    return hash_ngrams(sentences, size) if sentences.dtype.kind == "U" else sentences
 
 
 def _way_out(part: str, found: Examples, sizes: _Sizes) -> str:
@@ -169,6 +184,18 @@ _BENCHMARKS = (
             (_FILES - {"download"}) | {"per_class", "min_per_class", "size", "channels", "invert"},
             files="root is a folder, or a zip or tar archive, with <class>/<image>, or with train/<class>/<image>, "
             "validation/<class>/<image> and test/<class>/<image>. No download.",
+        ),
+    ),
+    Benchmark(
+        SENTENCES,
+        partial(_from_files, SENTENCES),
+        BenchmarkInfo(
+            "Sentences of your own: a table root.csv with text and label, or root/<class>.txt with one in each line",
+            "text",
+            ("random",),
+            (_FILES - {"download"}) | {"per_class", "min_per_class", "size"},
+            files="root is a table .csv with the columns text and label, or a folder or archive of tables, or of "
+            "<class>.txt with a sentence in each line. No download.",
         ),
     ),
     Benchmark(

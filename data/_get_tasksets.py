@@ -41,6 +41,7 @@ def get_tasksets(
     | `"omniglot"` | `Omniglot`. Rotated characters are classes of their own in training only, as in MAML's code | all except `size`, `per_class`, `min_per_class` |
     | `"mini-imagenet"`, `"cub200"`, ... | images, read by `load_examples` | all except `test_rotations`, `size` for photos only |
     | `"clinc150"`, `"banking77"`, `"huffpost"` | sentences as vectors, see `hash_ngrams` | all except `test_rotations` |
+    | `"sentences"` | sentences of your own, as vectors | all except `test_rotations`, `download` |
     | `"folder"` | images of your own | all except `test_rotations`, `download` |
 
     An argument that is `None` takes the benchmark's default. One that is given but does not apply is an error.

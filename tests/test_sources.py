@@ -295,7 +295,16 @@ def test_published_layout(layout, tmp_path):
 
 
 def test_table_is_complete():
-    assert set(list_tasksets()) == {*SOURCES, "folder", "glyphs", "omniglot", "sinusoid", "harmonic", "linear"}
+    assert set(list_tasksets()) == {
+        *SOURCES,
+        "folder",
+        "sentences",
+        "glyphs",
+        "omniglot",
+        "sinusoid",
+        "harmonic",
+        "linear",
+    }
     images = {name for name, source in SOURCES.items() if source.kind == "images"}
     assert {name for name, _ in LAYOUTS.values()} == images
     assert all(remote.url.startswith("https://") for source in SOURCES.values() for remote in source.remotes)

@@ -67,6 +67,9 @@ def as_array(values: Any, name: str) -> np.ndarray | jax.Array:
             f"{name} must be one array for each example, got {type(column[0]).__name__} with several: join them to "
             "one array, for example as channels, or use a Taskset, whose examples may be dicts and tuples"
         )
+    strange = next((i for i, entry in enumerate(column) if entry is None or isinstance(entry, str)), None)
+    if strange is not None:
+        raise TypeError(f"{name} must be all numbers or all strings, got {column[strange]!r} for example {strange}")
     return stack(column)
 
 

@@ -23,6 +23,7 @@ from jaxmeta.data.samplers._linear import Linear as Linear
 from jaxmeta.data.samplers._meta_dataset_sampler import MetaDatasetSampler as MetaDatasetSampler
 from jaxmeta.data.samplers._placement import Placement as Placement
 from jaxmeta.data.samplers._placement import place as place
+from jaxmeta.data.samplers._regression_sampler import RegressionSampler as RegressionSampler
 from jaxmeta.data.samplers._sampling import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers._sampling import Groups as Groups
 from jaxmeta.data.samplers._sampling import distinct as distinct

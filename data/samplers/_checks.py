@@ -26,6 +26,8 @@ class TaskSizes(NamedTuple):
     """True if an example may be drawn twice."""
     name: str = "shots + queries"
     """Name of `per_class` in error messages."""
+    of: str = "class"
+    """What has examples, in error messages."""
 
 
 def check_sizes(**sizes: Size) -> tuple[Size, ...]:
@@ -51,20 +53,23 @@ def largest(size: Size) -> int:
     return size[1] if isinstance(size, tuple) else size
 
 
-def check_inputs(inputs: Any) -> ArrayLike:
+def check_inputs(inputs: Any, name: str = "inputs") -> ArrayLike:
     """Returns inputs as an array.
 
     Raises:
         TypeError: if they are in no container, or have several parts.
         ValueError: if they are not numbers of shape `[M, ...]`, or there are none.
     """
-    inputs = as_array(inputs, "inputs")
+    inputs = as_array(inputs, name)
     if inputs.ndim < 1 or inputs.size == 0:
-        raise ValueError(f"inputs must be a non-empty [M, ...], got shape {inputs.shape}")
+        raise ValueError(f"{name} must be a non-empty [M, ...], got shape {inputs.shape}")
     if inputs.dtype.kind == "U":
-        raise ValueError(f"inputs must be numbers, got {inputs.dtype}: hash_ngrams turns sentences into vectors")
+        raise ValueError(
+            f"{name} must be numbers, got {inputs.dtype}: hash_ngrams turns sentences into vectors, and so does "
+            "get_tasksets('sentences', examples=...)"
+        )
     if not (jnp.issubdtype(inputs.dtype, jnp.number) or inputs.dtype == np.bool_):
-        raise ValueError(f"inputs must be numbers, got {inputs.dtype}")
+        raise ValueError(f"{name} must be numbers, got {inputs.dtype}")
     return inputs
 
 
@@ -108,9 +113,9 @@ def check_enough(sizes: TaskSizes, counts: np.ndarray, names: np.ndarray, rotati
         raise ValueError(f"ways must be at most the number of classes, got ways={sizes.ways} for {classes} classes")
     small = np.flatnonzero(counts < (1 if sizes.replacement else sum(map(largest, sizes.per_class))))
     if small.size:
-        found = [f"class {names[i]} has {counts[i]} examples" for i in small[:_NAMED]]
+        found = [f"{sizes.of} {names[i]} has {counts[i]} examples" for i in small[:_NAMED]]
         rest = [f"{small.size - _NAMED} other classes have too few"] if small.size > _NAMED else []
         raise ValueError(
-            f"{sizes.name} must be at most the size of the smallest class, "
+            f"{sizes.name} must be at most the size of the smallest {sizes.of}, "
             f"got {' + '.join(map(str, sizes.per_class))}, but {', '.join([*found, *rest])}"
         )

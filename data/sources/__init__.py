@@ -4,7 +4,9 @@ from jaxmeta.data.sources._division import Division as Division
 from jaxmeta.data.sources._layouts import describe_files as describe_files
 from jaxmeta.data.sources._layouts import standard_splits as standard_splits
 from jaxmeta.data.sources._load_examples import FOLDER as FOLDER
+from jaxmeta.data.sources._load_examples import SENTENCES as SENTENCES
 from jaxmeta.data.sources._load_examples import load_examples as load_examples
+from jaxmeta.data.sources._load_examples import source_of as source_of
 from jaxmeta.data.sources._omniglot import SPLITS as SPLITS
 from jaxmeta.data.sources._omniglot import Omniglot as Omniglot
 from jaxmeta.data.sources._omniglot import OmniglotSplit as OmniglotSplit

@@ -26,11 +26,16 @@ from jaxmeta.data.sources._download import fetch
 from jaxmeta.data.sources._images import adapt
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
 from jaxmeta.data.sources._readers import ReadRequest, any_folders, hint_at_level
+from jaxmeta.data.sources._sentences import own_sentences
 from jaxmeta.data.sources._sources import SOURCES
 from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
 
 FOLDER = "folder"
-_FOLDER_SOURCE = Source("Images of your own: root/<class>/<image>", "", (), ())
+SENTENCES = "sentences"
+_OWN = {
+    FOLDER: Source("Images of your own", "", (Layout((), any_folders),), ()),
+    SENTENCES: Source("Sentences of your own", "", (Layout((), own_sentences, cached=False),), (), "text", 2048),
+}
 _VERSION = 2  # to be increased when the decoding changes
 
 
@@ -58,10 +63,13 @@ def load_examples(
     and never changed. `describe_tasksets(name).files` tells which files a benchmark reads.
 
     Args:
-        name: a benchmark that is read from files, see `list_tasksets`, or `"folder"` for images of your own.
+        name: a benchmark that is read from files, see `list_tasksets`, `"folder"` for images of your own, or
+            `"sentences"` for text of your own.
         root: folder of the files, which are looked for in it and in its subfolder `name`. By default the folder that
             the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
-            (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on.
+            (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on. For
+            `"sentences"` a table `.csv` with the columns `text` and `label`, or a folder of these or of `<class>.txt`
+            with a sentence in each line.
         split: a published split, `"files"` for the split of the files if they are in folders `train` and `test`,
             `"random"`, or `"all"` for all classes in each part, to test on classes of another data set. Or the class
             names of each part, as in `BenchmarkTasksets.classes`, where other classes are left out. By default that of
@@ -100,8 +108,8 @@ def load_examples(
         >>> train.names, validation.names, test.names
         (('b', 'c'), ('d',), ('a',))
     """
-    name = find_name("name", name, (*SOURCES, FOLDER))
-    source = _FOLDER_SOURCE if name == FOLDER else SOURCES[name]
+    name = find_name("name", name, (*SOURCES, *_OWN))
+    source = source_of(name)
     check_optional_integer(size=size, per_class=per_class, ways=ways, test_ways=test_ways, min_per_class=min_per_class)
     check_optional_integer(seed=seed, least=0)
     if size is not None and (not source.scalable or source.kind == "text" or examples is not None):
@@ -166,8 +174,8 @@ def _divide(
 
 def _read(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
     """Finds the files and reads them, or returns their examples from the cache."""
-    if name == FOLDER:
-        return _read_folder(root, request, download)
+    if name in _OWN:
+        return _read_own(name, source, root, request, download)
     folder = data_folder(root)
     bases = (folder, folder / name, folder / source.kind / name)
     for layout in source.layouts:
@@ -185,17 +193,24 @@ def _read(name: str, source: Source, root: str | Path | None, request: ReadReque
     return _read_layout(name, source.layouts[0], paths, request)
 
 
-def _read_folder(root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
+def source_of(name: str) -> Source:
+    """Returns the description of a benchmark that is read from files, or of data of one's own."""
+    return _OWN[name] if name in _OWN else SOURCES[name]
+
+
+def _read_own(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
     if root is None or download:
-        raise ValueError("'folder' needs root, the folder or archive of the images, and downloads nothing")
+        raise ValueError(f"{name!r} needs root, the folder or archive of the data, and downloads nothing")
     path = Path(root).expanduser().absolute()
-    if not path.is_dir() and not (path.is_file() and is_archive(path)):
-        raise FileNotFoundError(f"root must be a folder, or a zip or tar archive, got {path}")
-    return _read_layout(FOLDER, Layout((), any_folders), [path], request)
+    table = name == SENTENCES and path.name.lower().endswith(".csv")
+    if not path.is_dir() and not (path.is_file() and (is_archive(path) or table)):
+        also = " or a table .csv" if name == SENTENCES else ""
+        raise FileNotFoundError(f"root must be a folder, or a zip or tar archive{also}, got {path}")
+    return _read_layout(name, source.layouts[0], [path], request)
 
 
 def _read_layout(name: str, layout: Layout, paths: Sequence[Path], request: ReadRequest) -> Examples:
-    files = Files(paths, "It was left as it is: move it away and get it again." if name != FOLDER else "")
+    files = Files(paths, "It was left as it is: move it away and get it again." if name not in _OWN else "")
     if not layout.cached:
         return layout.read(files, request)
     return _cached(name, request, files.stamp(), lambda: layout.read(files, request))

@@ -98,7 +98,7 @@ def listed_images(files: Files, request: ReadRequest) -> Examples:
 def aircraft(files: Files, request: ReadRequest) -> Examples:
     """Reads FGVC-Aircraft: listed images and classes, cropped to the bounding boxes as in Meta-Dataset."""
     boxes = {}
-    for line in _lines(files, "images_box.txt"):
+    for line in lines_of(files, "images_box.txt"):
         try:
             image, left, upper, right, lower = line.split()
             boxes[image] = (int(left) - 1, int(upper) - 1, int(right), int(lower))
@@ -107,7 +107,7 @@ def aircraft(files: Files, request: ReadRequest) -> Examples:
     by_name = {posixpath.splitext(posixpath.basename(name))[0]: name for name in _image_names(files)}
     pictures = []
     for part in ("train", "val", "test"):
-        for line in _lines(files, f"images_variant_{part}.txt"):
+        for line in lines_of(files, f"images_variant_{part}.txt"):
             image, _, variant = line.partition(" ")
             pictures.append(Picture(by_name.get(image, f"{image}.jpg"), variant.strip(), boxes.get(image)))
     return read_pictures(files, pictures, request)
@@ -192,7 +192,8 @@ def read_table(files: Files, ending: str, columns: tuple[str, str]) -> list[tupl
     return complete
 
 
-def _lines(files: Files, ending: str) -> list[str]:
+def lines_of(files: Files, ending: str) -> list[str]:
+    """Returns the lines of a text file."""
     name = files.find(ending)
     with files.open(name) as file:
         return _decode(file.read(), files.where(name)).splitlines()
@@ -205,13 +206,14 @@ def _decode(content: bytes, where: str) -> str:
         raise ValueError(f"{where} is not text in UTF-8 ({error})") from error
 
 
+def visible(files: Files) -> list[str]:
+    """Returns the names of files, without hidden ones and those that macOS adds to archives."""
+    return [name for name in files.names if not _hidden(files, name) and not name.startswith("__MACOSX/")]
+
+
 def _image_names(files: Files) -> list[str]:
-    """Returns the names of images, without hidden files and those that macOS adds to archives."""
-    return [
-        name
-        for name in files.names
-        if name.lower().endswith(SUFFIXES) and not _hidden(files, name) and not name.startswith("__MACOSX/")
-    ]
+    """Returns the names of images."""
+    return [name for name in visible(files) if name.lower().endswith(SUFFIXES)]
 
 
 def _hidden(files: Files, name: str) -> bool:
