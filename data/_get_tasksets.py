@@ -4,9 +4,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmeta.data._benchmark_types import BenchmarkTasksets
+from jaxmeta._names import suggestion
+from jaxmeta.data._benchmark_types import ARGUMENTS, BenchmarkTasksets
 from jaxmeta.data._benchmarks import find_benchmark
 from jaxmeta.data.samplers import Size
+
+_ELSEWHERE = {  # the arguments of learn2learn
+    "train_ways": "has ways for training, and test_ways for validation and test",
+    "train_samples": "has shots (support) and queries (query) per class instead of their sum",
+    "test_samples": "has test_shots (support) and test_queries (query) per class instead of their sum",
+    "train_shots": "has shots for training, and test_shots for validation and test",
+    "train_queries": "has queries for training, and test_queries for validation and test",
+    "num_tasks": "returns endless samplers: data.FixedTasks(sampler, key, num_tasks) fixes their number",
+    "device": "puts data on JAX's default device, which jax.default_device(...) changes",
+}
 
 
 def get_tasksets(
@@ -29,6 +40,7 @@ def get_tasksets(
     per_class: int | None = None,
     min_per_class: int | None = None,
     examples: Any = None,
+    **others: Any,
 ) -> BenchmarkTasksets:
     """Builds the samplers of a benchmark by its name.
 
@@ -71,6 +83,7 @@ def get_tasksets(
         min_per_class: leaves out the classes that have fewer examples.
         examples: data to use instead of files: the inputs and the class name of each, as for `load_examples` (for
             `"omniglot"` see `Omniglot.of`).
+        others: no other arguments are known. Those of learn2learn get an error that says what they are here.
 
     Returns:
         The samplers for training, validation and test.
@@ -78,7 +91,7 @@ def get_tasksets(
     Raises:
         ValueError: if the name is unknown, an argument is out of range or does not apply, or the data is damaged.
         FileNotFoundError: if the data is missing.
-        TypeError: if the `build` of a registered benchmark returns something else.
+        TypeError: if an argument has another name, or the `build` of a registered benchmark returns something else.
 
     Example:
         >>> import jax
@@ -86,6 +99,9 @@ def get_tasksets(
         >>> tasksets.train(jax.random.key(0)).support.x.shape
         (5, 1)
     """  # noqa: E501
+    for other in others:
+        here = _ELSEWHERE.get(other, f"has no such argument{suggestion(other, ARGUMENTS)}".rstrip("?"))
+        raise TypeError(f"got {other}={others[other]!r}: get_tasksets {here}")
     found = find_benchmark(name)
     arguments = {
         "ways": ways,

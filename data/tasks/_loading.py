@@ -12,7 +12,7 @@ import numpy as np
 from jaxmeta._checks import check_function
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.containers import stack, to_array, to_float, warn_of_scale
-from jaxmeta.data.tasks._description import TaskDescription
+from jaxmeta.data.tasks._description import TaskDescription, TaskTransform
 from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._threefry import fold_in, wrap_key
 
@@ -22,7 +22,7 @@ _PROCESS = os.getpid()
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadData:
+class LoadData(TaskTransform):
     """Loads the examples of a task. Without it a task contains their indices in the data set."""
 
     def __call__(self, description: TaskDescription) -> TaskDescription:

@@ -241,15 +241,30 @@ class Taskset:
         for description in descriptions:
             for transform in rest:
                 step = description.step + 1
-                description = transform(description)
-                if not isinstance(description, TaskDescription):
-                    raise TypeError(f"{transform!r} must return a TaskDescription, got {type(description).__name__}")
-                description = description._replace(step=step)
+                description = _apply(transform, description)._replace(step=step)
             yield description
 
     def _load(self, keys: np.ndarray, scale: Callable[[Any], Any] = to_float) -> Iterator[Any]:
         for description in self._describe(keys):
             yield load(description, self.dataset, self.task_collate, scale)
+
+
+def _apply(transform: Callable[[TaskDescription], TaskDescription], description: TaskDescription) -> TaskDescription:
+    """Applies a transform.
+
+    Raises:
+        TypeError: if it is a function of something else, such as of the pairs of a task.
+    """
+    advice = "A task transform is a function from one TaskDescription to another. To change each input, use Map(f)"
+    try:
+        found = transform(description)
+    except (TypeError, ValueError, AttributeError) as error:
+        if not any(words in str(error) for words in ("unpack", "has no attribute", "not iterable", "not callable")):
+            raise
+        raise TypeError(f"{transform!r} failed ({error}). {advice}") from error
+    if not isinstance(found, TaskDescription):
+        raise TypeError(f"{transform!r} must return a TaskDescription, got {type(found).__name__}. {advice}")
+    return found
 
 
 TaskDataset = Taskset

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta.data.samplers import Groups, TaskSizes, check_enough, distinct, draw, group
-from jaxmeta.data.tasks._description import TaskDescription
+from jaxmeta.data.tasks._description import TaskDescription, TaskTransform
 from jaxmeta.data.tasks._meta_dataset import check_labels
 
 
@@ -21,7 +21,7 @@ def group_examples(description: TaskDescription) -> Groups:
 
 
 @dataclasses.dataclass(frozen=True)
-class FusedNWaysKShots:
+class FusedNWaysKShots(TaskTransform):
     """Draws classes and examples of each: `FilterLabels`, `NWays` and `KShots` in one.
 
     The task is the one that `FewShot` draws from the same key.
@@ -88,7 +88,7 @@ class FusedNWaysKShots:
 
 
 @dataclasses.dataclass(frozen=True)
-class NWays:
+class NWays(TaskTransform):
     """Keeps the examples of `n` classes, drawn at random."""
 
     n: int = 2
@@ -109,7 +109,7 @@ class NWays:
 
 
 @dataclasses.dataclass(frozen=True)
-class KShots:
+class KShots(TaskTransform):
     """Keeps `k` examples of each class, drawn at random, and with `queries` as many other ones for the query set."""
 
     k: int = 1
@@ -129,7 +129,7 @@ class KShots:
 
 
 @dataclasses.dataclass(frozen=True)
-class FilterLabels:
+class FilterLabels(TaskTransform):
     """Keeps the examples of the given classes."""
 
     labels: Sequence[Any]
@@ -142,7 +142,7 @@ class FilterLabels:
 
 
 @dataclasses.dataclass(frozen=True)
-class RemapLabels:
+class RemapLabels(TaskTransform):
     """Gives the classes of a task the labels `0, 1, ...`, one for each class."""
 
     shuffle: bool = True
@@ -150,7 +150,7 @@ class RemapLabels:
 
     def __post_init__(self) -> None:
         if not isinstance(self.shuffle, bool):
-            raise TypeError(f"shuffle must be True or False, got {self.shuffle!r} (transforms take no data set)")
+            raise TypeError(f"shuffle must be True or False, got {self.shuffle!r}")
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
         """Changes the labels."""
@@ -162,7 +162,7 @@ class RemapLabels:
 
 
 @dataclasses.dataclass(frozen=True)
-class ConsecutiveLabels:
+class ConsecutiveLabels(TaskTransform):
     """Sorts the examples of a task by their present label."""
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
@@ -171,7 +171,7 @@ class ConsecutiveLabels:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomClassRotation:
+class RandomClassRotation(TaskTransform):
     """Makes each class, rotated by each of the angles, a class of its own.
 
     All examples of a class in a task are then rotated alike, and a class may be drawn twice with two angles. The
