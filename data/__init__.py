@@ -7,6 +7,7 @@ from jaxmeta.data._benchmarks import list_tasksets as list_tasksets
 from jaxmeta.data._benchmarks import register_tasksets as register_tasksets
 from jaxmeta.data._get_tasksets import get_tasksets as get_tasksets
 from jaxmeta.data._ngrams import hash_ngrams as hash_ngrams
+from jaxmeta.data.containers import Examples as Examples
 from jaxmeta.data.samplers import ExampleIndex as ExampleIndex
 from jaxmeta.data.samplers import FewShot as FewShot
 from jaxmeta.data.samplers import Glyphs as Glyphs
@@ -14,6 +15,7 @@ from jaxmeta.data.samplers import Harmonic as Harmonic
 from jaxmeta.data.samplers import Line as Line
 from jaxmeta.data.samplers import Linear as Linear
 from jaxmeta.data.samplers import MetaDatasetSampler as MetaDatasetSampler
+from jaxmeta.data.samplers import RegressionSampler as RegressionSampler
 from jaxmeta.data.samplers import Sinusoid as Sinusoid
 from jaxmeta.data.samplers import Streams as Streams
 from jaxmeta.data.samplers import Tone as Tone
@@ -27,7 +29,6 @@ from jaxmeta.data.samplers import random_crop as random_crop
 from jaxmeta.data.samplers import random_flip as random_flip
 from jaxmeta.data.samplers import sample_without_replacement as sample_without_replacement
 from jaxmeta.data.sources import Division as Division
-from jaxmeta.data.sources import Examples as Examples
 from jaxmeta.data.sources import Omniglot as Omniglot
 from jaxmeta.data.sources import OmniglotSplit as OmniglotSplit
 from jaxmeta.data.sources import load_examples as load_examples

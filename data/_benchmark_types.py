@@ -1,9 +1,11 @@
 """Types that describe a benchmark."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
+import numpy as np
 
 from jaxmeta._types import Sampler
 
@@ -11,7 +13,8 @@ Kind: TypeAlias = Literal["images", "text", "regression"]
 KINDS: tuple[Kind, ...] = ("images", "text", "regression")
 SIZES = ("ways", "shots", "queries", "test_ways", "test_shots", "test_queries")
 """Arguments of `get_tasksets` for the sizes of tasks."""
-ARGUMENTS = (*SIZES, "test_rotations", "split", "seed", "root", "download", "size", "per_class", "examples")
+ARGUMENTS = (*SIZES, "test_rotations", "split", "seed", "root", "download", "size", "per_class", "min_per_class")
+ARGUMENTS += ("channels", "invert", "examples")
 """All arguments of `get_tasksets` except the name."""
 
 
@@ -25,7 +28,19 @@ class TaskSampler(Sampler, Protocol):
 
 
 class BenchmarkTasksets(NamedTuple):
-    """Samplers for the three parts of a benchmark, which share no class."""
+    """Samplers for the three parts of a benchmark, which share no class.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxmeta import data
+        >>> examples = np.zeros((24, 2)), np.repeat(["a", "b", "c", "d", "e", "f"], 4)
+        >>> tasksets = data.get_tasksets("folder", ways=2, queries=2, examples=examples)
+        >>> tasksets.classes["test"]
+        ('c', 'd')
+        >>> again = data.get_tasksets("folder", ways=2, queries=3, examples=examples, split=tasksets.classes)
+        >>> again.classes == tasksets.classes, again.stamp == tasksets.stamp
+        (True, True)
+    """
 
     train: TaskSampler
     """Sampler for meta-training."""
@@ -33,6 +48,27 @@ class BenchmarkTasksets(NamedTuple):
     """Sampler for choosing meta-parameters and hyper-parameters."""
     test: TaskSampler
     """Sampler for the reported numbers."""
+
+    @property
+    def classes(self) -> dict[str, tuple[str, ...]]:
+        """Class names of each part, which `get_tasksets` takes as `split`. Empty where classes have no names.
+
+        A part whose classes are those of the training part, because there are too few, has none of its own.
+        """
+        names = {part: tuple(getattr(sampler, "class_names", ())) for part, sampler in self._asdict().items()}
+        return names | {"validation": ()} if names["validation"] == names["train"] else names
+
+    @property
+    def stamp(self) -> str:
+        """Fingerprint of the examples and class names of the three parts. The sizes of tasks do not matter."""
+        digest = hashlib.sha256()
+        for sampler in self:
+            digest.update(repr(tuple(getattr(sampler, "class_names", ()))).encode())
+            for leaf in jax.tree.leaves(sampler):
+                array = np.ascontiguousarray(leaf)
+                digest.update(f"{array.dtype.str}{array.shape}".encode())
+                digest.update(array.view(np.uint8).data if array.ndim else array.tobytes())
+        return digest.hexdigest()[:16]
 
 
 class BenchmarkInfo(NamedTuple):

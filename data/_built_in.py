@@ -1,15 +1,30 @@
 """Builders of the samplers of all built-in benchmarks, and their table."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmeta._checks import check_choice, check_optional_integer
+import numpy as np
+
+from jaxmeta._checks import check_optional_integer
 from jaxmeta.data._benchmark_types import SIZES, Benchmark, BenchmarkInfo, BenchmarkTasksets
 from jaxmeta.data._ngrams import hash_ngrams
-from jaxmeta.data.samplers import FewShot, Glyphs, Harmonic, Linear, Sinusoid, Size
-from jaxmeta.data.sources import FOLDER, SOURCES, SPLITS, Omniglot, describe_files, load_examples, standard_splits
+from jaxmeta.data.containers import Examples
+from jaxmeta.data.samplers import FewShot, Glyphs, Harmonic, Linear, Sinusoid, Size, check_sizes, largest
+from jaxmeta.data.sources import (
+    FOLDER,
+    SENTENCES,
+    SOURCES,
+    SPLITS,
+    Omniglot,
+    describe_files,
+    load_examples,
+    source_of,
+    standard_splits,
+)
 
 
 class _Sizes(NamedTuple):
@@ -44,15 +59,14 @@ def _glyphs(seed: int = 0, **sizes: int) -> BenchmarkTasksets:
 
 def _omniglot(
     *,
-    split: str = SPLITS[0],
+    split: str | Mapping[str, Sequence[str]] = SPLITS[0],
     seed: int | None = None,
     root: str | Path | None = None,
     download: bool = False,
-    examples: tuple[Any, Sequence[str]] | None = None,
+    examples: Any = None,
     test_rotations: bool = False,
     **sizes: Size,
 ) -> BenchmarkTasksets:
-    check_choice("split", split, SPLITS)
     check_optional_integer(seed=seed, least=0)
     if seed is not None and split != "random":
         raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
@@ -63,9 +77,10 @@ def _omniglot(
     rows = omniglot.split(split, 0 if seed is None else seed)
 
     def sampler(part: str, sizes: _Sizes, rotations: int) -> FewShot:
-        images = omniglot.images[getattr(rows, part)]
+        of = getattr(rows, part)
+        names = [omniglot.names[row] for row in of]
         try:
-            return FewShot.from_classes(images, rotations=rotations, **sizes._asdict())
+            return FewShot.from_classes(omniglot.images[of], rotations=rotations, names=names, **sizes._asdict())
         except ValueError as error:
             raise ValueError(f"{part} tasks of 'omniglot': {error}") from error
 
@@ -78,36 +93,50 @@ def _omniglot(
 def _from_files(
     name: str,
     *,
-    split: str | None = None,
-    seed: int | None = None,
     root: str | Path | None = None,
-    download: bool = False,
     size: int | None = None,
-    per_class: int | None = None,
-    examples: tuple[Any, Sequence[str]] | None = None,
-    **sizes: Size,
+    ways: Size = 5,
+    test_ways: Size | None = None,
+    shots: Size = 1,
+    queries: Size = 15,
+    test_shots: Size | None = None,
+    test_queries: Size | None = None,
+    **options: Any,
 ) -> BenchmarkTasksets:
-    text = name in SOURCES and SOURCES[name].kind == "text"
+    text = source_of(name).kind == "text"
     check_optional_integer(size=size)
-    division = load_examples(
-        name,
-        root,
-        split=split,
-        seed=seed,
-        size=None if text else size,
-        per_class=per_class,
-        download=download,
-        examples=examples,
-    )
-    train, test = _sizes(**sizes)
+    train, test = _sizes(ways, shots, queries, test_ways, test_shots, test_queries)
+    least = (largest(*check_sizes(ways=part.ways)) for part in (train, test))
+    options |= dict(zip(("ways", "test_ways"), least, strict=True))
+    division = load_examples(name, root, size=None if text else size, **options)
+    if not division.validation.names:
+        told = f"{name}: no classes are left for validation, so validation tasks are drawn from the training classes"
+        warnings.warn(told, stacklevel=3)
+        division = division._replace(validation=division.train)
     samplers = []
-    for part, found, part_sizes in zip(BenchmarkTasksets._fields, division, (train, test, test), strict=True):
-        inputs = hash_ngrams(found.inputs, size or SOURCES[name].size) if text else found.inputs
+    for part, found, sizes in zip(BenchmarkTasksets._fields, division, (train, test, test), strict=True):
+        if text:
+            found = replace(found, inputs=_vectors(found.inputs, size or source_of(name).size))
         try:
-            samplers.append(FewShot.create(inputs, found.labels, **part_sizes._asdict()))
+            samplers.append(FewShot.create(found, **sizes._asdict()))
         except ValueError as error:
-            raise ValueError(f"{part} tasks of {name!r}: {error}") from error
+            raise ValueError(f"{part} tasks of {name!r}: {error}. {_way_out(part, found, sizes)}".rstrip()) from error
     return BenchmarkTasksets(*samplers)
+
+
+def _vectors(sentences: Any, size: int) -> Any:
+    """Returns sentences as vectors. Arrays of numbers are taken for vectors already."""
+    return hash_ngrams(sentences, size) if sentences.dtype.kind == "U" else sentences
+
+
+def _way_out(part: str, found: Examples, sizes: _Sizes) -> str:
+    """Returns what helps if a part has too few classes or examples for its tasks."""
+    counts = np.bincount(found.labels)
+    if largest(sizes.ways) > len(counts):
+        option = "ways, in a run --train-ways" if part == "train" else "test_ways, in a run --ways"
+        return f"The {part} part has {', '.join(found.names)}. Take fewer ways ({option}), or another split"
+    needed = largest(sizes.shots) + largest(sizes.queries)
+    return f"min_per_class={needed} (--min-per-class) leaves such classes out" if counts.min() < needed else ""
 
 
 def _regression(
@@ -135,7 +164,10 @@ def _source_info(name: str) -> BenchmarkInfo:
         source.about,
         source.kind,
         (*standard_splits(name), "random"),
-        _FILES | {"per_class"} | ({"size"} if source.scalable else frozenset()),
+        _FILES
+        | {"per_class", "min_per_class"}
+        | ({"size"} if source.scalable else frozenset())
+        | ({"channels", "invert"} if source.kind == "images" else frozenset()),
         source.paper,
         describe_files(source),
     )
@@ -148,10 +180,22 @@ _BENCHMARKS = (
         BenchmarkInfo(
             "Images of your own: root/<class>/<image>, or root/train/<class>/<image> and so on",
             "images",
-            ("files", "random"),
-            (_FILES - {"download"}) | {"per_class", "size"},
+            ("auto", "files", "random"),
+            (_FILES - {"download"}) | {"per_class", "min_per_class", "size", "channels", "invert"},
             files="root is a folder, or a zip or tar archive, with <class>/<image>, or with train/<class>/<image>, "
             "validation/<class>/<image> and test/<class>/<image>. No download.",
+        ),
+    ),
+    Benchmark(
+        SENTENCES,
+        partial(_from_files, SENTENCES),
+        BenchmarkInfo(
+            "Sentences of your own: a table root.csv with text and label, or root/<class>.txt with one in each line",
+            "text",
+            ("random",),
+            (_FILES - {"download"}) | {"per_class", "min_per_class", "size"},
+            files="root is a table .csv with the columns text and label, or a folder or archive of tables, or of "
+            "<class>.txt with a sentence in each line. No download.",
         ),
     ),
     Benchmark(

@@ -1,12 +1,23 @@
 """Few-shot benchmarks by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmeta.data._benchmark_types import BenchmarkTasksets
+from jaxmeta._names import suggestion
+from jaxmeta.data._benchmark_types import ARGUMENTS, BenchmarkTasksets
 from jaxmeta.data._benchmarks import find_benchmark
 from jaxmeta.data.samplers import Size
+
+_ELSEWHERE = {  # the arguments of learn2learn
+    "train_ways": "has ways for training, and test_ways for validation and test",
+    "train_samples": "has shots (support) and queries (query) per class instead of their sum",
+    "test_samples": "has test_shots (support) and test_queries (query) per class instead of their sum",
+    "train_shots": "has shots for training, and test_shots for validation and test",
+    "train_queries": "has queries for training, and test_queries for validation and test",
+    "num_tasks": "returns endless samplers: data.FixedTasks(sampler, key, num_tasks) fixes their number",
+    "device": "puts data on JAX's default device, which jax.default_device(...) changes",
+}
 
 
 def get_tasksets(
@@ -19,13 +30,17 @@ def get_tasksets(
     test_shots: Size | None = None,
     test_queries: Size | None = None,
     test_rotations: bool | None = None,
-    split: str | None = None,
+    split: str | Mapping[str, Sequence[str]] | None = None,
     seed: int | None = None,
     root: str | Path | None = None,
     download: bool | None = None,
     size: int | None = None,
+    channels: int | None = None,
+    invert: bool | None = None,
     per_class: int | None = None,
-    examples: tuple[Any, Sequence[str]] | None = None,
+    min_per_class: int | None = None,
+    examples: Any = None,
+    **others: Any,
 ) -> BenchmarkTasksets:
     """Builds the samplers of a benchmark by its name.
 
@@ -35,9 +50,10 @@ def get_tasksets(
     | --- | --- | --- |
     | `"glyphs"` | `Glyphs`: endless procedural characters, no download | sizes, `seed` |
     | `"sinusoid"`, `"harmonic"`, `"linear"` | regression with the same distribution in all three parts | sizes except `ways` |
-    | `"omniglot"` | `Omniglot`. Rotated characters are classes of their own in training only, as in MAML's code | all except `size`, `per_class` |
+    | `"omniglot"` | `Omniglot`. Rotated characters are classes of their own in training only, as in MAML's code | all except `size`, `per_class`, `min_per_class` |
     | `"mini-imagenet"`, `"cub200"`, ... | images, read by `load_examples` | all except `test_rotations`, `size` for photos only |
     | `"clinc150"`, `"banking77"`, `"huffpost"` | sentences as vectors, see `hash_ngrams` | all except `test_rotations` |
+    | `"sentences"` | sentences of your own, as vectors | all except `test_rotations`, `download` |
     | `"folder"` | images of your own | all except `test_rotations`, `download` |
 
     An argument that is `None` takes the benchmark's default. One that is given but does not apply is an error.
@@ -53,14 +69,21 @@ def get_tasksets(
         test_queries: number of query examples in validation and test, by default `queries`.
         test_rotations: whether characters of Omniglot rotated by 90, 180 and 270 degrees are classes of their own in
             validation and test too, as in ProtoNets' paper. By default they are not.
-        split: name of the division of the classes, by default the first in `describe_tasksets(name).splits`.
+        split: name of the division of the classes, by default the first in `describe_tasksets(name).splits`. Or
+            `"all"` for all classes in each part, to test on classes of another data set. Or the class names of each
+            part, as in `BenchmarkTasksets.classes`.
         seed: seed of the classes of `"glyphs"`, or of `split="random"`, by default 0.
         root: folder of the data, see `load_examples` and `Omniglot.load`.
         download: whether to download missing data, by default not.
-        size: height and width of images in pixels, or length of the vectors of sentences.
+        size: height and width of images in pixels, or length of the vectors of sentences. For `"folder"` by default
+            that of the files, where it is one.
+        channels: 1 for gray images, 3 for RGB. For `"folder"` by default those of the files.
+        invert: whether to exchange dark and light in images. Omniglot has white ink on black.
         per_class: number of examples of each class to read, the first ones.
-        examples: arrays to use instead of files: the inputs, and the class name of each (for `"omniglot"` see
-            `Omniglot.of`).
+        min_per_class: leaves out the classes that have fewer examples.
+        examples: data to use instead of files: the inputs and the class name of each, as for `load_examples` (for
+            `"omniglot"` see `Omniglot.of`).
+        others: no other arguments are known. Those of learn2learn get an error that says what they are here.
 
     Returns:
         The samplers for training, validation and test.
@@ -68,7 +91,7 @@ def get_tasksets(
     Raises:
         ValueError: if the name is unknown, an argument is out of range or does not apply, or the data is damaged.
         FileNotFoundError: if the data is missing.
-        TypeError: if the `build` of a registered benchmark returns something else.
+        TypeError: if an argument has another name, or the `build` of a registered benchmark returns something else.
 
     Example:
         >>> import jax
@@ -76,6 +99,9 @@ def get_tasksets(
         >>> tasksets.train(jax.random.key(0)).support.x.shape
         (5, 1)
     """  # noqa: E501
+    for other in others:
+        here = _ELSEWHERE.get(other, f"has no such argument{suggestion(other, ARGUMENTS)}".rstrip("?"))
+        raise TypeError(f"got {other}={others[other]!r}: get_tasksets {here}")
     found = find_benchmark(name)
     arguments = {
         "ways": ways,
@@ -90,7 +116,10 @@ def get_tasksets(
         "root": root,
         "download": download,
         "size": size,
+        "channels": channels,
+        "invert": invert,
         "per_class": per_class,
+        "min_per_class": min_per_class,
         "examples": examples,
     }
     given = {argument: value for argument, value in arguments.items() if value is not None}

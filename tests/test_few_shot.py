@@ -11,7 +11,7 @@ import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmeta.data import FewShot, Streams, sample_without_replacement
+from jaxmeta.data import FewShot, MetaDatasetSampler, Streams, sample_without_replacement
 from jaxmeta.data.samplers._sampling import distinct
 from jaxmeta.data.tasks._threefry import random_words
 
@@ -179,7 +179,7 @@ def test_rotated_classes_are_equally_likely():
     [(np.uint8, np.float32), (np.float32, np.float32), (np.float16, np.float16), (np.int32, np.int32)],
 )
 def test_types_and_example(dtype, expected):
-    images = _images().astype(dtype)
+    images = (_images() % 16).astype(dtype)
     sampler = FewShot.from_classes(images, ways=2, shots=1, queries=1, rotations=4)
     tasks, indices = _tasks(sampler, KEY[None])
     x = tasks.support.x[0]
@@ -293,5 +293,24 @@ _OK = {"ways": 2, "shots": 1, "queries": 1}
     ],
 )
 def test_bad_input_is_named(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+def test_the_index_is_as_long_as_the_data():
+    """A class with most of the examples costs nothing for the others, and all of its examples come up."""
+    labels = np.concatenate([np.zeros(3000, int), np.repeat(np.arange(1, 401), 2)])
+    x = np.arange(len(labels), dtype=np.int32)
+    order = np.random.default_rng(0).permutation(len(labels))
+    for sampler in (
+        FewShot.create(x[order], labels[order], ways=401, queries=1),
+        MetaDatasetSampler.create(x[order], labels[order], ways=(2, 3)),
+    ):
+        index = [leaf for leaf in jax.tree.leaves(sampler) if leaf is not sampler.inputs]
+        assert sum(leaf.size for leaf in index) <= len(labels) + 4 * 401
+    few = FewShot.create(x[order], labels[order], ways=401, queries=1)
+    tasks = jax.jit(lambda s, k: jax.vmap(s)(k))(few, jax.random.split(KEY, 40))
+    seen, classes = np.asarray(tasks.query.x).reshape(40, 401), np.asarray(tasks.support.x).reshape(40, 401)
+    assert (labels[seen] == labels[classes]).all() and (seen != classes).all()
+    assert all(len(set(labels[row])) == 401 for row in seen)
+    assert len(set(seen[labels[seen] == 0])) > 35

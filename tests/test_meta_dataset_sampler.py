@@ -108,7 +108,7 @@ def test_bad_sizes(change, message):
     ("labels", "groups", "message"),
     [
         ([0, 0, 1], None, "2 examples of each class at least, class 1 has 1"),
-        ([0, 0, 1, 1], None, r"labels must be integers of shape \(3,\), got int64 of shape \(4,\)"),
+        ([0, 0, 1, 1], None, "labels must match inputs: got 4 labels for 3 inputs"),
         ([4, 4, 4], [[4], [5, 7]], r"groups must hold labels, got \[5, 7\] in group 1, which are none"),
         ([0, 0, 0], [1, 2], r"groups must have one entry for each of 1 classes, got shape \(2,\)"),
     ],

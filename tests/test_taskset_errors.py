@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false, reportArgumentType=false
 """Taskset and its transforms name what is wrong with what they get."""
 
 from functools import partial
@@ -9,6 +10,7 @@ import pytest
 from jaxmeta.data import (
     ConsecutiveLabels,
     FilterLabels,
+    FusedNWaysKShots,
     KShots,
     LoadData,
     Map,
@@ -17,6 +19,7 @@ from jaxmeta.data import (
     RandomClassRotation,
     RemapLabels,
     Taskset,
+    get_tasksets,
 )
 
 LABELS = np.repeat(3 * np.arange(6) + 10, (6, 9, 20, 7, 11, 8))
@@ -50,7 +53,7 @@ def wrong(value: Any) -> Any:
         (partial(NWays, 0), ValueError, "n must be an integer of at least 1, got 0"),
         (partial(KShots, wrong(1.5)), ValueError, "k must be an integer of at least 1"),
         (partial(KShots, 1, 0), ValueError, "queries must be an integer of at least 1"),
-        (partial(NWays, wrong(MetaDataset(DATA))), ValueError, "n must be an integer of at least 1"),
+        (partial(NWays, wrong(MetaDataset(DATA))), TypeError, r"write NWays\(\)"),
         (partial(RemapLabels, wrong(MetaDataset(DATA))), TypeError, "transforms take no data set"),
         (partial(Map, wrong(3)), TypeError, "fn must be a function"),
         (partial(RandomClassRotation, (0, 45)), ValueError, "multiples of 90"),
@@ -86,3 +89,47 @@ def wrong(value: Any) -> Any:
 def test_bad_input_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def odd(x):
+    return x
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda d: NWays(d, n=5), r"no data set, because the Taskset passes its own: write NWays\(n=5\)"),
+        (lambda d: NWays(d, 5), r"write NWays\(5\)"),
+        (lambda d: KShots(d, k=2), r"write KShots\(k=2\)"),
+        (lambda d: FusedNWaysKShots(d, n=5, k=2), r"write FusedNWaysKShots\(n=5, k=2\)"),
+        (lambda d: LoadData(d), r"write LoadData\(\)"),
+        (lambda d: ConsecutiveLabels(d), r"write ConsecutiveLabels\(\)"),
+        (lambda d: FilterLabels(d, [1, 2]), r"write FilterLabels\(\[1, 2\]\)"),
+        (lambda d: RandomClassRotation(d, [0, 90]), r"write RandomClassRotation\(\[0, 90\]\)"),
+        (lambda d: Taskset(d, wrong([lambda task: [(odd(x), y) for x, y in task]]))[0], r"unpack.* use Map\(f\)"),
+        (
+            lambda d: Taskset(d, wrong([lambda task: [odd(x) for x in task.data]]))[0],
+            r"no attribute 'data'.* use Map\(f\)",
+        ),
+        (
+            lambda d: Taskset(d, wrong([lambda task: list(task)]))[0],
+            r"TaskDescription, got list\. A task .* use Map\(f\)",
+        ),
+        (lambda d: get_tasksets("glyphs", train_ways=5), r"got train_ways=5: get_tasksets has ways for training"),
+        (lambda d: get_tasksets("omniglot", train_samples=10), "has shots .* and queries .* instead of their sum"),
+        (lambda d: get_tasksets("glyphs", num_tasks=20), "data.FixedTasks"),
+        (lambda d: get_tasksets("glyphs", shot=20), "has no such argument. Did you mean 'shots'"),
+    ],
+)
+@pytest.mark.parametrize("dataset", [MetaDataset(DATA), [(0.0, "a"), (1.0, "b"), (2.0, "b")]], ids=["own", "list"])
+def test_code_of_learn2learn_is_told_what_to_write(make, message, dataset):
+    class Foreign:  # as a data set of torch
+        __len__, __getitem__ = dataset.__len__, dataset.__getitem__
+
+    with pytest.raises(TypeError, match=message):
+        make(dataset if isinstance(dataset, MetaDataset) else Foreign())
+
+
+def test_labels_are_no_data_set():
+    for labels in ([10, 13], (10, 13), np.array([10, 13]), range(10, 14, 3)):
+        assert len(Taskset(DATA, [FilterLabels(labels)])[0].y) == 15  # pyright: ignore[reportArgumentType]

@@ -116,7 +116,7 @@ def test_to_torch_and_back_without_a_copy():
 
 def test_from_torch_takes_what_a_loader_gives():
     batch = from_torch(next(iter(torch.utils.data.DataLoader(_tasks(), batch_size=2))))
-    assert batch.support.x.dtype == jnp.uint8 and batch.support.y.dtype == jnp.int32  # torch's int64
+    assert batch.support.x.dtype == jnp.float32 and batch.support.y.dtype == jnp.int32  # torch's int64
     np.testing.assert_array_equal(batch.query.y[1], _tasks()[1].query.y)
     transposed = torch.arange(6.0, requires_grad=True).reshape(2, 3).T
     np.testing.assert_array_equal(from_torch({"x": transposed, "name": "left"})["x"], transposed.detach())

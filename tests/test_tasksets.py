@@ -56,7 +56,9 @@ def test_names():
         assert ("ways" in info.arguments) == (info.kind != "regression")
         assert ("split" in info.arguments) == bool(info.splits)
         assert ("root" in info.arguments) == bool(info.files)
-        assert bool(info.paper) == (name not in ("folder", "glyphs")) and ("https://" in info.paper) == bool(info.paper)
+        assert bool(info.paper) == (name not in ("folder", "glyphs", "sentences")) and (
+            "https://" in info.paper
+        ) == bool(info.paper)
         assert ("download=True" in info.files) <= ("download" in info.arguments)
     with pytest.raises(ValueError, match="name must be one of 'banking77', .* got 'imagenet'"):
         describe_tasksets("imagenet")

@@ -66,7 +66,7 @@ def test_clinc150_layout(tmp_path):
 def test_banking77_layout(tmp_path):
     put_banking(tmp_path)
     division = load_examples("banking77", tmp_path, seed=3, split="random")
-    assert [len(part.names) for part in division] == [25, 25, 27]
+    assert [len(part.names) for part in division] == [23, 25, 29]  # 25, 25 and 27 on average
     assert len({name for part in division for name in part.names}) == 77
     for part in division:
         for sentence, label in zip(part.inputs.tolist(), part.labels, strict=True):

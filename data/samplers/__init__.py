@@ -11,10 +11,10 @@ from jaxmeta.data.samplers._checks import Size as Size
 from jaxmeta.data.samplers._checks import TaskSizes as TaskSizes
 from jaxmeta.data.samplers._checks import check_enough as check_enough
 from jaxmeta.data.samplers._checks import check_inputs as check_inputs
-from jaxmeta.data.samplers._few_shot import ExampleIndex as ExampleIndex
+from jaxmeta.data.samplers._checks import check_sizes as check_sizes
+from jaxmeta.data.samplers._checks import largest as largest
 from jaxmeta.data.samplers._few_shot import FewShot as FewShot
-from jaxmeta.data.samplers._few_shot import from_table as from_table
-from jaxmeta.data.samplers._few_shot import to_float as to_float
+from jaxmeta.data.samplers._few_shot import from_groups as from_groups
 from jaxmeta.data.samplers._glyphs import Glyphs as Glyphs
 from jaxmeta.data.samplers._harmonic import Harmonic as Harmonic
 from jaxmeta.data.samplers._harmonic import Tone as Tone
@@ -23,6 +23,9 @@ from jaxmeta.data.samplers._linear import Linear as Linear
 from jaxmeta.data.samplers._meta_dataset_sampler import MetaDatasetSampler as MetaDatasetSampler
 from jaxmeta.data.samplers._placement import Placement as Placement
 from jaxmeta.data.samplers._placement import place as place
+from jaxmeta.data.samplers._regression_sampler import RegressionSampler as RegressionSampler
+from jaxmeta.data.samplers._sampling import ExampleIndex as ExampleIndex
+from jaxmeta.data.samplers._sampling import Groups as Groups
 from jaxmeta.data.samplers._sampling import distinct as distinct
 from jaxmeta.data.samplers._sampling import draw as draw
 from jaxmeta.data.samplers._sampling import group as group

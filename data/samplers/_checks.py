@@ -1,13 +1,15 @@
 """Checks of data that samplers and task transforms share."""
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta._checks import check_integer
+from jaxmeta.data.containers import Examples, as_array, as_labels
 
+_NAMED = 20  # classes in an error message
 ArrayLike: TypeAlias = np.ndarray | jax.Array
 Size: TypeAlias = int | tuple[int, int]
 """A number, or the least and the most of a number that is drawn for each task."""
@@ -24,6 +26,8 @@ class TaskSizes(NamedTuple):
     """True if an example may be drawn twice."""
     name: str = "shots + queries"
     """Name of `per_class` in error messages."""
+    of: str = "class"
+    """What has examples, in error messages."""
 
 
 def check_sizes(**sizes: Size) -> tuple[Size, ...]:
@@ -49,18 +53,47 @@ def largest(size: Size) -> int:
     return size[1] if isinstance(size, tuple) else size
 
 
-def check_inputs(inputs: ArrayLike) -> ArrayLike:
+def check_inputs(inputs: Any, name: str = "inputs") -> ArrayLike:
     """Returns inputs as an array.
 
     Raises:
+        TypeError: if they are in no container, or have several parts.
         ValueError: if they are not numbers of shape `[M, ...]`, or there are none.
     """
-    inputs = inputs if isinstance(inputs, jax.Array) else np.asarray(inputs)
+    inputs = as_array(inputs, name)
     if inputs.ndim < 1 or inputs.size == 0:
-        raise ValueError(f"inputs must be a non-empty [M, ...], got shape {inputs.shape}")
+        raise ValueError(f"{name} must be a non-empty [M, ...], got shape {inputs.shape}")
+    if inputs.dtype.kind == "U":
+        raise ValueError(
+            f"{name} must be numbers, got {inputs.dtype}: hash_ngrams turns sentences into vectors, and so does "
+            "get_tasksets('sentences', examples=...)"
+        )
     if not (jnp.issubdtype(inputs.dtype, jnp.number) or inputs.dtype == np.bool_):
-        raise ValueError(f"inputs must be numbers, got {inputs.dtype}")
+        raise ValueError(f"{name} must be numbers, got {inputs.dtype}")
     return inputs
+
+
+def check_examples(inputs: Any, labels: Any) -> tuple[ArrayLike, np.ndarray]:
+    """Returns inputs and labels as arrays.
+
+    Args:
+        inputs: container of the examples, or `Examples`, which have labels of their own.
+        labels: container of integers or strings, or `None` with `Examples`.
+
+    Raises:
+        TypeError: if one of them is no container, the labels are neither integers nor strings, or they are missing.
+        ValueError: if they do not match, or the inputs are not numbers.
+    """
+    if isinstance(inputs, Examples):
+        if labels is not None:
+            raise TypeError("labels must not be given with Examples, which have their own")
+        inputs, labels = inputs.inputs, np.array(inputs.names)[inputs.labels]
+    elif labels is None:
+        raise TypeError("labels must be given, one for each example")
+    inputs, labels = check_inputs(inputs), as_labels(labels)
+    if inputs.shape[0] != labels.shape[0]:
+        raise ValueError(f"labels must match inputs: got {labels.shape[0]} labels for {inputs.shape[0]} inputs")
+    return inputs, labels
 
 
 def check_enough(sizes: TaskSizes, counts: np.ndarray, names: np.ndarray, rotations: int = 1) -> None:
@@ -78,9 +111,11 @@ def check_enough(sizes: TaskSizes, counts: np.ndarray, names: np.ndarray, rotati
     classes = rotations * len(counts)
     if largest(sizes.ways) > classes:
         raise ValueError(f"ways must be at most the number of classes, got ways={sizes.ways} for {classes} classes")
-    smallest = int(counts.argmin())
-    if counts[smallest] < (1 if sizes.replacement else sum(map(largest, sizes.per_class))):
+    small = np.flatnonzero(counts < (1 if sizes.replacement else sum(map(largest, sizes.per_class))))
+    if small.size:
+        found = [f"{sizes.of} {names[i]} has {counts[i]} examples" for i in small[:_NAMED]]
+        rest = [f"{small.size - _NAMED} other classes have too few"] if small.size > _NAMED else []
         raise ValueError(
-            f"{sizes.name} must be at most the size of the smallest class, "
-            f"got {' + '.join(map(str, sizes.per_class))}, but class {names[smallest]} has {counts[smallest]} examples"
+            f"{sizes.name} must be at most the size of the smallest {sizes.of}, "
+            f"got {' + '.join(map(str, sizes.per_class))}, but {', '.join([*found, *rest])}"
         )

@@ -1,7 +1,7 @@
 """Few-shot classification tasks from any labeled arrays, drawn on the device."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,19 @@ from flax import struct
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.samplers._checks import ArrayLike, Size, TaskSizes, check_enough, check_inputs, check_sizes, largest
+from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
+from jaxmeta.data.samplers._checks import (
+    ArrayLike,
+    Size,
+    TaskSizes,
+    check_enough,
+    check_examples,
+    check_inputs,
+    check_sizes,
+    largest,
+)
 from jaxmeta.data.samplers._placement import Placement, place
-from jaxmeta.data.samplers._sampling import draw, draw_sizes, group
-
-
-class ExampleIndex(NamedTuple):
-    """Origin of the examples of a task in the data set (see `FewShot.indices`)."""
-
-    example: jax.Array
-    """Rows of `FewShot.inputs`: `[n]`."""
-    turns: jax.Array
-    """Number of quarter turns, counterclockwise: `[n]`."""
+from jaxmeta.data.samplers._sampling import ExampleIndex, Groups, draw, draw_sizes, group
 
 
 @struct.dataclass
@@ -55,8 +56,10 @@ class FewShot:
 
     inputs: jax.Array
     """All examples: `[M, ...]`. Images in uint8 reach the model as float32 in [0, 1], other types unchanged."""
-    table: jax.Array
-    """Rows of `inputs` that belong to each class, padded: `[classes, largest count]`, int32."""
+    rows: jax.Array
+    """Rows of `inputs`, class by class: `[M]`, int32."""
+    starts: jax.Array
+    """Position in `rows` of the first example of each class: `[classes]`, int32."""
     counts: jax.Array
     """Number of examples of each class: `[classes]`, int32."""
     ways: Size = struct.field(pytree_node=False)
@@ -70,13 +73,15 @@ class FewShot:
     replacement: bool = struct.field(pytree_node=False, default=False)
     """True if the examples of a class are drawn with replacement. A query example may then be a support example too."""
     shuffle: bool = struct.field(pytree_node=False, default=True)
-    """True if the classes of a task are in random order, else they are sorted by rotation, then by table row."""
+    """True if the classes of a task are in random order, else they are sorted by rotation, then by number."""
+    class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    """Names of the classes, in the order of `counts`. Empty if the labels are numbers."""
 
     @classmethod
     def create(
         cls,
-        inputs: ArrayLike,
-        labels: ArrayLike,
+        inputs: Any,
+        labels: Any = None,
         *,
         ways: Size = 5,
         shots: Size = 1,
@@ -88,8 +93,9 @@ class FewShot:
         """Builds a sampler from examples and their labels.
 
         Args:
-            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`.
-            labels: class of each example, any integers in any order: `[M]`.
+            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`. Arrays, lists, series and frames are read by
+                position. `Examples` bring their own labels.
+            labels: class of each example, any integers or strings in any order: `[M]`.
             ways: number of classes in a task, N, or a pair `(least, most)`, as the next two.
             shots: number of support examples per class, K.
             queries: number of query examples per class, Q.
@@ -105,18 +111,13 @@ class FewShot:
             The sampler.
 
         Raises:
-            ValueError: if the arrays are empty, do not match or have the wrong type, if there are fewer than `ways`
+            TypeError: if the labels are missing or neither integers nor strings, or an argument is no container.
+            ValueError: if the arrays are empty, do not match or have the wrong shape, if there are fewer than `ways`
                 classes, or if a class has fewer than `shots + queries` examples.
         """
-        labels = np.asarray(labels)
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels must be integers of shape [M], got {labels.dtype} of shape {labels.shape}")
-        inputs = check_inputs(inputs)
-        if inputs.shape[0] != labels.shape[0]:
-            raise ValueError(f"labels must match inputs: got {labels.shape[0]} labels for {inputs.shape[0]} inputs")
-        names, table, counts = group(labels)
+        inputs, labels = check_examples(inputs, labels)
         sizes = TaskSizes(ways, (shots, queries), replacement)
-        return from_table(inputs, table, counts, names, sizes, rotations, device)
+        return from_groups(inputs, group(labels), sizes, rotations, device)
 
     @classmethod
     def from_classes(
@@ -127,6 +128,7 @@ class FewShot:
         shots: Size = 1,
         queries: Size = 15,
         rotations: int = 1,
+        names: Any = None,
         device: Placement | None = None,
     ) -> "FewShot":
         """Builds a sampler from examples that are already grouped, the same number for each class.
@@ -137,6 +139,7 @@ class FewShot:
             shots: number of support examples per class, K.
             queries: number of query examples per class, Q.
             rotations: see `create`.
+            names: name of each class, if the classes have names: `[classes]`.
             device: see `create`.
 
         Returns:
@@ -153,10 +156,13 @@ class FewShot:
         if inputs.ndim < 2 or 0 in inputs.shape[:2]:
             raise ValueError(f"inputs must be a non-empty [classes, examples, ...], got shape {inputs.shape}")
         classes, examples = inputs.shape[:2]
-        table = np.arange(classes * examples, dtype=np.int32).reshape(classes, examples)
         flat = check_inputs(inputs.reshape(classes * examples, *inputs.shape[2:]))
-        counts = np.full(classes, examples)
-        return from_table(flat, table, counts, np.arange(classes), TaskSizes(ways, (shots, queries)), rotations, device)
+        found = np.arange(classes) if names is None else as_labels(names, "names").astype(str)
+        if len(found) != classes:
+            raise ValueError(f"names must match inputs: got {len(found)} names for {classes} classes")
+        rows = np.arange(classes * examples, dtype=np.int32)
+        groups = Groups(found, rows, rows[::examples], np.full(classes, examples, np.int32))
+        return from_groups(flat, groups, TaskSizes(ways, (shots, queries)), rotations, device)
 
     def with_sizes(
         self, *, ways: Size | None = None, shots: Size | None = None, queries: Size | None = None
@@ -182,7 +188,7 @@ class FewShot:
         )
         counts = np.asarray(jax.device_get(self.counts))
         sizes = TaskSizes(ways, (shots, queries), self.replacement)
-        check_enough(sizes, counts, np.arange(len(counts)), self.rotations)
+        check_enough(sizes, counts, np.array(self.class_names or range(len(counts))), self.rotations)
         return dataclasses.replace(self, ways=ways, shots=shots, queries=queries)
 
     @property
@@ -218,7 +224,7 @@ class FewShot:
         """
         most_ways, most_shots, most_queries = map(largest, (self.ways, self.shots, self.queries))
         bits = jax.random.bits(key, (most_ways, 1 + most_shots + most_queries), jnp.uint32)  # one call for a task
-        classes, turns, rows = draw(bits, self.table, self.counts, self.rotations, self.replacement)
+        classes, turns, rows = draw(bits, self.rows, self.starts, self.counts, self.rotations, self.replacement)
         ways, shots, queries = draw_sizes(key, self.ways, self.shots, self.queries)
         if not self.shuffle:
             order = jnp.lexsort((classes, turns, jnp.arange(most_ways) >= ways))  # classes of padding stay last
@@ -253,22 +259,14 @@ class FewShot:
         return to_float(jax.lax.optimization_barrier(x))  # fusing the gather and the scaling is slower on a CPU
 
 
-def from_table(
-    inputs: ArrayLike,
-    table: np.ndarray,
-    counts: np.ndarray,
-    names: np.ndarray,
-    sizes: TaskSizes,
-    rotations: int,
-    device: Placement | None,
+def from_groups(
+    inputs: ArrayLike, groups: Groups, sizes: TaskSizes, rotations: int, device: Placement | None
 ) -> FewShot:
-    """Builds a sampler from the fields of `FewShot` and checks them.
+    """Builds a sampler from grouped examples and checks it.
 
     Args:
         inputs: examples: `[M, ...]`.
-        table: rows of each class: `[classes, largest count]`, int32.
-        counts: number of examples of each class: `[classes]`.
-        names: name of each class in error messages: `[classes]`.
+        groups: the examples of each class.
         sizes: sizes of a task, `per_class` with two entries.
         rotations: see `FewShot.create`.
         device: see `FewShot.create`.
@@ -284,16 +282,14 @@ def from_table(
         raise ValueError(f"rotations=4 needs square images [..., H, W, C], got inputs of shape {inputs.shape[1:]}")
     shots, queries = sizes.per_class
     ways, shots, queries = check_sizes(ways=sizes.ways, shots=shots, queries=queries)
-    check_enough(sizes, counts, names, rotations)
-    placed, placed_table, placed_counts = place(inputs, (table, counts.astype(np.int32)), device)
-    return FewShot(placed, placed_table, placed_counts, ways, shots, queries, rotations, sizes.replacement)
+    check_enough(sizes, groups.counts, groups.names, rotations)
+    warn_of_scale(inputs)
+    placed, rows, starts, counts = place(inputs, groups[1:], device)
+    sampler = FewShot(placed, rows, starts, counts, ways, shots, queries, rotations, sizes.replacement)
+    named = groups.names.dtype.kind == "U"
+    return dataclasses.replace(sampler, class_names=tuple(groups.names.tolist())) if named else sampler
 
 
 def zeros_for_model(inputs: jax.Array) -> jax.Array:
     """Returns one input of zeros of a data set, as the model gets it: `[1, ...]`."""
     return to_float(jnp.zeros((1, *inputs.shape[1:]), inputs.dtype))
-
-
-def to_float(x: jax.Array) -> jax.Array:
-    """Converts images in uint8 to float32 in [0, 1] and returns other arrays unchanged."""
-    return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x

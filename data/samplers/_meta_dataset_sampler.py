@@ -1,6 +1,5 @@
 """The tasks of Meta-Dataset: random ways, and different numbers of shots of the classes of a task."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +9,11 @@ from flax import struct
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.samplers._checks import ArrayLike, check_inputs, check_sizes
-from jaxmeta.data.samplers._few_shot import to_float, zeros_for_model
+from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
+from jaxmeta.data.samplers._checks import check_examples, check_sizes
+from jaxmeta.data.samplers._few_shot import zeros_for_model
 from jaxmeta.data.samplers._placement import Placement, place
-from jaxmeta.data.samplers._sampling import distinct, group
+from jaxmeta.data.samplers._sampling import Groups, distinct, group
 
 
 class EpisodeSizes(NamedTuple):
@@ -60,8 +60,10 @@ class MetaDatasetSampler:
 
     inputs: jax.Array
     """All examples: `[M, ...]`. Images in uint8 reach the model as float32 in [0, 1], other types unchanged."""
-    table: jax.Array
-    """Rows of `inputs` that belong to each class, padded: `[classes, largest count]`, int32."""
+    rows: jax.Array
+    """Rows of `inputs`, class by class: `[M]`, int32."""
+    starts: jax.Array
+    """Position in `rows` of the first example of each class: `[classes]`, int32."""
     counts: jax.Array
     """Number of examples of each class: `[classes]`, int32."""
     groups: jax.Array
@@ -76,13 +78,15 @@ class MetaDatasetSampler:
     """The most examples with which a class counts towards the size of the support set."""
     max_queries: int = struct.field(pytree_node=False)
     """The most query examples per class."""
+    largest_class: int = struct.field(pytree_node=False)
+    """Number of examples of the largest class."""
 
     @classmethod
     def create(
         cls,
-        inputs: ArrayLike,
-        labels: ArrayLike,
-        groups: ArrayLike | Sequence[ArrayLike] | None = None,
+        inputs: Any,
+        labels: Any = None,
+        groups: Any = None,
         *,
         ways: tuple[int, int] = (5, 50),
         max_support: int = 500,
@@ -93,10 +97,10 @@ class MetaDatasetSampler:
         """Builds a sampler from examples and their labels.
 
         Args:
-            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`.
-            labels: class of each example, any integers in any order: `[M]`.
-            groups: group of each class, in the sorted order of the labels, any integers: `[classes]`. Or a list of the
-                classes of each group, as labels, where groups may overlap. All groups are equally likely. `None`
+            inputs: examples: `[M, ...]`, for images `[M, H, W, C]`, in any container, or `Examples`.
+            labels: class of each example, any integers or strings in any order: `[M]`.
+            groups: group of each class, in the sorted order of the labels, integers or strings: `[classes]`. Or a list
+                of the classes of each group, as labels, where groups may overlap. All groups are equally likely. `None`
                 (default) has all classes in one group. The paper draws Omniglot by alphabets. For ImageNet its groups
                 are the inner nodes of WordNet that span at least the least ways and at most 392 classes.
             ways: the least and the most classes in a task.
@@ -109,15 +113,14 @@ class MetaDatasetSampler:
             The sampler.
 
         Raises:
-            ValueError: if the arrays are empty, do not match or have the wrong type, a number is out of range, a group
+            TypeError: if the labels are missing or neither integers nor strings, or an argument is no container.
+            ValueError: if the arrays are empty, do not match or have the wrong shape, a number is out of range, a group
                 has fewer classes than the least ways, or a class has fewer than 2 examples.
         """
-        inputs, labels = check_inputs(inputs), np.asarray(labels)
-        if labels.shape != inputs.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"labels must be integers of shape {inputs.shape[:1]}, got {labels.dtype} of shape {labels.shape}"
-            )
-        names, table, counts = group(labels)
+        inputs, labels = check_examples(inputs, labels)
+        warn_of_scale(inputs)
+        names, *index = group(labels)
+        counts = index[-1]
         least, most = _pair(ways)
         check_integer(max_shots=max_shots, max_queries=max_queries)
         check_integer(max_support=max_support, least=most)
@@ -129,9 +132,10 @@ class MetaDatasetSampler:
             raise ValueError(
                 f"labels must have 2 examples of each class at least, class {names[counts.argmin()]} has 1"
             )
-        small = (table, counts.astype(np.int32), group_table, group_sizes.astype(np.int32))
-        placed: Any = place(inputs, small, device)
-        return cls(*placed, (least, most), max_support, max_shots, max_queries)
+        small = (*index, group_table, group_sizes.astype(np.int32))
+        data, rows, starts, placed_counts, placed_groups, placed_sizes = place(inputs, small, device)
+        fields = (data, rows, starts, placed_counts, placed_groups, placed_sizes, (least, most), max_support)
+        return cls(*fields, max_shots, max_queries, int(counts.max()))
 
     @property
     def example(self) -> jax.Array:
@@ -157,20 +161,21 @@ class MetaDatasetSampler:
         counts = self.counts[classes]
         sizes = episode_sizes(counts, present, beta, alpha, self.max_support, self.max_shots, self.max_queries)
         # The examples of a class in random order: first those of the query set, then those of the support set.
-        words = jax.random.bits(example_key, (most, self.table.shape[1]), jnp.uint32)
-        missing = jnp.arange(self.table.shape[1])[None] >= counts[:, None]
+        words = jax.random.bits(example_key, (most, self.largest_class), jnp.uint32)
+        missing = jnp.arange(self.largest_class)[None] >= counts[:, None]
         order = jnp.lexsort((words, missing), axis=1)
-        rows = jnp.take_along_axis(self.table[classes], order, 1)
+        starts = self.starts[classes]
 
         def part(labels: jax.Array, columns: jax.Array, counted: jax.Array) -> Batch:
             labels, columns = (jnp.where(counted, index, 0).astype(jnp.int32) for index in (labels, columns))
-            x = self.inputs.at[rows[labels, columns]].get(mode="promise_in_bounds")
+            rows = self.rows.at[starts[labels] + order[labels, columns]].get(mode="promise_in_bounds")
+            x = self.inputs.at[rows].get(mode="promise_in_bounds")
             return Batch(to_float(jax.lax.optimization_barrier(x)), labels, counted.astype(jnp.float32))
 
         ends, row = jnp.cumsum(sizes.shots), jnp.arange(self.max_support)
         labels = jnp.searchsorted(ends, row, side="right")
-        starts = (ends - sizes.shots)[jnp.minimum(labels, most - 1)]
-        support = part(labels, sizes.queries + row - starts, row < ends[-1])
+        first = (ends - sizes.shots)[jnp.minimum(labels, most - 1)]
+        support = part(labels, sizes.queries + row - first, row < ends[-1])
         labels, columns = jnp.divmod(jnp.arange(most * self.max_queries), self.max_queries)
         return Task(support, part(labels, columns, (labels < ways) & (columns < sizes.queries)))
 
@@ -220,11 +225,11 @@ def _groups(groups: Any, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     if groups is None:
         groups = np.zeros(len(names), np.int32)
     if not isinstance(groups, list | tuple) or all(np.ndim(entry) == 0 for entry in groups):
-        groups = np.asarray(groups)
+        groups = as_labels(groups, "groups")
         if groups.shape != names.shape:
             raise ValueError(f"groups must have one entry for each of {len(names)} classes, got shape {groups.shape}")
-        return group(groups)
-    members = [np.unique(np.asarray(entry)) for entry in groups]
+        return _padded(group(groups))
+    members = [np.unique(as_labels(entry, "groups")) for entry in groups]
     for number, classes in enumerate(members):
         unknown = np.setdiff1d(classes, names)
         if unknown.size:
@@ -234,6 +239,14 @@ def _groups(groups: Any, names: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
     for row, classes in zip(table, members, strict=True):
         row[: len(classes)] = np.searchsorted(names, classes)
     return np.arange(len(members)), table, sizes
+
+
+def _padded(groups: Groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the names of groups of classes, their classes, padded, and the number of classes of each."""
+    table = np.zeros((len(groups.names), groups.counts.max()), np.int32)
+    for row, start, count in zip(table, groups.starts, groups.counts, strict=True):
+        row[:count] = groups.rows[start : start + count]
+    return groups.names, table, groups.counts
 
 
 def _pair(ways: tuple[int, int]) -> tuple[int, int]:

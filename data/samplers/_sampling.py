@@ -10,25 +10,48 @@ import numpy as np
 from jaxmeta.data.samplers._checks import Size
 
 
+class ExampleIndex(NamedTuple):
+    """Origin of the examples of a task in the data set (see `FewShot.indices`)."""
+
+    example: jax.Array
+    """Rows of `FewShot.inputs`: `[n]`."""
+    turns: jax.Array
+    """Number of quarter turns, counterclockwise: `[n]`."""
+
+
+class Groups(NamedTuple):
+    """Examples grouped by class, in arrays as long as the examples and the classes, however unequal the classes are."""
+
+    names: np.ndarray
+    """Sorted names of the classes: `[classes]`."""
+    rows: np.ndarray
+    """Rows of the examples, class by class, in order within a class: `[M]`, int32."""
+    starts: np.ndarray
+    """Position in `rows` of the first example of each class: `[classes]`, int32."""
+    counts: np.ndarray
+    """Number of examples of each class: `[classes]`, int32."""
+
+
 class Draw(NamedTuple):
     """Result of `draw`: arrays of JAX or NumPy, like the random words."""
 
     classes: Any
-    """Rows of the table, all different: `[..., ways]`."""
+    """Numbers of the classes, all different: `[..., ways]`."""
     turns: Any
     """Number of quarter turns of each class: `[..., ways]`."""
     rows: Any
-    """Entries of the table, `size` of each class: `[..., ways, size]`."""
+    """Rows of the examples, `size` of each class: `[..., ways, size]`."""
 
 
-def draw(bits: Any, table: Any, counts: Any, rotations: int = 1, replacement: bool = False) -> Draw:
+def draw(bits: Any, rows: Any, starts: Any, counts: Any, rotations: int = 1, replacement: bool = False) -> Draw:
     """Converts random words to the classes and the examples of a task.
 
     Arguments are not checked. With NumPy arrays it never calls JAX.
 
     Args:
         bits: uniform random words: `[..., ways, 1 + size]`, uint32. The first word of a row chooses the class.
-        table: examples of each class, padded: `[classes, largest count]`, int32.
+        rows: rows of the examples, class by class: `[M]`, int32.
+        starts: position of the first example of each class: `[classes]`, int32.
         counts: number of examples of each class: `[classes]`, int32.
         rotations: number of times that each class counts, once for each rotation.
         replacement: whether an example may be drawn twice.
@@ -43,7 +66,7 @@ def draw(bits: Any, table: Any, counts: Any, rotations: int = 1, replacement: bo
         columns = _scale(bits[..., 1:], xp.expand_dims(sizes, -1).astype(xp.uint32))
     else:
         columns = distinct(bits[..., 1:], sizes)
-    return Draw(classes, turns, _get(table, (xp.expand_dims(classes, -1), columns)))
+    return Draw(classes, turns, _get(rows, xp.expand_dims(_get(starts, classes), -1) + columns))
 
 
 def draw_sizes(key: jax.Array, *sizes: Size) -> list[int | jax.Array]:
@@ -56,21 +79,18 @@ def draw_sizes(key: jax.Array, *sizes: Size) -> list[int | jax.Array]:
     ]
 
 
-def group(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def group(labels: np.ndarray) -> Groups:
     """Groups examples by class.
 
     Args:
         labels: class of each example: `[M]`.
 
     Returns:
-        The sorted classes, `[classes]`. Their rows in order, padded: `[classes, largest count]`, int32. The number of
-        examples of each class: `[classes]`.
+        The groups.
     """
     names, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    column = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table = np.zeros((len(names), counts.max()), np.int32)
-    table[np.repeat(np.arange(len(names)), counts), column] = np.argsort(classes, kind="stable")
-    return names, table, counts
+    rows, starts = np.argsort(classes, kind="stable"), np.cumsum(counts) - counts
+    return Groups(names, *(array.astype(np.int32) for array in (rows, starts, counts)))
 
 
 def sample_without_replacement(key: jax.Array, n: int | jax.Array, k: int) -> jax.Array:

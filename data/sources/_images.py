@@ -1,9 +1,10 @@
 """Decoding of image files to one array."""
 
 import io
+import struct
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,12 @@ from jaxmeta.data.sources._archives import Files
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+DEFAULT_SIZE = 84
+_LARGEST = 128  # pixels of images that keep their size unasked
+_GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error)
+_ORIENTATION = 0x0112  # the tag of EXIF
 
 
 class Picture(NamedTuple):
@@ -24,17 +31,21 @@ class Picture(NamedTuple):
     """Part to crop, `(left, upper, right, lower)` in pixels, or `None` for the whole image."""
 
 
-def decode_all(files: Files, pictures: Sequence[Picture], size: int, progress: bool) -> np.ndarray:
+def decode_all(
+    files: Files, pictures: Sequence[Picture], size: int | None, channels: int | None, progress: bool
+) -> np.ndarray:
     """Decodes image files.
 
     Args:
         files: the files.
         pictures: images to decode.
-        size: height and width to scale the images to, in pixels.
+        size: height and width to scale the images to, in pixels. `None` takes that of the files, if they all are
+            squares of one size of at most 128 pixels, else 84.
+        channels: 1 for gray images, 3 for RGB. `None` takes 1 if all images are gray, else 3.
         progress: whether to show a progress bar.
 
     Returns:
-        RGB images in the order of `pictures`: `[M, size, size, 3]`, uint8.
+        Images in the order of `pictures`: `[M, size, size, channels]`, uint8.
 
     Raises:
         ValueError: if an image is missing or cannot be read.
@@ -45,13 +56,16 @@ def decode_all(files: Files, pictures: Sequence[Picture], size: int, progress: b
     if len(rows) != len(pictures):
         twice = sorted(picture.file for row, picture in enumerate(pictures) if rows[picture.file] != row)
         raise ValueError(f"{files.where(twice[0])} is listed twice. {files.advice}".strip())
-    images = np.zeros((len(pictures), size, size, 3), np.uint8)
+    if size is None or channels is None:
+        agreed = _agreed(files, pictures)
+        size, channels = size or agreed[0], channels or agreed[1]
+    images = np.zeros((len(pictures), size, size, channels), np.uint8)
     done = 0
     with tqdm(total=len(pictures), desc="Reading images", unit="image", disable=not progress, delay=1) as bar:
         for file, content in files.read(rows.keys()):
             row = rows[file]
             try:
-                images[row] = decode(content, size, pictures[row].box)
+                images[row] = decode(content, size, pictures[row].box, channels)
             except ValueError as error:
                 raise ValueError(f"{files.where(file)} is not a readable image ({error}). {files.advice}") from error
             done += 1
@@ -82,19 +96,23 @@ def resize_all(images: np.ndarray, size: int) -> np.ndarray:
     return scaled
 
 
-def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = None) -> np.ndarray:
-    """Decodes one image of any shape and scales it to a square with a Lanczos filter.
+def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = None, channels: int = 3) -> np.ndarray:
+    """Decodes one image of any shape and mode, and scales it to a square with a Lanczos filter.
+
+    The image is turned as its EXIF data say, unless a box is cropped. Transparent pixels show white. Numbers of 16 bits
+    are scaled by their range. Real numbers must be in [0, 1].
 
     Args:
         content: content of an image file.
         size: height and width of the square, in pixels.
         box: see `Picture`.
+        channels: 1 for a gray image, 3 for RGB.
 
     Returns:
-        The RGB image: `[size, size, 3]`, uint8.
+        The image: `[size, size, channels]`, uint8.
 
     Raises:
-        ValueError: if the content is not an image.
+        ValueError: if the content is not an image, or of a mode whose range is not known.
     """
     from PIL import Image
 
@@ -102,13 +120,118 @@ def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = No
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if box is None:
                 image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth
-            if image.mode == "P":
-                image = image.convert("RGBA")
-            image = image.convert("RGB")
+            image.load()  # Pillow turns a TIFF by itself then
+            orientation = 1 if box else _orientation(image)
+            image = _opaque(_eight_bits(image)).convert("L" if channels == 1 else "RGB")
+            if orientation in range(2, 9):
+                image = image.transpose(_turns()[orientation])
             if box is not None:
                 image = image.crop(box)
             if image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.LANCZOS)
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error, Image.DecompressionBombError) as error:
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
-    return np.asarray(image)
+    return np.asarray(image).reshape(size, size, channels)
+
+
+def adapt(images: np.ndarray, channels: int | None, invert: bool) -> np.ndarray:
+    """Returns images with so many channels, and with dark and light exchanged.
+
+    Args:
+        images: images: `[M, H, W, C]`, uint8.
+        channels: 1 for gray images, 3 for RGB, `None` for those that there are.
+        invert: whether to invert them.
+
+    Returns:
+        Images: `[M, H, W, channels]`, uint8.
+
+    Raises:
+        ValueError: if these are no such images.
+    """
+    if channels is None and not invert:
+        return images
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            "channels and invert apply to images [M, H, W, C] in uint8 with one or three channels, "
+            f"got {images.dtype} of shape {images.shape}"
+        )
+    if channels == 3 and images.shape[-1] == 1:
+        images = np.repeat(images, 3, axis=-1)
+    elif channels == 1 and images.shape[-1] == 3:
+        gray = np.empty((*images.shape[:-1], 1), np.uint8)
+        for row, image in enumerate(images):  # the weights of Pillow
+            red, green, blue = np.moveaxis(image.astype(np.uint32), -1, 0)
+            gray[row, ..., 0] = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+        images = gray
+    return 255 - images if invert else images
+
+
+def _agreed(files: Files, pictures: Sequence[Picture]) -> tuple[int, int]:
+    """Returns size and channels that suit all pictures, from their headers. It stops where they are known."""
+    from PIL import Image
+
+    sizes: set[tuple[int, int]] = set()
+    gray = True
+    for file, content in files.read({picture.file for picture in pictures}):
+        try:
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                sizes.add(image.size)
+                gray &= image.mode in _GRAY
+        except (*_DAMAGE, Image.DecompressionBombError) as error:
+            raise ValueError(f"{files.where(file)} is not a readable image ({error}). {files.advice}") from error
+        if len(sizes) > 1 and not gray:
+            break
+    width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 1)
+    return width if width == height <= _LARGEST else DEFAULT_SIZE, 1 if gray else 3
+
+
+def _eight_bits(image: Any) -> Any:
+    """Returns an image of 16 bits or of real numbers in 8 bits, and others unchanged."""
+    from PIL import Image
+
+    if image.mode == "F":
+        numbers = np.asarray(image)
+        if not (numbers.min() >= 0 and numbers.max() <= 1):
+            found = f"{numbers.min():g} to {numbers.max():g}"
+            raise ValueError(f"mode F: real numbers must be in [0, 1], got {found}")
+        return Image.fromarray(np.round(255 * numbers).astype(np.uint8))
+    if image.mode != "I" and not image.mode.startswith("I;"):
+        return image
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):
+        raise ValueError("mode I: the range of 32-bit integers is not known, save 8 or 16 bits")
+    if "transparency" in image.info:
+        raise ValueError(f"mode {image.mode} with a transparent color is not understood, save 8 bits")
+    numbers = np.asarray(image).astype(np.uint32)
+    if getattr(image, "tag_v2", {}).get(262) == 0:  # TIFF with white as zero
+        numbers = 65535 - numbers
+    return Image.fromarray(((numbers + 128) // 257).astype(np.uint8))
+
+
+def _opaque(image: Any) -> Any:
+    """Returns a transparent image on white, and others unchanged."""
+    from PIL import Image
+
+    if image.mode not in _ALPHA and "transparency" not in image.info:
+        return image
+    if image.mode in ("La", "RGBa"):  # premultiplied
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    gray = image.mode in ("1", "L", "LA")
+    image = image.convert("RGBA")
+    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return on_white.convert("RGB").convert("L") if gray else on_white
+
+
+def _orientation(image: Any) -> int:
+    """Returns the orientation of an image, 1 if it has none or its EXIF data are damaged."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except (*_DAMAGE, TypeError, KeyError, AttributeError):
+        return 1
+
+
+def _turns() -> dict[int, Any]:
+    """Returns what undoes each orientation."""
+    from PIL.Image import Transpose as Turn
+
+    mirrored = {2: Turn.FLIP_LEFT_RIGHT, 4: Turn.FLIP_TOP_BOTTOM, 5: Turn.TRANSPOSE, 7: Turn.TRANSVERSE}
+    return mirrored | {3: Turn.ROTATE_180, 6: Turn.ROTATE_270, 8: Turn.ROTATE_90}

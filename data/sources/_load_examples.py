@@ -1,7 +1,8 @@
 """Reading of a benchmark's examples from its files, and division of its classes."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,50 @@ import numpy as np
 
 from jaxmeta._checks import check_choice, check_optional_integer
 from jaxmeta._names import find_name
+from jaxmeta.data.containers import Examples, is_column
 from jaxmeta.data.sources._archives import Files, is_archive
 from jaxmeta.data.sources._cache import cached, data_folder
+from jaxmeta.data.sources._division import (
+    Division,
+    check_lists,
+    divide,
+    first_examples,
+    large_enough,
+    lists_of_parts,
+    random_lists,
+)
 from jaxmeta.data.sources._download import fetch
-from jaxmeta.data.sources._examples import Division, Examples, divide, first_rows, lists_of_parts, random_lists
+from jaxmeta.data.sources._images import adapt
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
-from jaxmeta.data.sources._readers import ReadRequest, any_folders
+from jaxmeta.data.sources._readers import ReadRequest, any_folders, hint_at_level
+from jaxmeta.data.sources._sentences import own_sentences
 from jaxmeta.data.sources._sources import SOURCES
 from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
 
 FOLDER = "folder"
-_FOLDER_SOURCE = Source("Images of your own: root/<class>/<image>", "", (), ())
-_VERSION = 1  # to be increased when the decoding changes
+SENTENCES = "sentences"
+_OWN = {
+    FOLDER: Source("Images of your own", "", (Layout((), any_folders),), ()),
+    SENTENCES: Source("Sentences of your own", "", (Layout((), own_sentences, cached=False),), (), "text", 2048),
+}
+_VERSION = 2  # to be increased when the decoding changes
 
 
 def load_examples(
     name: str,
     root: str | Path | None = None,
     *,
-    split: str | None = None,
+    split: str | Mapping[str, Sequence[str]] | None = None,
     seed: int | None = None,
+    ways: int = 1,
+    test_ways: int | None = None,
     size: int | None = None,
+    channels: int | None = None,
+    invert: bool = False,
     per_class: int | None = None,
+    min_per_class: int | None = None,
     download: bool = False,
-    examples: tuple[Any, Sequence[str]] | None = None,
+    examples: Any = None,
     progress: bool = True,
 ) -> Division:
     """Reads the examples of a benchmark and divides its classes into training, validation and test.
@@ -42,17 +63,32 @@ def load_examples(
     and never changed. `describe_tasksets(name).files` tells which files a benchmark reads.
 
     Args:
-        name: a benchmark that is read from files, see `list_tasksets`, or `"folder"` for images of your own.
+        name: a benchmark that is read from files, see `list_tasksets`, `"folder"` for images of your own, or
+            `"sentences"` for text of your own.
         root: folder of the files, which are looked for in it and in its subfolder `name`. By default the folder that
             the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
-            (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on.
-        split: a published split, `"files"` for the split of the files if they are in three parts, or `"random"`. By
-            default that of the files, else the first published one, else `"random"`.
+            (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on. For
+            `"sentences"` a table `.csv` with the columns `text` and `label`, or a folder of these or of `<class>.txt`
+            with a sentence in each line.
+        split: a published split, `"files"` for the split of the files if they are in folders `train` and `test`,
+            `"random"`, or `"all"` for all classes in each part, to test on classes of another data set. Or the class
+            names of each part, as in `BenchmarkTasksets.classes`, where other classes are left out. By default that of
+            the files, else the first published one, else `"random"`. For `"folder"` this default is called `"auto"`.
         seed: seed of `split="random"`, by default 0.
-        size: height and width of the images in pixels, by default the benchmark's.
+        ways: the least number of training classes of `split="random"`. The shares of its parts hold approximately,
+            because each class is placed by a hash of its name, so that another class moves none.
+        test_ways: the least number of validation and of test classes of `split="random"`, by default `ways`. Where
+            there are too few classes for three parts, the validation part has none.
+        size: height and width of the images in pixels, by default the benchmark's. For `"folder"` by default that of
+            the files if all are squares of one size of at most 128 pixels, else 84.
+        channels: 1 for gray images, 3 for RGB, by default the benchmark's. For `"folder"` by default 1 if all files are
+            gray, else 3.
+        invert: whether to exchange dark and light. Omniglot has white ink on black, most scans have the opposite.
         per_class: number of examples of each class to read, the first ones. By default the benchmark's, mostly all.
+        min_per_class: leaves out the classes that have fewer examples.
         download: whether to download missing files, if there is a published checksum.
-        examples: arrays to use instead of files: the inputs, and the class name of each.
+        examples: data to use instead of files: the inputs and the class name of each, in two containers that are
+            read by position (arrays, lists, series, frames), or `Examples`.
         progress: whether to show progress bars.
 
     Returns:
@@ -68,26 +104,32 @@ def load_examples(
     Example:
         >>> import numpy as np
         >>> images, names = np.zeros((8, 4, 4, 3), np.uint8), ["a", "b", "c", "d"] * 2
-        >>> train, validation, test = load_examples("folder", examples=(images, names), seed=1)
+        >>> train, validation, test = load_examples("folder", examples=(images, names))
         >>> train.names, validation.names, test.names
-        (('a', 'd'), ('c',), ('b',))
+        (('b', 'c'), ('d',), ('a',))
     """
-    name = find_name("name", name, (*SOURCES, FOLDER))
-    source = _FOLDER_SOURCE if name == FOLDER else SOURCES[name]
-    check_optional_integer(size=size, per_class=per_class)
+    name = find_name("name", name, (*SOURCES, *_OWN))
+    source = source_of(name)
+    check_optional_integer(size=size, per_class=per_class, ways=ways, test_ways=test_ways, min_per_class=min_per_class)
     check_optional_integer(seed=seed, least=0)
     if size is not None and (not source.scalable or source.kind == "text" or examples is not None):
         raise ValueError(f"size does not apply to {name!r}{' given as arrays' if examples is not None else ''}")
     per_class = source.per_class if per_class is None else per_class
-    request = ReadRequest(_known(name), int(size or source.size), per_class, progress)
+    if channels is not None:
+        check_choice("channels", channels, (1, 3))
+    own = (size, channels) if name == FOLDER else (size or source.size, 3)
+    request = ReadRequest(_known(name), *own, per_class, progress)
     if examples is None:
         found = _read(name, source, root, request, download)
+        if name == FOLDER and found.parts is None:
+            hint_at_level(found.names)
     elif root is not None or download:
         raise ValueError("root and download do not apply to examples that are given")
     else:
         found = _given(name, examples, per_class)
     try:
-        return _divide(name, source, found, split, seed)
+        found = replace(found, inputs=adapt(found.inputs, channels, invert))
+        return _divide(name, source, found, split, seed, (ways, test_ways or ways), min_per_class)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -96,35 +138,44 @@ def _known(name: str) -> frozenset[str]:
     return frozenset(of for split in standard_splits(name).values() for names in split.values() for of in names)
 
 
-def _given(name: str, examples: tuple[Any, Sequence[str]], per_class: int | None) -> Examples:
-    try:
-        inputs, given = examples
-        names = [str(of) for of in given]
-    except (TypeError, ValueError) as error:
-        raise ValueError("examples must be a pair: the inputs, and the class name of each") from error
-    inputs = np.asarray(inputs)
-    rows = first_rows(names, per_class)
-    if inputs.ndim < 1 or len(inputs) != len(names):
-        raise ValueError(f"{name}: examples must match: got {len(names)} names for inputs of shape {inputs.shape}")
-    return Examples.of(inputs[rows], [names[row] for row in rows])
+def _given(name: str, examples: Any, per_class: int | None) -> Examples:
+    if not isinstance(examples, Examples):
+        if not isinstance(examples, tuple | list) or len(examples) != 2 or not all(map(is_column, examples)):
+            raise ValueError("examples must be a pair: the inputs, and the class name of each")
+        try:
+            examples = Examples.of(*examples)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return first_examples(examples, per_class)
 
 
-def _divide(name: str, source: Source, found: Examples, split: str | None, seed: int | None) -> Division:
+def _divide(
+    name: str, source: Source, found: Examples, split: Any, seed: int | None, ways: tuple[int, int], least: int | None
+) -> Division:
     published = standard_splits(name)
-    if split is None:
+    if split is None or (split == "auto" and not published):
         split = "files" if found.parts is not None else next(iter(published), "random")
-    check_choice("split", split, (*published, "random", *(["files"] if found.parts is not None else [])))
+    if not isinstance(split, Mapping):
+        check_choice("split", split, (*published, "random", "all", *(["files"] if found.parts is not None else [])))
     if seed is not None and split != "random":
         raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
+    if isinstance(split, str) and split in published:
+        parts = divide(found, published[split])
+        return parts if least is None else Division(*(large_enough(part, least) for part in parts))
+    if least is not None:
+        found = large_enough(found, least)
     if split == "random":
-        return divide(found, random_lists(found.names, source.random, int(seed or 0)))
-    return divide(found, lists_of_parts(found) if split == "files" else published[split])
+        return divide(found, random_lists(found.names, source.random, int(seed or 0), *ways))
+    if split == "all":
+        return Division(found, found, found)
+    lists = check_lists(split) if isinstance(split, Mapping) else lists_of_parts(found)
+    return divide(found, lists, others="left out")
 
 
 def _read(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
     """Finds the files and reads them, or returns their examples from the cache."""
-    if name == FOLDER:
-        return _read_folder(root, request, download)
+    if name in _OWN:
+        return _read_own(name, source, root, request, download)
     folder = data_folder(root)
     bases = (folder, folder / name, folder / source.kind / name)
     for layout in source.layouts:
@@ -142,17 +193,24 @@ def _read(name: str, source: Source, root: str | Path | None, request: ReadReque
     return _read_layout(name, source.layouts[0], paths, request)
 
 
-def _read_folder(root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
+def source_of(name: str) -> Source:
+    """Returns the description of a benchmark that is read from files, or of data of one's own."""
+    return _OWN[name] if name in _OWN else SOURCES[name]
+
+
+def _read_own(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
     if root is None or download:
-        raise ValueError("'folder' needs root, the folder or archive of the images, and downloads nothing")
+        raise ValueError(f"{name!r} needs root, the folder or archive of the data, and downloads nothing")
     path = Path(root).expanduser().absolute()
-    if not path.is_dir() and not (path.is_file() and is_archive(path)):
-        raise FileNotFoundError(f"root must be a folder, or a zip or tar archive, got {path}")
-    return _read_layout(FOLDER, Layout((), any_folders), [path], request)
+    table = name == SENTENCES and path.name.lower().endswith(".csv")
+    if not path.is_dir() and not (path.is_file() and (is_archive(path) or table)):
+        also = " or a table .csv" if name == SENTENCES else ""
+        raise FileNotFoundError(f"root must be a folder, or a zip or tar archive{also}, got {path}")
+    return _read_layout(name, source.layouts[0], [path], request)
 
 
 def _read_layout(name: str, layout: Layout, paths: Sequence[Path], request: ReadRequest) -> Examples:
-    files = Files(paths, "It was left as it is: move it away and get it again." if name != FOLDER else "")
+    files = Files(paths, "It was left as it is: move it away and get it again." if name not in _OWN else "")
     if not layout.cached:
         return layout.read(files, request)
     return _cached(name, request, files.stamp(), lambda: layout.read(files, request))
@@ -168,8 +226,10 @@ def _cached(name: str, request: ReadRequest, stamp: str, read: Callable[[], Exam
             "parts": np.array(found.parts or (), str),
         }
 
-    mark = hashlib.sha256(repr((_VERSION, stamp, request.size, request.per_class)).encode()).hexdigest()[:16]
-    stored = cached(f"{name}-{request.size}-{mark}", ["inputs", "labels", "names", "parts"], make)
+    mark = hashlib.sha256(
+        repr((_VERSION, stamp, request.size, request.channels, request.per_class)).encode()
+    ).hexdigest()[:16]
+    stored = cached(f"{name}-{request.size or 'own'}-{mark}", ["inputs", "labels", "names", "parts"], make)
     parts = tuple(stored["parts"].tolist()) or None
     return Examples(stored["inputs"], stored["labels"], tuple(stored["names"].tolist()), parts)
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmeta._checks import check_choice, check_integer
+from jaxmeta.data.containers import as_array, as_labels
 from jaxmeta.data.sources._cache import cached, data_folder
+from jaxmeta.data.sources._division import PARTS, check_lists, few
 from jaxmeta.data.sources._omniglot_files import ARCHIVES, DRAWINGS, EVALUATION, advice, find_halves
 
 _VERSION = 2  # to be increased when the decoding changes
@@ -99,7 +101,7 @@ class Omniglot:
         return cls._sorted(stored["images"], stored["names"], stored["background"])
 
     @classmethod
-    def of(cls, images: Any, names: Sequence[str]) -> "Omniglot":
+    def of(cls, images: Any, names: Any) -> "Omniglot":
         """Builds the data set from arrays.
 
         Args:
@@ -112,7 +114,7 @@ class Omniglot:
         Raises:
             ValueError: if the arrays do not have these shapes and types.
         """
-        images, found = np.asarray(images), np.asarray(names, str)
+        images, found = np.asarray(as_array(images, "images")), as_labels(names, "names").astype(str)
         shape = (sum(archive.characters for archive in ARCHIVES.values()), DRAWINGS, 28, 28)
         if images.shape not in (shape, (*shape, 1)) or images.dtype != np.uint8 or found.shape != shape[:1]:
             raise ValueError(
@@ -127,14 +129,15 @@ class Omniglot:
         order = np.argsort(names)
         return cls(images[order], tuple(names[order].tolist()), background[order])
 
-    def split(self, split: str = "vinyals", seed: int = 0) -> OmniglotSplit:
+    def split(self, split: str | Mapping[str, Sequence[str]] = "vinyals", seed: int = 0) -> OmniglotSplit:
         """Divides the characters into three disjoint parts.
 
         Args:
             split: name of the split. `"vinyals"` is the split of Vinyals et al. (2016), 1028/172/423 characters.
                 `"background"` tests on the evaluation set and validates on the five smallest alphabets of the
                 background set, as Meta-Dataset does, 883/81/659 characters. `"random"` shuffles the characters, as
-                learn2learn does, 1100/100/423 characters.
+                learn2learn does, 1100/100/423 characters. `"all"` has all characters in each part, to test on another
+                data set. Or the names of the characters of each part.
             seed: seed of the shuffle, for `"random"` only.
 
         Returns:
@@ -143,8 +146,13 @@ class Omniglot:
         Raises:
             ValueError: if there is no such split, or the seed is not an integer of at least 0.
         """
-        check_choice("split", split, SPLITS)
+        if not isinstance(split, Mapping):
+            check_choice("split", split, (*SPLITS, "all"))
         (seed,) = check_integer(seed=seed, least=0)
+        if isinstance(split, Mapping):
+            return self._listed(check_lists(split))
+        if split == "all":
+            return OmniglotSplit(*3 * [np.arange(len(self.names))])
         if split == "vinyals":
             letters = json.loads((resources.files("jaxmeta.data") / "splits/omniglot_vinyals.json").read_text("utf-8"))
             alphabets = (name.rsplit("/character", 1) for name in self.names)
@@ -160,3 +168,10 @@ class Omniglot:
             part = np.full(len(order), 2)
             part[order[:1100]], part[order[1100:1200]] = 0, 1
         return OmniglotSplit(*(np.flatnonzero(part == i) for i in range(3)))
+
+    def _listed(self, lists: Mapping[str, Sequence[str]]) -> OmniglotSplit:
+        """Returns the rows of the characters of each part."""
+        missing = sorted({name for names in lists.values() for name in names} - set(self.names))
+        if missing:
+            raise ValueError(f"split must name characters of Omniglot, got {few(missing)}")
+        return OmniglotSplit(*(np.flatnonzero(np.isin(self.names, lists[part])) for part in PARTS))

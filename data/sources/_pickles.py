@@ -6,8 +6,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._examples import PARTS, Examples, first_rows
+from jaxmeta.data.sources._division import PARTS, first_rows
 from jaxmeta.data.sources._images import decode, resize_all
 from jaxmeta.data.sources._readers import Reader, ReadRequest
 from jaxmeta.data.sources._unpickle import load_pickle
@@ -54,9 +55,9 @@ def png_pickles(files: Files, request: ReadRequest) -> Examples:
         try:
             found = [f"{part}/{int(label):03}" for label in labels["label_specific"]]
             rows = first_rows(found, request.per_class)
-            images = np.zeros((len(rows), request.size, request.size, 3), np.uint8)
+            images = np.zeros((len(rows), request.pixels, request.pixels, 3), np.uint8)
             for place, row in enumerate(rows):
-                images[place] = decode(np.asarray(encoded[row], np.uint8).tobytes(), request.size)
+                images[place] = decode(np.asarray(encoded[row], np.uint8).tobytes(), request.pixels)
         except _WRONG as error:
             raise ValueError(f"{where} is not readable ({type(error).__name__}: {error}). {files.advice}") from error
         inputs.append(images)
@@ -119,7 +120,7 @@ def _parts_reader(endings: Sequence[tuple[str, ...]], part_of: Any, numbered: bo
             if twice:
                 raise ValueError(f"{files.where(path)}: class {twice[0]} is in {parts[twice[0]]} too")
             rows = first_rows(found, request.per_class)
-            inputs.append(resize_all(images[rows], request.size))
+            inputs.append(resize_all(images[rows], request.pixels))
             names += [found[row] for row in rows]
             parts |= dict.fromkeys(found, part)
         return Examples.of(np.concatenate(inputs), names, parts)

@@ -5,13 +5,15 @@ import io
 import json
 import os
 import posixpath
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._examples import PARTS, Examples, first_rows
-from jaxmeta.data.sources._images import SUFFIXES, Picture, decode_all
+from jaxmeta.data.sources._division import PARTS, first_rows
+from jaxmeta.data.sources._images import DEFAULT_SIZE, SUFFIXES, Picture, decode_all
 from jaxmeta.data.sources._mat import mat_numbers
 
 _PART_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
@@ -22,12 +24,19 @@ class ReadRequest(NamedTuple):
 
     known: frozenset[str] = frozenset()
     """Names of the benchmark's classes, empty if it takes any."""
-    size: int = 84
-    """Height and width of images in pixels."""
+    size: int | None = DEFAULT_SIZE
+    """Height and width of images in pixels, or `None` for those of the files where they agree."""
+    channels: int | None = 3
+    """Number of channels of images, or `None` for that of the files."""
     per_class: int | None = None
     """Number of examples of each class to read, the first ones, or `None` for all."""
     progress: bool = False
     """True to show progress bars."""
+
+    @property
+    def pixels(self) -> int:
+        """Height and width of images whose files do not decide them."""
+        return self.size or DEFAULT_SIZE
 
 
 Reader = Callable[[Files, ReadRequest], Examples]
@@ -61,6 +70,21 @@ def any_folders(files: Files, request: ReadRequest) -> Examples:
     return read_pictures(files, pictures, request, _part_of_class(classes, [part or "" for part in parts]))
 
 
+def hint_at_level(names: Sequence[str]) -> None:
+    """Warns if most classes of a folder have the name of a class of another folder below the root."""
+    above: dict[str, list[str]] = {}
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        above.setdefault(last, []).append(folder)
+    last, folders = max(above.items(), key=lambda item: len(item[1]))
+    if sum(len(found) > 1 for found in above.values()) > len(above) / 2:
+        warnings.warn(
+            f"{last!r} and other classes occur in several folders ({', '.join(folders[:3])}), and count as different "
+            "classes in each. If they are the same classes, root is one level too high",
+            stacklevel=3,
+        )
+
+
 def listed_images(files: Files, request: ReadRequest) -> Examples:
     """Reads images listed in `train.csv`, `val.csv` and `test.csv` (filename, label), as for mini-ImageNet."""
     by_name = {posixpath.basename(name): name for name in _image_names(files)}
@@ -74,7 +98,7 @@ def listed_images(files: Files, request: ReadRequest) -> Examples:
 def aircraft(files: Files, request: ReadRequest) -> Examples:
     """Reads FGVC-Aircraft: listed images and classes, cropped to the bounding boxes as in Meta-Dataset."""
     boxes = {}
-    for line in _lines(files, "images_box.txt"):
+    for line in lines_of(files, "images_box.txt"):
         try:
             image, left, upper, right, lower = line.split()
             boxes[image] = (int(left) - 1, int(upper) - 1, int(right), int(lower))
@@ -83,7 +107,7 @@ def aircraft(files: Files, request: ReadRequest) -> Examples:
     by_name = {posixpath.splitext(posixpath.basename(name))[0]: name for name in _image_names(files)}
     pictures = []
     for part in ("train", "val", "test"):
-        for line in _lines(files, f"images_variant_{part}.txt"):
+        for line in lines_of(files, f"images_variant_{part}.txt"):
             image, _, variant = line.partition(" ")
             pictures.append(Picture(by_name.get(image, f"{image}.jpg"), variant.strip(), boxes.get(image)))
     return read_pictures(files, pictures, request)
@@ -134,7 +158,7 @@ def read_pictures(
         parts: part of each class, if the files divide the classes.
 
     Returns:
-        RGB images, sorted by file.
+        Images, sorted by file.
 
     Raises:
         ValueError: if there are no pictures, or one is damaged.
@@ -143,7 +167,7 @@ def read_pictures(
     pictures = [pictures[row] for row in first_rows([picture.name for picture in pictures], request.per_class)]
     if not pictures:
         raise ValueError(f"{', '.join(map(str, files.sources))} has no images in folders of their class")
-    images = decode_all(files, pictures, request.size, request.progress)
+    images = decode_all(files, pictures, request.size, request.channels, request.progress)
     return Examples.of(images, [picture.name for picture in pictures], parts)
 
 
@@ -168,7 +192,8 @@ def read_table(files: Files, ending: str, columns: tuple[str, str]) -> list[tupl
     return complete
 
 
-def _lines(files: Files, ending: str) -> list[str]:
+def lines_of(files: Files, ending: str) -> list[str]:
+    """Returns the lines of a text file."""
     name = files.find(ending)
     with files.open(name) as file:
         return _decode(file.read(), files.where(name)).splitlines()
@@ -181,22 +206,29 @@ def _decode(content: bytes, where: str) -> str:
         raise ValueError(f"{where} is not text in UTF-8 ({error})") from error
 
 
+def visible(files: Files) -> list[str]:
+    """Returns the names of files, without hidden ones and those that macOS adds to archives."""
+    return [name for name in files.names if not _hidden(files, name) and not name.startswith("__MACOSX/")]
+
+
 def _image_names(files: Files) -> list[str]:
-    """Returns the names of images, without hidden files and those that macOS adds to archives."""
-    return [
-        name
-        for name in files.names
-        if name.lower().endswith(SUFFIXES)
-        and not posixpath.basename(name).startswith(".")
-        and not name.startswith("__MACOSX/")
-    ]
+    """Returns the names of images."""
+    return [name for name in visible(files) if name.lower().endswith(SUFFIXES)]
+
+
+def _hidden(files: Files, name: str) -> bool:
+    """Returns whether a file, or a folder that it is in below the sources, has a name that starts with a dot."""
+    parts = name.split("/")
+    inside = parts[1:] if parts[0] in {source.name for source in files.sources} else parts
+    return any(part.startswith(".") for part in inside)
 
 
 def _check_no_empty_folder(files: Files, names: Sequence[str]) -> None:
-    """Raises ValueError if a folder contains neither folders nor images."""
+    """Raises ValueError if a folder contains neither folders nor images. Hidden folders are left alone."""
     full = {posixpath.dirname(name) for name in names}
     for source in files.sources:
         for folder, folders, _ in os.walk(source, followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".")]
             inside = (source.name / Path(folder).relative_to(source)).as_posix()
             if not folders and inside not in full:
                 raise ValueError(f"{folder} is a class without images: move it away, or put images there")
@@ -212,7 +244,10 @@ def _part_of_class(classes: Iterable[str], parts: Iterable[str]) -> dict[str, st
     for name, part in zip(classes, parts, strict=True):
         if found.setdefault(name, part) != part:
             raise ValueError(f"class {name!r} is in {found[name]} and in {part}, but the parts must share no class")
-    missing = [part for part in PARTS if part not in found.values()]
+    missing = [part for part in PARTS if part not in found.values() and part != "validation"]
     if missing:
-        raise ValueError(f"there are no classes in {' and '.join(missing)}, but each part needs some")
+        raise ValueError(
+            f"there are no classes in {' and '.join(missing)}. Only validation may be missing. split='all' has all "
+            "classes in every part, without folders train and test"
+        )
     return found

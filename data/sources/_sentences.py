@@ -1,13 +1,15 @@
 """Readers of labeled sentences, one for each published layout."""
 
 import json
+import posixpath
 from collections.abc import Sequence
 
 import numpy as np
 
+from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._examples import Examples, first_rows
-from jaxmeta.data.sources._readers import ReadRequest, read_table
+from jaxmeta.data.sources._division import first_rows
+from jaxmeta.data.sources._readers import ReadRequest, lines_of, read_table, visible
 
 
 def intents(files: Files, request: ReadRequest) -> Examples:
@@ -28,6 +30,24 @@ def csv_rows(files: Files, request: ReadRequest) -> Examples:
     """Reads Banking77's `train.csv` and `test.csv` (text, category) together."""
     tables = (read_table(files, name, ("text", "category")) for name in ("train.csv", "test.csv"))
     return _examples(files, [row for table in tables for row in table], request)
+
+
+def own_sentences(files: Files, request: ReadRequest) -> Examples:
+    """Reads tables `<name>.csv` with the columns text and label, or `<class>.txt` with a sentence in each line."""
+    names = visible(files)
+    tables = [name for name in names if name.lower().endswith(".csv")]
+    lists = [name for name in names if name.lower().endswith(".txt")]
+    if bool(tables) == bool(lists):
+        found = "both" if tables else "neither"
+        where = ", ".join(map(str, files.sources))
+        raise ValueError(f"{where} must have tables .csv with text and label, or a list <class>.txt each, got {found}")
+    if tables:
+        return _examples(files, [row for name in tables for row in read_table(files, name, ("text", "label"))], request)
+    rows = []
+    for name in lists:
+        of = posixpath.splitext(posixpath.basename(name))[0]
+        rows += [(line, of) for line in lines_of(files, name) if line.strip()]
+    return _examples(files, rows, request)
 
 
 def headlines(files: Files, request: ReadRequest) -> Examples:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmeta.data.sources._examples import Examples
+from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._images import decode
 from jaxmeta.data.sources._readers import ReadRequest
 
@@ -85,7 +85,7 @@ def read_prepared(folder: Path, prepared: Prepared, request: ReadRequest) -> Exa
             if request.per_class is not None and counts[name] > request.per_class:
                 continue
             try:
-                images.append(decode(example["image"], request.size)[..., : prepared.channels])
+                images.append(decode(example["image"], request.pixels)[..., : prepared.channels])
             except ValueError as error:
                 raise ValueError(f"{folder}: an image of {split} is not readable ({error})") from error
             names.append(name)

@@ -1,13 +1,35 @@
 """Description of a task before its examples are read."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from jaxmeta.data.tasks._threefry import fold_in, random_words
 
 _STEP = 1 << 29
+
+
+class TaskTransform:
+    """Base of the task transforms, which refuses the data set that those of learn2learn take first."""
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Checks the first argument.
+
+        Raises:
+            TypeError: if it is a data set.
+        """
+        if args and _is_dataset(args[0]):
+            rest = [*map(repr, args[1:]), *(f"{name}={value!r}" for name, value in options.items())]
+            told = f"{cls.__name__}({', '.join(rest)})"
+            raise TypeError(f"transforms take no data set, because the Taskset passes its own: write {told}")
+        return super().__new__(cls)
+
+
+def _is_dataset(value: Any) -> bool:
+    """Returns whether a value is a data set, and no column of labels or angles."""
+    column = isinstance(value, list | tuple | range | str | set | frozenset) or hasattr(value, "shape")
+    return not column and hasattr(value, "__len__") and hasattr(value, "__getitem__") and not hasattr(value, "iloc")
 
 
 class TaskDescription(NamedTuple):

@@ -5,37 +5,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from jaxmeta.data.containers import as_labels, scalar_label
+
 Keys: TypeAlias = tuple[Any, Any] | None
 """Keys of the input and the label in a row, or `None` for data sets of pairs."""
-
-
-def as_labels(values: Any) -> np.ndarray:
-    """Converts labels to an array of integers or of strings.
-
-    Args:
-        values: sequence of integers or strings, an array or a tensor: `[M]`. Entries may be arrays or tensors of one
-            element.
-
-    Returns:
-        Labels: `[M]`.
-
-    Raises:
-        TypeError: if a label is neither an integer nor a string, or there are both.
-        ValueError: if the labels do not have shape `[M]`.
-    """
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-    if not hasattr(values, "dtype"):
-        values = [_scalar(value, i) for i, value in enumerate(values)]
-        kinds = {isinstance(value, str) for value in values}
-        if len(kinds) == 2:
-            raise TypeError("labels must be all integers or all strings, got both")
-    labels = np.asarray(values)
-    if labels.ndim != 1:
-        raise ValueError(f"labels must be of shape [M], got {labels.shape}")
-    if labels.size and labels.dtype.kind not in "iuU":
-        raise TypeError(f"labels must be integers or strings, got {labels.dtype}")
-    return labels
 
 
 def find_labels(dataset: Any, keys: Keys, progress: bool) -> np.ndarray:
@@ -57,7 +30,7 @@ def find_labels(dataset: Any, keys: Keys, progress: bool) -> np.ndarray:
     if stored is not None and len(stored) == size > 0:
         found = as_labels(stored)
         some = sorted({0, size // 2, size - 1})
-        if found[some].tolist() == [_scalar(split_example(dataset[i], keys, i)[1], i) for i in some]:
+        if found[some].tolist() == [scalar_label(split_example(dataset[i], keys, i)[1], i) for i in some]:
             return found
     from tqdm import tqdm
 
@@ -106,14 +79,3 @@ def _stored_labels(dataset: Any, keys: Keys) -> Sequence[Any] | np.ndarray | Non
         if found is not None and hasattr(found, "__len__") and hasattr(found, "__getitem__"):
             return found
     return None
-
-
-def _scalar(value: Any, index: int) -> int | str:
-    if hasattr(value, "item") and getattr(value, "size", None) != 0:
-        try:
-            value = value.item()
-        except (ValueError, RuntimeError, TypeError) as error:
-            raise TypeError(f"label {index} must be one integer or string, got shape {value.shape}") from error
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError(f"labels must be integers or strings, got {value!r} for example {index}")
-    return value

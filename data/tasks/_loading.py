@@ -11,9 +11,8 @@ import numpy as np
 
 from jaxmeta._checks import check_function
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.samplers import to_float
-from jaxmeta.data.tasks._collate import stack, to_array
-from jaxmeta.data.tasks._description import TaskDescription
+from jaxmeta.data.containers import stack, to_array, to_float, warn_of_scale
+from jaxmeta.data.tasks._description import TaskDescription, TaskTransform
 from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._threefry import fold_in, wrap_key
 
@@ -23,7 +22,7 @@ _PROCESS = os.getpid()
 
 
 @dataclasses.dataclass(frozen=True)
-class LoadData:
+class LoadData(TaskTransform):
     """Loads the examples of a task. Without it a task contains their indices in the data set."""
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
@@ -85,7 +84,12 @@ def augmentation_number(position: int, part: int) -> int:
     return _AUGMENT + 2 * position + part
 
 
-def load(description: TaskDescription, dataset: MetaDataset, collate: Callable[[list[Any]], Any] | None) -> Any:
+def load(
+    description: TaskDescription,
+    dataset: MetaDataset,
+    collate: Callable[[list[Any]], Any] | None,
+    scale: Callable[[Any], Any] = to_float,
+) -> Any:
     """Reads the examples of a task.
 
     Args:
@@ -93,14 +97,15 @@ def load(description: TaskDescription, dataset: MetaDataset, collate: Callable[[
         dataset: data set of the task.
         collate: function from a list of pairs `(x, y)` to a task or a part of a task. `None` stacks the arrays to a
             `Batch`.
+        scale: function that converts stacked inputs.
 
     Returns:
         A `Task` of support and query if the description has queries, else the whole task as one part.
     """
     if description.query is None:
-        return _load_part(description, dataset, collate, 0)
+        return _load_part(description, dataset, collate, scale, 0)
     parts = description.take(~description.query), description.take(description.query)
-    return Task(*(_load_part(part, dataset, collate, i) for i, part in enumerate(parts)))
+    return Task(*(_load_part(part, dataset, collate, scale, i) for i, part in enumerate(parts)))
 
 
 def apply_map(fn: Callable[[Any], Any], examples: Any) -> Any:
@@ -123,7 +128,11 @@ def apply_map(fn: Callable[[Any], Any], examples: Any) -> Any:
 
 
 def _load_part(
-    description: TaskDescription, dataset: MetaDataset, collate: Callable[[list[Any]], Any] | None, part: int
+    description: TaskDescription,
+    dataset: MetaDataset,
+    collate: Callable[[list[Any]], Any] | None,
+    scale: Callable[[Any], Any],
+    part: int,
 ) -> Any:
     if len(description.example) == 0:
         raise ValueError("a transform left no examples" + (f" for {('support', 'query')[part]}" * (part > 0)))
@@ -138,7 +147,10 @@ def _load_part(
             x = _augment(augment.fn, fold_in(description.key, augmentation_number(position, part)), stack(x))
     if collate is not None:
         return collate(list(zip(x, description.label.tolist(), strict=True)))
-    return Batch(stack(x), description.label.copy())
+    x = stack(x)
+    if isinstance(x, np.ndarray) and description.loaded:
+        warn_of_scale(x)
+    return Batch(jax.tree.map(scale, x), description.label.copy())
 
 
 def _turn(examples: Any, turns: np.ndarray, axes: tuple[int, int]) -> Any:

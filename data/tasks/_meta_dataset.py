@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxmeta.data.containers import Examples, as_column, as_labels, is_column, is_table, table_columns
 from jaxmeta.data.samplers import group
-from jaxmeta.data.tasks._collate import to_array
-from jaxmeta.data.tasks._labels import Keys, as_labels, find_labels, split_example
+from jaxmeta.data.tasks._labels import Keys, find_labels, split_example
 
 
 class MetaDataset:
@@ -20,7 +20,11 @@ class MetaDataset:
       of torch or torchvision.
     - A data set whose examples are rows with names, such as those of Hugging Face and the data sources of TensorFlow
       Datasets. It needs `keys`.
-    - A pair `(inputs, labels)` of two arrays of NumPy, JAX or torch, or of two lists.
+    - A pair `(inputs, labels)` of two columns: arrays of NumPy, JAX or torch, lists, or series and frames of pandas.
+    - A frame or a dict of columns. It needs `keys`.
+    - An `Examples`, with the names of the classes as labels.
+
+    Columns are read by position. The index of a series or a frame does not matter.
 
     Labels are integers or strings, or arrays or tensors that contain one of them. They are taken from the data set's
     `targets` or `labels`, its label column or its tensors, if a few examples agree with them. Otherwise every example
@@ -54,11 +58,17 @@ class MetaDataset:
         """
         if hasattr(dataset, "tensors") and len(dataset.tensors) == 2:  # torch.utils.data.TensorDataset
             dataset = tuple(dataset.tensors)
+        elif isinstance(dataset, Examples):
+            dataset = dataset.inputs, np.array(dataset.names)[dataset.labels]
+        elif is_table(dataset):
+            dataset, keys = table_columns(dataset, keys), None
+        elif hasattr(dataset, "iloc"):  # a series of pairs
+            dataset = as_column(dataset, "dataset")
         self._keys: Keys = keys
         self._inputs: Any = None
-        if isinstance(dataset, tuple) and len(dataset) == 2 and all(map(_is_column, dataset)):
-            self._inputs = to_array(dataset[0]) if hasattr(dataset[0], "detach") else dataset[0]
-            labels = dataset[1] if labels is None else labels
+        if isinstance(dataset, tuple) and len(dataset) == 2 and all(map(is_column, dataset)):
+            self._inputs = as_column(dataset[0], "inputs")
+            labels = as_labels(dataset[1] if labels is None else labels)
             dataset = _Columns(self._inputs, labels)
         elif isinstance(dataset, str | bytes) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise TypeError(f"dataset must have a length and examples dataset[i], got {type(dataset).__name__}")
@@ -90,8 +100,8 @@ class MetaDataset:
     @cached_property
     def labels_to_indices(self) -> dict[Any, np.ndarray]:
         """Indices of the examples of each class, in order."""
-        names, table, counts = group(self.targets)
-        return {name: rows[:count] for name, rows, count in zip(names.tolist(), table, counts, strict=True)}
+        names, rows, starts, _ = group(self.targets)
+        return dict(zip(names.tolist(), np.split(rows, starts[1:]), strict=True))
 
     @cached_property
     def indices_to_labels(self) -> dict[int, Any]:
@@ -202,7 +212,7 @@ def check_labels(labels: Iterable[Any], known: Sequence[Any]) -> np.ndarray:
     Raises:
         ValueError: if there are none, or some are not among the known ones.
     """
-    wanted = as_labels(labels if hasattr(labels, "dtype") else list(labels))
+    wanted = as_labels(labels if hasattr(labels, "__len__") else list(labels))
     if len(wanted) == 0:
         raise ValueError("labels must name at least one class, got none")
     missing = sorted(set(wanted.tolist()) - set(known))
@@ -224,7 +234,3 @@ class _Columns(Sequence[tuple[Any, Any]]):
 
     def __getitem__(self, index: Any) -> tuple[Any, Any]:
         return self._columns[0][index], self._columns[1][index]
-
-
-def _is_column(value: Any) -> bool:
-    return hasattr(value, "shape") or isinstance(value, list)

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmeta.data.containers import stack
 from jaxmeta.data.samplers import Placement, check_inputs, place
-from jaxmeta.data.tasks._collate import stack
 from jaxmeta.data.tasks._loading import apply_map
 from jaxmeta.data.tasks._meta_dataset import MetaDataset, as_meta_dataset
 

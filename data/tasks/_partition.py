@@ -3,23 +3,24 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.tasks._labels import as_labels
+from jaxmeta.data.containers import as_array, as_labels
 
 
 def partition_task(data: Any, labels: Any, shots: int = 1) -> Task:
     """Divides the examples of a task into support and query.
 
     Args:
-        data: inputs, an array or a tensor: `[n, ...]`.
+        data: inputs, an array, a tensor or another column: `[n, ...]`.
         labels: labels of the inputs, integers in any order: `[n]`.
         shots: number of support examples of each class, the first ones. All others are query examples.
 
     Returns:
-        The task `(x, y), (x, y)`, sorted by label, with the same kind of arrays.
+        The task `(x, y), (x, y)`, sorted by label. Arrays and tensors keep their kind.
 
     Raises:
         ValueError: if the lengths differ, a class has fewer examples than `shots`, or the query set is empty.
@@ -31,6 +32,7 @@ def partition_task(data: Any, labels: Any, shots: int = 1) -> Task:
         (array([1, 0]), array([0, 1]), array([4, 2, 3]), array([0, 1, 1]))
     """
     (shots,) = check_integer(shots=shots, least=0)
+    data, labels = (column if _is_kept(column) else as_array(column, "data") for column in (data, labels))
     found = as_labels(labels)
     if len(found) != len(data):
         raise ValueError(f"labels must match data: got {len(found)} labels for {len(data)} examples")
@@ -44,6 +46,11 @@ def partition_task(data: Any, labels: Any, shots: int = 1) -> Task:
     position = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)  # of an example within its class
     support, query = order[position < shots], order[position >= shots]
     return Task(Batch(data[support], labels[support]), Batch(data[query], labels[query]))
+
+
+def _is_kept(column: Any) -> bool:
+    """Returns whether a column keeps its kind: an array or a tensor, which is indexed by position."""
+    return isinstance(column, np.ndarray | jax.Array) or hasattr(column, "detach")
 
 
 class InfiniteIterator:

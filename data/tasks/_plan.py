@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta.data.samplers import FewShot, Placement, TaskSizes, check_inputs, from_table
+from jaxmeta.data.containers import stack
+from jaxmeta.data.samplers import FewShot, Groups, Placement, TaskSizes, check_inputs, from_groups
 from jaxmeta.data.tasks._augmented import Augmented
-from jaxmeta.data.tasks._collate import stack
 from jaxmeta.data.tasks._description import TaskDescription
 from jaxmeta.data.tasks._loading import Augment, LoadData, Map, apply_map
 from jaxmeta.data.tasks._meta_dataset import MetaDataset
@@ -18,11 +18,11 @@ from jaxmeta.data.tasks._transforms import (
     ConsecutiveLabels,
     FilterLabels,
     FusedNWaysKShots,
-    Groups,
     KShots,
     NWays,
     RandomClassRotation,
     RemapLabels,
+    group_examples,
 )
 
 _COMMON = (FilterLabels, RandomClassRotation, LoadData, Map, Augment)  # transforms that are the same for every task
@@ -54,7 +54,7 @@ class TaskPlan(NamedTuple):
         rest = tuple(transforms[len(common) :])
         if not rest or not isinstance(rest[0], FusedNWaysKShots):
             return cls(start, None, None, rest)
-        groups = Groups.of(start)
+        groups = group_examples(start)
         rest[0].check(groups)
         return cls(start, rest[0], groups, rest[1:])
 
@@ -79,11 +79,11 @@ def compile_plan(plan: TaskPlan, dataset: MetaDataset, device: Placement | None)
     inputs = dataset.take_all()
     for fn in description.maps:
         inputs = apply_map(fn, inputs)
-    sampler = from_table(
+    counts = groups.counts[:classes]
+    rows = description.example[groups.rows[: counts.sum()]].astype(np.int32)
+    sampler = from_groups(
         check_inputs(inputs if hasattr(inputs, "shape") else stack(inputs)),
-        description.example[groups.table[:classes]].astype(np.int32),
-        groups.counts[:classes],
-        groups.names[:classes],
+        Groups(groups.names[:classes], rows, groups.starts[:classes], counts),
         TaskSizes(draw.shape(groups)[0], (draw.k, draw.queries), draw.replacement),
         rotations,
         device,

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 
 from jaxmeta._checks import check_integer
-from jaxmeta.data.samplers import to_float
-from jaxmeta.data.tasks._collate import stack
+from jaxmeta.data.containers import stack, to_float
 
 
 def prefetch(
@@ -65,7 +64,8 @@ def _stream(
     tasks: Any, batch_size: int, indices: Iterator[int], workers: int, ahead: int, device: Any
 ) -> Generator[Any, None, None]:
     def load(batch: list[int]) -> Any:
-        loaded = tasks.__getitems__(batch) if hasattr(tasks, "__getitems__") else [tasks[index] for index in batch]
+        read = getattr(tasks, "as_stored", getattr(tasks, "__getitems__", None))  # images in uint8 travel as such
+        loaded = read(batch) if read is not None else [tasks[index] for index in batch]
         arrays = jax.device_put(jax.tree.map(lambda *leaves: stack(list(leaves)), *loaded), device)
         return jax.tree.map(to_float, arrays)
 

@@ -2,16 +2,21 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta._checks import check_integer
+from jaxmeta._types import Task
+from jaxmeta.data.containers import to_float
 from jaxmeta.data.samplers import FewShot, Placement, distinct
 from jaxmeta.data.tasks._augmented import Augmented, FixedTasks
+from jaxmeta.data.tasks._callback import load_in_program
 from jaxmeta.data.tasks._description import TaskDescription
-from jaxmeta.data.tasks._loading import load
+from jaxmeta.data.tasks._loading import Augment, load
 from jaxmeta.data.tasks._meta_dataset import as_meta_dataset
 from jaxmeta.data.tasks._plan import TaskPlan, compile_plan
 from jaxmeta.data.tasks._threefry import fold_in, key_words, random_words, seed_key, wrap_key
@@ -19,6 +24,7 @@ from jaxmeta.data.tasks._threefry import fold_in, key_words, random_words, seed_
 _BLOCK = 64  # number of tasks drawn together
 
 
+@jax.tree_util.register_static
 class Taskset:
     """A set of tasks over a data set, in which task `i` is always the same.
 
@@ -26,8 +32,12 @@ class Taskset:
     depend only on the seed and on the number of the task. They do not depend on the machine, the number of workers or
     the order of access. Except for `Augment`, nothing here runs JAX, so workers may be forked or spawned.
 
+    It is a sampler too: `tasks(key)` is the task of a key, also in a jitted function, which asks the host for it. So
+    `train`, `evaluate` and `meta_step` take a `Taskset`. If the data fit on the device, `to_device` is faster.
+
     A task is a `Task` of support and query if `KShots` has `queries`, else one `Batch`, a pair `(x, y)`. Its arrays
-    are NumPy arrays of the data set's type. To get arrays on a device use `prefetch` or `to_device`.
+    are NumPy arrays of the data set's type, except that images in uint8 become float32 in [0, 1], as everywhere. A
+    `task_collate` gets them as they are. To get arrays on a device use `prefetch` or `to_device`.
 
     Example:
         >>> import jax, numpy as np
@@ -106,12 +116,65 @@ class Taskset:
         """Returns many tasks. A `DataLoader` gets its batches in this way."""
         return list(self._load(fold_in(seed_key(self.seed), [self._number(index) for index in indices])))
 
+    def as_stored(self, indices: Sequence[int]) -> list[Any]:
+        """Returns many tasks whose images in uint8 stay such, to be scaled later, as `prefetch` does on the device."""
+        keys = fold_in(seed_key(self.seed), [self._number(index) for index in indices])
+        return list(self._load(keys, scale=lambda x: x))
+
     def __iter__(self) -> Iterator[Any]:
         """Yields the tasks one after the other."""
         end = itertools.count(0, _BLOCK) if self.num_tasks == -1 else range(0, self.num_tasks, _BLOCK)
         for first in end:
             last = first + _BLOCK if self.num_tasks == -1 else min(first + _BLOCK, self.num_tasks)
             yield from self._load(fold_in(seed_key(self.seed), np.arange(first, last)))
+
+    def __call__(self, key: jax.Array) -> Any:
+        """Draws one task as a sampler, in a compiled program or outside.
+
+        The host loads the examples, under `jax.vmap` all tasks at once and in threads. An `Augment` runs in the
+        program. The sampler of `to_device()` draws the same task, for a set that can have one.
+
+        Args:
+            key: random key.
+
+        Returns:
+            The `Task`, with JAX arrays.
+
+        Raises:
+            ValueError: if tasks have no queries, differ in shape, or are collated by a function.
+        """
+        if self.task_collate is not None or not isinstance(self._stored_task, Task):
+            raise ValueError("a Taskset is a sampler only with queries in KShots and without task_collate")
+        sampler: Any = self._from_host
+        if self._augments:
+            sampler = Augmented(sampler, self._augments)
+        if self.num_tasks != -1:
+            sampler = FixedTasks(sampler, wrap_key(seed_key(self.seed)), self.num_tasks)
+        return sampler(key)
+
+    @property
+    def example(self) -> Any:
+        """One input of zeros, as the model gets it, for `model.init`: `[1, ...]`."""
+        shapes = jax.eval_shape(self, jax.random.key(0)).support.x
+        return jax.tree.map(lambda shape: jnp.zeros((1, *shape.shape[1:]), shape.dtype), shapes)
+
+    @cached_property
+    def _stored_task(self) -> Any:
+        """The first task, for its shapes, without augmentation."""
+        return self._stored_tasks(fold_in(seed_key(self.seed), [0]))[0]
+
+    @cached_property
+    def _augments(self) -> tuple[Augment, ...]:
+        return self.describe(0).augments
+
+    def _stored_tasks(self, keys: np.ndarray) -> list[Any]:
+        """Returns tasks as they are in the data, to be scaled and augmented in a compiled program."""
+        plain = (description._replace(augments=()) for description in self._describe(keys))
+        return [load(description, self.dataset, None, lambda x: x) for description in plain]
+
+    def _from_host(self, key: jax.Array) -> Task:
+        task = load_in_program(self._stored_tasks, self._stored_task, key)
+        return Task(*(part._replace(x=jax.tree.map(to_float, part.x)) for part in task))
 
     def sample(self, key: jax.Array | np.ndarray) -> Any:
         """Returns a random task.
@@ -178,15 +241,30 @@ class Taskset:
         for description in descriptions:
             for transform in rest:
                 step = description.step + 1
-                description = transform(description)
-                if not isinstance(description, TaskDescription):
-                    raise TypeError(f"{transform!r} must return a TaskDescription, got {type(description).__name__}")
-                description = description._replace(step=step)
+                description = _apply(transform, description)._replace(step=step)
             yield description
 
-    def _load(self, keys: np.ndarray) -> Iterator[Any]:
+    def _load(self, keys: np.ndarray, scale: Callable[[Any], Any] = to_float) -> Iterator[Any]:
         for description in self._describe(keys):
-            yield load(description, self.dataset, self.task_collate)
+            yield load(description, self.dataset, self.task_collate, scale)
+
+
+def _apply(transform: Callable[[TaskDescription], TaskDescription], description: TaskDescription) -> TaskDescription:
+    """Applies a transform.
+
+    Raises:
+        TypeError: if it is a function of something else, such as of the pairs of a task.
+    """
+    advice = "A task transform is a function from one TaskDescription to another. To change each input, use Map(f)"
+    try:
+        found = transform(description)
+    except (TypeError, ValueError, AttributeError) as error:
+        if not any(words in str(error) for words in ("unpack", "has no attribute", "not iterable", "not callable")):
+            raise
+        raise TypeError(f"{transform!r} failed ({error}). {advice}") from error
+    if not isinstance(found, TaskDescription):
+        raise TypeError(f"{transform!r} must return a TaskDescription, got {type(found).__name__}. {advice}")
+    return found
 
 
 TaskDataset = Taskset

@@ -2,37 +2,26 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxmeta._checks import check_integer, check_optional_integer
-from jaxmeta.data.samplers import TaskSizes, check_enough, distinct, draw, group
-from jaxmeta.data.tasks._description import TaskDescription
+from jaxmeta.data.samplers import Groups, TaskSizes, check_enough, distinct, draw, group
+from jaxmeta.data.tasks._description import TaskDescription, TaskTransform
 from jaxmeta.data.tasks._meta_dataset import check_labels
 
 
-class Groups(NamedTuple):
-    """The examples of a description, grouped by class."""
-
-    names: np.ndarray
-    """Name of each class in error messages: `[classes]`."""
-    table: np.ndarray
-    """Positions of the examples of each class, padded: `[classes, largest count]`."""
-    counts: np.ndarray
-    """Number of examples of each class: `[classes]`."""
-
-    @classmethod
-    def of(cls, description: TaskDescription) -> "Groups":
-        """Groups the examples of a description."""
-        if len(description.example) == 0:
-            raise ValueError("a transform left no examples")
-        _, table, counts = group(description.classes())
-        return cls(description.label[table[:, 0]], table, counts.astype(np.int32))
+def group_examples(description: TaskDescription) -> Groups:
+    """Groups the examples of a description by class, with their labels as names."""
+    if len(description.example) == 0:
+        raise ValueError("a transform left no examples")
+    groups = group(description.classes())
+    return groups._replace(names=description.label[groups.rows[groups.starts]])
 
 
 @dataclasses.dataclass(frozen=True)
-class FusedNWaysKShots:
+class FusedNWaysKShots(TaskTransform):
     """Draws classes and examples of each: `FilterLabels`, `NWays` and `KShots` in one.
 
     The task is the one that `FewShot` draws from the same key.
@@ -57,7 +46,7 @@ class FusedNWaysKShots:
         """Draws the examples of a task."""
         if self.filter_labels is not None:
             description = FilterLabels(self.filter_labels)(description)
-        groups = Groups.of(description)
+        groups = group_examples(description)
         self.check(groups)
         words = description.words(self.shape(groups))
         return self.draw(description, groups, description.key[None], words[None])[0]
@@ -86,7 +75,7 @@ class FusedNWaysKShots:
         Returns:
             The descriptions of the tasks.
         """
-        rows = draw(words, groups.table, groups.counts, replacement=self.replacement).rows
+        rows = draw(words, groups.rows, groups.starts, groups.counts, replacement=self.replacement).rows
         ways, size = rows.shape[1:]
         rows = rows.reshape(len(keys), ways * size)
         example, label, turns = description.example[rows], description.label[rows], description.turns[rows]
@@ -99,7 +88,7 @@ class FusedNWaysKShots:
 
 
 @dataclasses.dataclass(frozen=True)
-class NWays:
+class NWays(TaskTransform):
     """Keeps the examples of `n` classes, drawn at random."""
 
     n: int = 2
@@ -110,7 +99,7 @@ class NWays:
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
         """Draws the classes."""
-        groups = Groups.of(description)
+        groups = group_examples(description)
         check_enough(TaskSizes(self.n, (1,)), groups.counts, groups.names)
         chosen = distinct(description.words((self.n,)), len(groups.counts))
         way = np.full(len(groups.counts), -1)
@@ -120,7 +109,7 @@ class NWays:
 
 
 @dataclasses.dataclass(frozen=True)
-class KShots:
+class KShots(TaskTransform):
     """Keeps `k` examples of each class, drawn at random, and with `queries` as many other ones for the query set."""
 
     k: int = 1
@@ -140,7 +129,7 @@ class KShots:
 
 
 @dataclasses.dataclass(frozen=True)
-class FilterLabels:
+class FilterLabels(TaskTransform):
     """Keeps the examples of the given classes."""
 
     labels: Sequence[Any]
@@ -153,7 +142,7 @@ class FilterLabels:
 
 
 @dataclasses.dataclass(frozen=True)
-class RemapLabels:
+class RemapLabels(TaskTransform):
     """Gives the classes of a task the labels `0, 1, ...`, one for each class."""
 
     shuffle: bool = True
@@ -161,7 +150,7 @@ class RemapLabels:
 
     def __post_init__(self) -> None:
         if not isinstance(self.shuffle, bool):
-            raise TypeError(f"shuffle must be True or False, got {self.shuffle!r} (transforms take no data set)")
+            raise TypeError(f"shuffle must be True or False, got {self.shuffle!r}")
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
         """Changes the labels."""
@@ -173,7 +162,7 @@ class RemapLabels:
 
 
 @dataclasses.dataclass(frozen=True)
-class ConsecutiveLabels:
+class ConsecutiveLabels(TaskTransform):
     """Sorts the examples of a task by their present label."""
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
@@ -182,7 +171,7 @@ class ConsecutiveLabels:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomClassRotation:
+class RandomClassRotation(TaskTransform):
     """Makes each class, rotated by each of the angles, a class of its own.
 
     All examples of a class in a task are then rotated alike, and a class may be drawn twice with two angles. The

@@ -50,6 +50,8 @@ def resolve(options: Mapping[str, Option], given: Mapping[str, Any]) -> Settings
         default = recipe.values["meta_gradient"]
         names["meta_gradient"] = chosen("meta_gradient", names["learner"], learner.meta_gradients, default)
         found |= META_GRADIENTS[names["meta_gradient"]].options
+    if kind == "images" and learner.trains_on == "tasks":
+        found["augment"] = "none"
     if learner.trains_on in ("classes", "features") and given["benchmark"] == "glyphs":
         found["base_classes"] = 400
     for name in given:
@@ -72,6 +74,10 @@ def _benchmark_options(given: Mapping[str, Any], kind: str) -> dict[str, Any]:
                 if found
                 else ValueError(f"split does not apply to {name}")
             )
+        if given.get("split", found.get("split")) in ("random", "auto") and "seed" in info.arguments:
+            found["split_seed"] = 0
+        found |= {name: 0 for name in ("size", "channels", "per_class", "min_per_class") if name in info.arguments}
+        found |= {name: False for name in ("invert",) if name in info.arguments}
         return found | ({"test_rotations": False} if "test_rotations" in info.arguments else {})
     variants = tuple(envs.describe(name).variants)
     env = envs.make(name, **{k: given[k] for k in ("variant", "horizon", "backend") if k in given})

@@ -1,6 +1,6 @@
 """The data of a run: read, described in its folder, and replaced where only their shape matters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,32 @@ from jaxmeta.catalog import Settings
 _DRAWINGS = 20  # of each class, where classes are drawn without end
 
 
-def load_tasksets(s: Settings, root: str | Path | None, download: bool) -> data.BenchmarkTasksets:
-    """Returns the samplers of the run's benchmark."""
-    sizes = {"shots": s.train_shots, "queries": s.queries, "test_shots": s.shots, "test_queries": s.test_queries}
-    if "ways" in s:
-        sizes |= {"ways": s.get("train_ways", s.ways), "test_ways": s.ways}
-    found = {name: s[name] for name in ("split", "test_rotations") if name in s}
-    tasksets = data.get_tasksets(s.benchmark, **sizes, **found, root=root, download=download or None)
+def load_tasksets(
+    s: Settings, root: str | Path | None, download: bool = False, classes: Mapping[str, Sequence[str]] | None = None
+) -> data.BenchmarkTasksets:
+    """Returns the samplers of the run's benchmark, with the given classes in each part if they have names."""
+    tasksets = _read(s, root, download, classes)
     return tasksets._replace(train=_drawn(tasksets.train, s)) if "base_classes" in s else tasksets
+
+
+def _read(
+    s: Settings, root: str | Path | None, download: bool, classes: Mapping[str, Sequence[str]] | None
+) -> data.BenchmarkTasksets:
+    sizes = {"shots": s.train_shots, "queries": s.queries, "test_shots": s.shots, "test_queries": s.test_queries}
+    given = {name: s[name] for name in ("split", "test_rotations") if name in s}
+    given |= {name: s[name] for name in ("size", "channels", "invert", "per_class", "min_per_class") if s.get(name)}
+    given |= {"seed": s.get("split_seed") or None, "root": root, "download": download or None}
+    if classes and any(classes.values()) and "split" in data.describe_tasksets(s.benchmark).arguments:
+        given |= {"split": {part: names for part, names in classes.items() if names}, "seed": None}
+    if "ways" not in s:
+        return data.get_tasksets(s.benchmark, **sizes, **given)
+    ways = s.get("train_ways", s.ways)
+    if ways == s.ways or "root" not in data.describe_tasksets(s.benchmark).arguments:
+        return data.get_tasksets(s.benchmark, ways, **sizes, test_ways=s.ways, **given)
+    tasksets = data.get_tasksets(s.benchmark, s.ways, **sizes, **given)  # which classes are there decides `train_ways`
+    if not isinstance(tasksets.train, data.FewShot):
+        return data.get_tasksets(s.benchmark, ways, **sizes, test_ways=s.ways, **given)
+    return tasksets._replace(train=tasksets.train.with_sizes(ways=min(ways, tasksets.train.num_classes)))
 
 
 def _drawn(glyphs: Any, s: Settings) -> data.FewShot:
@@ -42,13 +60,31 @@ def facts_of(settings: Settings, tasksets: data.BenchmarkTasksets) -> dict[str, 
     train: Any = tasksets.train
     return {
         "input_shape": list(train.example.shape[1:]),
+        "train_ways": getattr(train, "ways", None),
         "train_classes": getattr(train, "num_classes", None),
-        "invert": data.describe_tasksets(settings.benchmark).bright_ink,
+        "classes": tasksets.classes,
+        "stamp": tasksets.stamp,
+        "invert": bool(settings.get("invert")) or data.describe_tasksets(settings.benchmark).bright_ink,
     }
+
+
+def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Returns in words how the data of a run have changed, or an empty string if they have not."""
+    if before.get("stamp") == now.get("stamp"):
+        return ""
+    old, new = ({name for names in (facts["classes"] or {}).values() for name in names} for facts in (before, now))
+    told = [f"{', '.join(sorted(old - new)[:5])} are missing"] if old - new else []
+    told += [f"{', '.join(sorted(new - old)[:5])} are new"] if new - old else []
+    moved = [
+        n for part, names in now["classes"].items() for n in names if n in old and n not in before["classes"][part]
+    ]
+    told += [f"{', '.join(sorted(moved)[:5])} are in another part"] if moved else []
+    return f"the data are not those that the run was trained on: {', '.join(told) or 'the examples differ'}"
 
 
 def stand_in(facts: Mapping[str, Any]) -> data.BenchmarkTasksets:
     """Returns samplers of zeros in the shape of the data."""
-    zeros = np.zeros((facts["train_classes"] or 1, 2, *facts["input_shape"]), np.float32)
-    sampler = data.FewShot.from_classes(zeros, ways=1, shots=1, queries=1)
+    ways = facts["train_ways"] or 1
+    zeros = np.zeros((facts["train_classes"] or np.max(ways), 2, *facts["input_shape"]), np.float32)
+    sampler = data.FewShot.from_classes(zeros, ways=ways, shots=1, queries=1)
     return data.BenchmarkTasksets(sampler, sampler, sampler)

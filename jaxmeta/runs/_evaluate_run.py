@@ -1,11 +1,13 @@
 """The test of a run once more."""
 
 import os
+import warnings
 from pathlib import Path
 
 from jaxmeta._checks import check_optional_integer
 from jaxmeta._summary import Summary
 from jaxmeta.catalog import learners_with
+from jaxmeta.runs._data import changed_data
 from jaxmeta.runs._experiment import Experiment
 from jaxmeta.runs._folder import Record, load_modules, read_record
 
@@ -22,7 +24,8 @@ def evaluate_run(
 ) -> dict[str, Summary]:
     """Tests the best meta-parameters of a run once more, with other settings if you like.
 
-    It changes nothing in the folder.
+    It changes nothing in the folder. The classes of each part are those of the run, by name. If the data have changed,
+    a warning says how.
 
     Args:
         folder: a folder that `Experiment.run` made.
@@ -57,7 +60,9 @@ def evaluate_run(
     }
     changed = record.settings | {k: v for k, v in changes.items() if v is not None}
     experiment = experiment_of(folder, record._replace(settings=changed))
-    parts = experiment.build(root)
+    parts = experiment.build(root, classes=record.data.get("classes"))
+    if told := changed_data(record.data, parts.facts):
+        warnings.warn(f"{told}. The numbers are for other data", stacklevel=2)
     return parts.test(parts.load(folder))
 
 

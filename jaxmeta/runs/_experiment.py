@@ -2,28 +2,26 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 from jaxmeta._save import save
-from jaxmeta._summary import Summary
-from jaxmeta.catalog import CLASSES, LEARNERS, TASKS, Same, Settings, check_minutes, option, options_of, resolve
+from jaxmeta.catalog import LEARNERS, Settings, check_minutes, options_of, resolve
 from jaxmeta.data import BenchmarkTasksets
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._data import load_tasksets
-from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder
-from jaxmeta.runs._parts import Parts, task_name
+from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes
+from jaxmeta.runs._options import Options
+from jaxmeta.runs._parts import Parts, Result, task_name
 from jaxmeta.runs._report import write_report
-from jaxmeta.training import Trained
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Experiment(Options):
     """A run: a benchmark, a learner, and every option that decides the result.
 
     An option that is `None` takes the value of the learner's paper, or the default of the benchmark, the model or the
@@ -37,165 +35,6 @@ class Experiment:
         >>> Experiment("bandit-bernoulli", "rl2", episodes=1).resolve().num_tasks
         256
     """
-
-    benchmark: str | None = option("Benchmark or environment; `jaxmeta list` shows all.", "tasks", default="glyphs")
-    learner: str | None = option(
-        "Meta-learning algorithm; `jaxmeta list` shows all.",
-        "learner",
-        default={**dict.fromkeys(TASKS, "maml"), "environment": "promp"},
-        known_as=("algorithm", "algo", "method"),
-    )
-    ways: int | None = option(
-        "Classes per task.", "tasks", default=5, kinds=CLASSES, least=2, known_as=("n-way", "way", "num-classes")
-    )
-    train_ways: int | None = option("Classes per task in meta-training.", "tasks", least=2)
-    shots: int | None = option(
-        "Labeled examples to adapt on: per class, in regression per task.",
-        "tasks",
-        default={**dict.fromkeys(CLASSES, 1), "regression": 10},
-        known_as=("k-shot", "shot"),
-    )
-    train_shots: int | None = option("The same in meta-training.", "tasks", default=dict.fromkeys(TASKS, Same("shots")))
-    queries: int | None = option(
-        "Query examples in meta-training: per class, in regression per task.",
-        "tasks",
-        default={**dict.fromkeys(CLASSES, 1), "regression": 10},
-        known_as=("query",),
-    )
-    test_queries: int | None = option(
-        "Query examples at validation and test. With batch norm the number matters: the network sees a query set as a "
-        "whole (it is transductive).",
-        "tasks",
-        default=dict.fromkeys(TASKS, Same("queries")),
-    )
-    test_rotations: bool | None = option(
-        "Rotated characters are classes of their own at validation and test too, as in ProtoNets' paper.", "tasks"
-    )
-    split: str | None = option("Division of the classes into training, validation and test.", "tasks")
-    base_classes: int | None = option(
-        "Classes to pre-train on, for benchmarks that draw classes without end.", "tasks", known_as=("classes",)
-    )
-    variant: str | None = option("Paper whose environment is used, where definitions differ.", "environment")
-    horizon: int | None = option("Steps per episode.", "environment", known_as=("episode-length", "max-steps"))
-    backend: str | None = option("Physics engine of brax, for environments with a body.", "environment")
-    episodes: int | None = option(
-        "Episodes per task before each inner step and after the last one. "
-        "With rl2: of a trial. With pearl: per update.",
-        "environment",
-    )
-    model: str | None = option(
-        "Network; `jaxmeta list` shows all.",
-        "model",
-        default={"images": "cnn", "text": "mlp", "regression": "mlp"},
-        known_as=("network", "backbone", "arch"),
-    )
-    norm: str | None = option(
-        "Normalization. `batch` uses the statistics of the batch at hand, at test too, so it is transductive.",
-        "model",
-        choices=("batch", "group", "layer", "none"),
-    )
-    hidden: int | None = option(
-        "Width: channels of a convolutional network, units of a hidden layer, size of a policy's two layers or memory.",
-        "model",
-        default={"environment": 64},
-        known_as=("width", "channels", "filters"),
-    )
-    drop_rate: float | None = option("Dropout rate in training.", "model", least=0, known_as=("dropout",))
-    patch: int | None = option("Height and width of the patches that become tokens.", "model")
-    dtype: str | None = option(
-        "Number type in which the model computes. Parameters, losses and normalization stay float32.",
-        "model",
-        default="float32",
-        kinds=TASKS,
-        choices=("float32", "bfloat16"),
-    )
-    steps: int | None = option(
-        "Inner steps in meta-training.", "learner", known_as=("inner-steps", "adaptation-steps", "num-steps")
-    )
-    test_steps: int | None = option("Inner steps at validation and test.", "learner")
-    inner_rate: float | None = option(
-        "Inner learning rate. With meta-sgd: where the learned rates start.",
-        "learner",
-        known_as=("lr", "inner-lr", "fast-lr", "adapt-lr", "learning-rate"),
-    )
-    head_rate: float | None = option("Learning rate of the weights after the codes.", "learner")
-    context_size: int | None = option("Context parameters per task.", "learner")
-    proximal: float | None = option("Strength of the pull to the initial parameters.", "learner")
-    inner_batch: int | None = option("Examples per inner step in meta-training.", "learner")
-    test_inner_batch: int | None = option("Examples per inner step at validation and test.", "learner")
-    fine_tune: bool | None = option("Train the whole network on a task, not the classifier alone.", "learner")
-    layers: int | None = option("Layers of the learned transformation of gradients.", "learner")
-    latents: int | None = option("Length of the codes.", "learner")
-    meta_gradient: str | None = option(
-        "Way to compute the meta-gradient; `jaxmeta list` shows all.", "learner", known_as=("first-order",)
-    )
-    remat: bool | None = option(
-        "Recompute inner steps in the backward pass instead of storing them: less memory, more time.", "learner"
-    )
-    last_steps: int | None = option("Number of last inner steps to differentiate through.", "learner")
-    solver_steps: int | None = option("Iterations of conjugate gradients.", "learner")
-    samples: int | None = option("Perturbations per task.", "learner")
-    noise: float | None = option("Standard deviation of the perturbations.", "learner")
-    iterations: int | None = option(
-        "Outer updates.",
-        "outer loop",
-        default={**dict.fromkeys(TASKS, 2000), "environment": 200},
-        known_as=("epochs", "updates", "num-iterations", "max-steps", "meta-iterations"),
-    )
-    num_tasks: int | None = option(
-        "Tasks per outer update.", "outer loop", known_as=("meta-batch-size", "meta-bsz", "tasks-per-batch")
-    )
-    minibatch: int | None = option("Examples per minibatch of pre-training.", "outer loop")
-    pretraining: int | None = option("Minibatches of pre-training before the meta-training.", "outer loop")
-    outer_rate: float | None = option(
-        "Outer learning rate of Adam. With reptile: of plain steps towards the adapted parameters. With maml-trpo and "
-        "e-maml: largest divergence of an update in nats.",
-        "outer loop",
-        known_as=("meta-lr", "outer-lr"),
-    )
-    outer_schedule: str | None = option(
-        "Schedule of the outer rate over the run: constant, or a decay to 0.",
-        "outer loop",
-        choices=("constant", "linear", "cosine"),
-    )
-    clip: float | None = option(
-        "Largest norm of a meta-gradient; larger ones are scaled down to it. 0 clips nothing.",
-        "outer loop",
-        default=dict.fromkeys(TASKS, 0.0),
-        least=0,
-    )
-    skip_nonfinite: bool | None = option(
-        "Skip an outer update that is not finite, instead of stopping.", "outer loop", default=False
-    )
-    batch_size: int | None = option(
-        "Tasks computed at once. It changes the speed, not the result. 0 chooses what suits the device.",
-        "outer loop",
-        default=0,
-        kinds=TASKS,
-        least=0,
-    )
-    validate_every: int | None = option(
-        "Outer updates between validations.", "run", default={**dict.fromkeys(TASKS, 500), "environment": 50}
-    )
-    validation_tasks: int | None = option(
-        "Tasks per validation, the same ones every time.",
-        "run",
-        default={**dict.fromkeys(TASKS, 200), "environment": 40},
-    )
-    test_tasks: int | None = option(
-        "Tasks of the final test.",
-        "run",
-        default={**dict.fromkeys(TASKS, 600), "environment": 100},
-        known_as=("num-test-tasks", "episodes-test"),
-    )
-    precision: str | None = option(
-        "Precision of matrix products, as JAX names it. `default` is fast: TF32 on new GPUs, bfloat16 on TPUs. "
-        "`highest` is float32. A CPU computes in float32 whatever it says.",
-        "run",
-        default="default",
-        choices=("default", "tensorfloat32", "highest", "bfloat16"),
-    )
-    seed: int | None = option("Seed of everything random.", "run", default=0, least=0)
 
     def resolve(self) -> Settings:
         """Returns the settings of the run: every option that applies, with its final value.
@@ -212,12 +51,18 @@ class Experiment:
         task = task_name(settings).replace("-", "").replace(" ", "-")
         return Path("runs", f"{settings.benchmark}-{settings.learner}-{task}-seed{settings.seed}")
 
-    def build(self, root: str | Path | None = None, download: bool = False) -> Parts:
+    def build(
+        self,
+        root: str | Path | None = None,
+        download: bool = False,
+        classes: Mapping[str, Sequence[str]] | None = None,
+    ) -> Parts:
         """Makes the parts of the run: data, model, learner and optimizer.
 
         Args:
             root: folder with the benchmark's files, if it needs any.
             download: whether to fetch missing files.
+            classes: class names of each part in place of the benchmark's division, see `BenchmarkTasksets.classes`.
 
         Raises:
             ValueError: as `resolve`, or if an argument does not apply.
@@ -228,7 +73,7 @@ class Experiment:
             if root is not None or download:
                 raise ValueError(f"root and download do not apply to {settings.benchmark}, which has no files")
             return build(settings)
-        return build(settings, partial(load_tasksets, settings, root, download))
+        return build(settings, partial(load_tasksets, settings, root, download, classes))
 
     def run(
         self,
@@ -239,7 +84,7 @@ class Experiment:
         mesh: Mesh | None = None,
         minutes: float | None = None,
         progress: bool = True,
-    ) -> "Result":
+    ) -> Result:
         """Meta-trains, tests on the test split, and leaves a folder that records the settings and the results.
 
         The folder holds `config.json`, `training.json`, `metrics.jsonl`, `checkpoints/`, `meta.msgpack` (the best
@@ -260,7 +105,7 @@ class Experiment:
 
         Raises:
             ValueError: as `resolve`, if `minutes` is given and the outer rate decays over all updates, or if `folder`
-                holds something else. This is found before any data are read.
+                holds something else. This is found before any data are read. Also if a run is resumed with other data.
             FileNotFoundError: if the benchmark's files are missing.
             FloatingPointError: if training diverges; the last finite state is kept.
 
@@ -275,7 +120,7 @@ class Experiment:
         check_minutes(settings, minutes)
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
-        parts = self.build(root, download)
+        parts = self.build(root, download, recorded_classes(folder))
         claim_folder(folder, settings, parts.facts)
         trained = parts.train(folder, mesh, minutes, progress)
         result = Result(settings, folder, trained, parts.test(trained.meta, mesh))
@@ -294,16 +139,3 @@ def build(settings: Settings, read: Callable[[], BenchmarkTasksets] | None = Non
         return _policy_run.build(settings)
     module = _pretrained_run if LEARNERS[settings.learner].trains_on in ("classes", "features") else _task_run
     return module.build(settings, read)
-
-
-class Result(NamedTuple):
-    """Result of `Experiment.run`."""
-
-    settings: Settings
-    """The settings, with all values filled in."""
-    folder: Path
-    """The run's folder."""
-    trained: Trained
-    """The best meta-parameters and the history."""
-    test: dict[str, Summary]
-    """Each metric over the test tasks."""

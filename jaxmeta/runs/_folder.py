@@ -13,6 +13,7 @@ import jax
 
 from jaxmeta._files import write_atomically
 from jaxmeta.catalog import Settings
+from jaxmeta.runs._data import changed_data
 from jaxmeta.runs._modules import load_module, loaded_modules
 from jaxmeta.training import installed_versions
 
@@ -70,12 +71,24 @@ def check_folder(folder: Path, settings: Settings) -> None:
         raise ValueError(f"folder {folder} holds {foreign[0]} of something else. Choose another folder")
 
 
+def recorded_classes(folder: Path) -> dict[str, list[str]] | None:
+    """Returns the class names of each part of a run that has begun, or `None`."""
+    return read_record(folder).data.get("classes") if (folder / "config.json").is_file() else None
+
+
 def claim_folder(folder: Path, settings: Settings, facts: Mapping[str, Any]) -> None:
     """Writes the record of a run and of its data into its folder, unless it is there.
 
     Only the first of several processes writes.
+
+    Raises:
+        ValueError: if it is there, and the data have changed.
     """
-    if jax.process_index() > 0 or (folder / "config.json").is_file():
+    if (folder / "config.json").is_file():
+        if told := changed_data(read_record(folder).data, facts):
+            raise ValueError(f"folder {folder} cannot be resumed: {told}. Choose another folder")
+        return
+    if jax.process_index() > 0:
         return
     folder.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0]

@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
 from jax.sharding import Mesh
@@ -61,6 +61,19 @@ def at_precision(method: Callable[P, T]) -> Callable[P, T]:
             return method(*args, **options)
 
     return run
+
+
+class Result(NamedTuple):
+    """Result of `Experiment.run`."""
+
+    settings: Settings
+    """The settings, with all values filled in."""
+    folder: Path
+    """The run's folder."""
+    trained: Trained
+    """The best meta-parameters and the history."""
+    test: dict[str, Summary]
+    """Each metric over the test tasks."""
 
 
 def monitored(kind: str) -> str:

@@ -25,6 +25,23 @@ from jaxmeta.runs._parts import Parts, at_precision, monitored
 from jaxmeta.training import Trained, best_meta, train
 
 
+def _crop(key: jax.Array, images: jax.Array) -> jax.Array:
+    return data.random_crop(key, images, padding=max(1, images.shape[1] // 8))
+
+
+def _flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    crop_key, flip_key = jax.random.split(key)
+    return data.random_flip(flip_key, _crop(crop_key, images))
+
+
+def _color(key: jax.Array, images: jax.Array) -> jax.Array:
+    flip_key, color_key = jax.random.split(key)
+    return data.color_jitter(color_key, _flip(flip_key, images))
+
+
+_AUGMENTATIONS = {"crop": _crop, "flip": _flip, "color": _color}
+
+
 class TaskParts(NamedTuple):
     """The parts of a run that meta-trains on tasks."""
 
@@ -93,11 +110,14 @@ class TaskParts(NamedTuple):
 def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Parts:
     """Makes the parts of a run on a benchmark, whose data `read` returns."""
     s, entry = settings, LEARNERS[settings.learner]
-    ways = 1 if s.kind == "regression" else s.get("train_ways", s.ways)
-    model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
-    learner_at = entry.build(s, network_of(s, model))
-    learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
+    model, learner_at = _learner_of(s)
     tasksets = read()
+    if (fitted := _fitted(s, tasksets)) != s:
+        s = fitted
+        model, learner_at = _learner_of(s)
+    learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
+    if s.get("augment", "none") != "none":
+        tasksets = tasksets._replace(train=data.Augmented(tasksets.train, (data.Augment(_AUGMENTATIONS[s.augment]),)))
     if entry.trains_on == "streams" and s.kind != "regression":
         tasksets = data.BenchmarkTasksets(*(data.Streams(sampler, s.ways) for sampler in tasksets))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
@@ -105,6 +125,19 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     meta = learner.init(model.init(init_key, tasksets.train.example, *context))
     optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
     return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
+
+
+def _learner_of(s: Settings) -> tuple[nn.Module, Any]:
+    """Returns the model and the learner, which may be a function of the update."""
+    entry, ways = LEARNERS[s.learner], 1 if s.kind == "regression" else s.get("train_ways", s.get("ways"))
+    model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
+    return model, entry.build(s, network_of(s, model))
+
+
+def _fitted(s: Settings, tasksets: data.BenchmarkTasksets) -> Settings:
+    """Returns settings whose `train_ways` are those of the training tasks, which have at most all training classes."""
+    ways = getattr(tasksets.train, "ways", None)
+    return Settings(s.kind, {**s, "train_ways": ways}) if "train_ways" in s and isinstance(ways, int) else s
 
 
 def network_of(s: Settings, model: nn.Module) -> Network:

@@ -82,11 +82,11 @@ class Minibatches:
             Inputs `x: [size, ...]` and classes `y: [size]`, int32 in [0, num_classes).
         """
         key_place, key_turn = jax.random.split(key)
-        table, counts = self.source.table, self.source.counts
+        counts = self.source.counts
         ends = jnp.cumsum(counts)
         place = jax.random.randint(key_place, (self.size,), 0, ends[-1])
         classes = jnp.searchsorted(ends, place, side="right")
-        rows = table[classes, place - (ends - counts)[classes]]
+        rows = self.source.rows[place]
         turns = jax.random.randint(key_turn, (self.size,), 0, self.source.rotations)
         y = turns * counts.shape[0] + classes
         return Batch(self.source.gather(ExampleIndex(rows, turns)), y.astype(jnp.int32))
