@@ -14,7 +14,7 @@ from jaxmeta import Experiment, data
 from jaxmeta.catalog import LEARNERS
 from jaxmeta.data import BenchmarkTasksets, get_tasksets, load_examples
 from jaxmeta.data.sources import SOURCES, standard_splits
-from jaxmeta.runs._task_run import load_tasksets
+from jaxmeta.runs._data import load_tasksets
 
 
 @pytest.fixture(autouse=True)

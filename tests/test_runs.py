@@ -37,6 +37,8 @@ TINY: dict[str, Any] = {
 }
 # Quicker to compile than convolutions.
 IMAGES: dict[str, Any] = {k: v for k, v in TINY.items() if k != "hidden"} | {"model": "fc"}
+OF_BENCHMARKS = ("split", "split_seed", "test_rotations", "size", "channels", "invert", "augment", "per_class")
+OF_BENCHMARKS += ("min_per_class", "base_classes", "variant", "horizon", "backend")
 FILES = {
     "checkpoints",
     "config.json",
@@ -604,7 +606,7 @@ def test_every_option_is_declared_once_and_explained(capsys):
         assert option.help[0].isupper() and option.help.endswith("."), option
         owned = [e for e in LEARNERS.values() for r in e.recipes if option.name in r.values]
         owned += [e for e in (*MODELS.values(), *META_GRADIENTS.values()) if option.name in e.options]
-        of_benchmark = option.name in ("split", "test_rotations", "base_classes", "variant", "horizon", "backend")
+        of_benchmark = option.name in OF_BENCHMARKS
         assert option.defaults or owned or of_benchmark, f"{option.name} applies to nothing"
 
 

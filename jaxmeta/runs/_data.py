@@ -30,8 +30,10 @@ def _read(
     given = {name: s[name] for name in ("split", "test_rotations") if name in s}
     given |= {name: s[name] for name in ("size", "channels", "invert", "per_class", "min_per_class") if s.get(name)}
     given |= {"seed": s.get("split_seed") or None, "root": root, "download": download or None}
-    if classes and any(classes.values()) and "split" in data.describe_tasksets(s.benchmark).arguments:
-        given |= {"split": {part: names for part, names in classes.items() if names}, "seed": None}
+    lists = {part: names for part, names in (classes or {}).items() if names}
+    own = len({name for names in lists.values() for name in names}) == sum(map(len, lists.values()))  # no shared class
+    if lists and own and "split" in data.describe_tasksets(s.benchmark).arguments:
+        given |= {"split": lists, "seed": None}
     if "ways" not in s:
         return data.get_tasksets(s.benchmark, **sizes, **given)
     ways = s.get("train_ways", s.ways)
@@ -75,9 +77,8 @@ def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old, new = ({name for names in (facts["classes"] or {}).values() for name in names} for facts in (before, now))
     told = [f"{', '.join(sorted(old - new)[:5])} are missing"] if old - new else []
     told += [f"{', '.join(sorted(new - old)[:5])} are new"] if new - old else []
-    moved = [
-        n for part, names in now["classes"].items() for n in names if n in old and n not in before["classes"][part]
-    ]
+    parts = {name: part for part, names in (before["classes"] or {}).items() for name in names}
+    moved = [n for part, names in now["classes"].items() for n in names if n in old and parts[n] != part]
     told += [f"{', '.join(sorted(moved)[:5])} are in another part"] if moved else []
     return f"the data are not those that the run was trained on: {', '.join(told) or 'the examples differ'}"
 
