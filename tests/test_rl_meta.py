@@ -42,7 +42,9 @@ def expected_return(theta):
 
 
 class TwoStates:
-    """Stand-in for an environment, of which only the tasks are used."""
+    """Stand-in for an environment, of which only the tasks and the horizon are used."""
+
+    horizon = 1
 
     def sample_tasks(self, key, n, *, split="train"):
         return jnp.arange(n)

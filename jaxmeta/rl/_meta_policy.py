@@ -59,7 +59,7 @@ class Outer(NamedTuple):
 
 
 class BatchSizes(NamedTuple):
-    """How many tasks are computed at once."""
+    """Numbers of tasks that are computed at once."""
 
     play: int
     """Tasks that play and adapt at once."""

@@ -94,11 +94,7 @@ def trpo(
         del state, extra_args
         if params is None:
             raise ValueError("params must be given to the update of trpo, got None")
-
-        def hessian_product(vector: PyTree) -> PyTree:
-            # `jax.linearize` would keep what the backward pass needs, of all tasks.
-            return jax.jvp(jax.grad(kl_fn), (params,), (vector,))[1]
-
+        _, hessian_product = jax.linearize(jax.grad(kl_fn), params)  # v -> H v
         direction = solve(hessian_product, updates)  # x = H^-1 g
         curvature = optax.tree.vdot(direction, hessian_product(direction))  # x @ H @ x
         # Without positive curvature this is NaN. Then every try fails, and no step is taken.
