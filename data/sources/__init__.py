@@ -1,6 +1,7 @@
 """Sources: readers of files, archives and downloads that return labeled arrays."""
 
 from jaxmeta.data.sources._division import Division as Division
+from jaxmeta.data.sources._division import check_seed as check_seed
 from jaxmeta.data.sources._layouts import describe_files as describe_files
 from jaxmeta.data.sources._layouts import standard_splits as standard_splits
 from jaxmeta.data.sources._load_examples import FOLDER as FOLDER
