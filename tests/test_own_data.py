@@ -1,6 +1,7 @@
 # pyright: reportArgumentType=false
 """A folder, arrays or sentences of one's own: how the classes are divided, and what is said where they do not fit."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxmeta import Experiment, data
 from jaxmeta.catalog import LEARNERS
 from jaxmeta.data import BenchmarkTasksets, get_tasksets, load_examples
 from jaxmeta.data.sources import SOURCES, standard_splits
+from jaxmeta.runs import evaluate_run
 from jaxmeta.runs._task_run import load_tasksets
 
 
@@ -298,3 +300,18 @@ def test_examples_of_omniglot_are_those_of_its_tasks():
     for wrong in ({"size": 28}, {"seed": 1, "split": "vinyals"}, {"root": "/data"}):
         with pytest.raises(ValueError, match="appl"):
             load_examples("omniglot", **{"examples": (images, names), **wrong})
+
+
+def test_a_test_with_other_ways_never_sees_trained_classes(tmp_path):
+    """More ways than the test part has classes would move the border between the parts."""
+    root, run = tmp_path / "mine", tmp_path / "run"
+    put_images(root, {f"c{i:02}": 6 for i in range(14)}, size=(4, 4))
+    settings = Experiment("folder", "protonet", ways=3, queries=2, test_queries=2, size=8).resolve()
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"settings": dict(settings)}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="ways=6 divides the classes otherwise than the run's 3"):
+            evaluate_run(run, ways=6, root=root)
+        with pytest.raises(FileNotFoundError, match="checkpoint"):  # it would have gone on
+            evaluate_run(run, ways=2, root=root)

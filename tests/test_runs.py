@@ -503,6 +503,8 @@ def test_every_option_is_declared_once_and_explained(capsys):
         owned = [e for e in LEARNERS.values() for r in e.recipes if option.name in r.values]
         owned += [e for e in (*MODELS.values(), *META_GRADIENTS.values()) if option.name in e.options]
         of_benchmark = option.name in ("split", "test_rotations", "base_classes", "variant", "horizon", "backend")
+        of_benchmark |= option.name in ("split_seed", "size", "channels", "invert", "augment")
+        of_benchmark |= option.name in ("per_class", "min_per_class")
         assert option.defaults or owned or of_benchmark, f"{option.name} applies to nothing"
 
 

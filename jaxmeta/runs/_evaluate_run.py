@@ -5,9 +5,10 @@ from pathlib import Path
 
 from jaxmeta._checks import check_optional_integer
 from jaxmeta._summary import Summary
-from jaxmeta.catalog import learners_with
+from jaxmeta.catalog import Settings, learners_with
 from jaxmeta.runs._experiment import Experiment
 from jaxmeta.runs._folder import read_options
+from jaxmeta.runs._task_run import load_tasksets
 
 
 def evaluate_run(
@@ -58,8 +59,20 @@ def evaluate_run(
         "test_rotations": test_rotations,
     }
     experiment = _experiment(folder, options | {k: v for k, v in changes.items() if v is not None})
+    _check_classes(settings, experiment.resolve(), root)
     parts = experiment.build(root)
     return parts.test(parts.load(folder))
+
+
+def _check_classes(run: Settings, test: Settings, root: str | Path | None) -> None:
+    """Raises ValueError if other ways divide the classes otherwise, so that the test would see trained classes."""
+    if run.get("ways") == test.get("ways") or run.get("split") not in ("auto", "random"):
+        return
+    if load_tasksets(run, root, False).classes != load_tasksets(test, root, False).classes:
+        raise ValueError(
+            f"ways={test.ways} divides the classes otherwise than the run's {run.ways}, which would test on classes that "
+            "were trained on: the test part of the run has too few"
+        )
 
 
 def _experiment(folder: Path, options: dict[str, object]) -> Experiment:
