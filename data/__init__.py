@@ -34,6 +34,7 @@ from jaxmeta.data.sources import OmniglotSplit as OmniglotSplit
 from jaxmeta.data.sources import load_examples as load_examples
 from jaxmeta.data.tasks import Augment as Augment
 from jaxmeta.data.tasks import Augmented as Augmented
+from jaxmeta.data.tasks import AugmentOnHost as AugmentOnHost
 from jaxmeta.data.tasks import ConsecutiveLabels as ConsecutiveLabels
 from jaxmeta.data.tasks import FilteredMetaDataset as FilteredMetaDataset
 from jaxmeta.data.tasks import FilterLabels as FilterLabels

@@ -20,6 +20,7 @@ from jaxmeta.data.sources import (
     SOURCES,
     SPLITS,
     Omniglot,
+    check_seed,
     describe_files,
     load_examples,
     source_of,
@@ -67,9 +68,7 @@ def _omniglot(
     test_rotations: bool = False,
     **sizes: Size,
 ) -> BenchmarkTasksets:
-    check_optional_integer(seed=seed, least=0)
-    if seed is not None and split != "random":
-        raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
+    check_seed(split, seed)
     if examples is not None and (root is not None or download):
         raise ValueError("root and download do not apply to examples that are given")
     train, test = _sizes(**sizes)

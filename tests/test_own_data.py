@@ -1,6 +1,7 @@
 # pyright: reportArgumentType=false
 """A folder, arrays or sentences of one's own: how the classes are divided, and what is said where they do not fit."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxmeta import Experiment, data
 from jaxmeta.catalog import LEARNERS
 from jaxmeta.data import BenchmarkTasksets, get_tasksets, load_examples
 from jaxmeta.data.sources import SOURCES, standard_splits
+from jaxmeta.runs import evaluate_run
 from jaxmeta.runs._data import load_tasksets
 
 
@@ -278,3 +280,38 @@ def test_values_that_cannot_be_meant_are_warned_of(inputs, warned):
             make()
         found = [str(warning.message) for warning in caught]
         assert bool(found) == warned and all("from 0 to 255" in text and "pass uint8" in text for text in found)
+
+
+def test_examples_of_omniglot_are_those_of_its_tasks():
+    names = [f"Alphabet{i // 40:02}/character{i % 40 + 1:02}" for i in range(1623)]
+    images = np.zeros((1623, 20, 28, 28), np.uint8)
+    images[..., 3, 4] = np.arange(1623)[:, None] % 251
+    arguments = {"examples": (images, names), "split": "random", "seed": 4}
+    division = load_examples("omniglot", **arguments)
+    tasksets = get_tasksets("omniglot", 5, 1, 1, **arguments)
+    for part, found in division._asdict().items():
+        assert found.names == tuple(sorted(tasksets.classes[part])) and len(found.labels) == 20 * len(found.names)
+        numbers = [names.index(found.names[label]) % 251 for label in found.labels[::7]]
+        np.testing.assert_array_equal(found.inputs[::7, 3, 4, 0], numbers)
+    few = load_examples("omniglot", **arguments, per_class=2, channels=3, invert=True).test
+    assert few.inputs.shape == (2 * 423, 28, 28, 3) and few.inputs[0, 0, 0, 0] == 255
+    again = get_tasksets("omniglot", 5, 1, 1, examples=(images, names), split=tasksets.classes)
+    assert again.classes == tasksets.classes and again.stamp == tasksets.stamp
+    for wrong in ({"size": 28}, {"seed": 1, "split": "vinyals"}, {"root": "/data"}):
+        with pytest.raises(ValueError, match="appl"):
+            load_examples("omniglot", **{"examples": (images, names), **wrong})
+
+
+def test_a_test_with_other_ways_never_sees_trained_classes(tmp_path):
+    """More ways than the test part has classes would move the border between the parts."""
+    root, run = tmp_path / "mine", tmp_path / "run"
+    put_images(root, {f"c{i:02}": 6 for i in range(14)}, size=(4, 4))
+    settings = Experiment("folder", "protonet", ways=3, queries=2, test_queries=2, size=8).resolve()
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"settings": dict(settings)}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="ways=6 divides the classes otherwise than the run's 3"):
+            evaluate_run(run, ways=6, root=root)
+        with pytest.raises(FileNotFoundError, match="checkpoint"):  # it would have gone on
+            evaluate_run(run, ways=2, root=root)

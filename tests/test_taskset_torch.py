@@ -54,6 +54,15 @@ def test_data_loader_gives_the_same_tasks_with_any_workers(workers, context):
                 np.testing.assert_array_equal(part.y[j], expected.y)
 
 
+@pytest.mark.slow
+def test_workers_of_a_fork_server_are_quiet():
+    """The way of the documentation, without the filters of the test above: every warning is an error here."""
+    options = {"multiprocessing_context": "forkserver", "persistent_workers": True}
+    loader = torch.utils.data.DataLoader(_tasks(), batch_size=4, num_workers=2, **options)
+    for batch, first in zip(loader, (0, 4, 8), strict=True):
+        np.testing.assert_array_equal(batch.query.x[1], _tasks()[first + 1].query.x)
+
+
 def test_data_loader_shuffles_and_runs_without_end():
     loader = torch.utils.data.DataLoader(_tasks(), batch_size=None, shuffle=True, generator=torch.manual_seed(0))
     seen = sorted(task.query.x.numpy().tobytes() for task in loader)

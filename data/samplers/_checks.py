@@ -27,7 +27,7 @@ class TaskSizes(NamedTuple):
     name: str = "shots + queries"
     """Name of `per_class` in error messages."""
     of: str = "class"
-    """What has examples, in error messages."""
+    """Name of the thing that has examples, in error messages."""
 
 
 def check_sizes(**sizes: Size) -> tuple[Size, ...]:

@@ -1,6 +1,7 @@
 """Sources: readers of files, archives and downloads that return labeled arrays."""
 
 from jaxmeta.data.sources._division import Division as Division
+from jaxmeta.data.sources._division import check_seed as check_seed
 from jaxmeta.data.sources._images import SUFFIXES as SUFFIXES
 from jaxmeta.data.sources._images import decode as decode
 from jaxmeta.data.sources._layouts import describe_files as describe_files

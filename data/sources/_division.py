@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmeta._checks import check_optional_integer
 from jaxmeta.data.containers import Examples
 
 PARTS = ("train", "validation", "test")
@@ -48,6 +49,13 @@ def divide(examples: Examples, lists: Lists, *, others: str = "refused") -> Divi
     if more and others == "refused":
         raise ValueError(f"the split has no such classes: {few(more)}. It has {len(wanted)} other classes")
     return Division(*(examples.select(lists[part]) for part in PARTS))
+
+
+def check_seed(split: Any, seed: int | None) -> None:
+    """Raises ValueError if a seed is given and is no number, or the split is not random."""
+    check_optional_integer(seed=seed, least=0)
+    if seed is not None and split != "random":
+        raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
 
 
 def check_lists(lists: Mapping[str, Any]) -> dict[str, list[str]]:

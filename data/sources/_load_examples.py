@@ -16,6 +16,7 @@ from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._division import (
     Division,
     check_lists,
+    check_seed,
     divide,
     first_examples,
     large_enough,
@@ -25,6 +26,7 @@ from jaxmeta.data.sources._division import (
 from jaxmeta.data.sources._download import fetch
 from jaxmeta.data.sources._images import adapt
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
+from jaxmeta.data.sources._omniglot import SPLITS, Omniglot
 from jaxmeta.data.sources._readers import ReadRequest, any_folders, hint_at_level
 from jaxmeta.data.sources._sentences import own_sentences
 from jaxmeta.data.sources._sources import SOURCES
@@ -32,6 +34,7 @@ from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
 
 FOLDER = "folder"
 SENTENCES = "sentences"
+OMNIGLOT = "omniglot"
 _OWN = {
     FOLDER: Source("Images of your own", "", (Layout((), any_folders),), ()),
     SENTENCES: Source("Sentences of your own", "", (Layout((), own_sentences, cached=False),), (), "text", 2048),
@@ -64,7 +67,7 @@ def load_examples(
 
     Args:
         name: a benchmark that is read from files, see `list_tasksets`, `"folder"` for images of your own, or
-            `"sentences"` for text of your own.
+            `"sentences"` for text of your own. Omniglot comes without its rotated classes.
         root: folder of the files, which are looked for in it and in its subfolder `name`. By default the folder that
             the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
             (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on. For
@@ -108,7 +111,7 @@ def load_examples(
         >>> train.names, validation.names, test.names
         (('b', 'c'), ('d',), ('a',))
     """
-    name = find_name("name", name, (*SOURCES, *_OWN))
+    name = find_name("name", name, (*SOURCES, *_OWN, OMNIGLOT))
     source = source_of(name)
     check_optional_integer(size=size, per_class=per_class, ways=ways, test_ways=test_ways, min_per_class=min_per_class)
     check_optional_integer(seed=seed, least=0)
@@ -119,12 +122,16 @@ def load_examples(
         check_choice("channels", channels, (1, 3))
     own = (size, channels) if name == FOLDER else (size or source.size, 3)
     request = ReadRequest(_known(name), *own, per_class, progress)
+    if examples is not None and (root is not None or download):
+        raise ValueError("root and download do not apply to examples that are given")
+    if name == OMNIGLOT:
+        parts = _omniglot(examples, root, split, seed, download=download, progress=progress)
+        parts = Division(*(first_examples(part, per_class) for part in parts))
+        return Division(*(replace(part, inputs=adapt(part.inputs, channels, invert)) for part in parts))
     if examples is None:
         found = _read(name, source, root, request, download)
         if name == FOLDER and found.parts is None:
             hint_at_level(found.names)
-    elif root is not None or download:
-        raise ValueError("root and download do not apply to examples that are given")
     else:
         found = _given(name, examples, per_class)
     try:
@@ -157,8 +164,7 @@ def _divide(
         split = "files" if found.parts is not None else next(iter(published), "random")
     if not isinstance(split, Mapping):
         check_choice("split", split, (*published, "random", "all", *(["files"] if found.parts is not None else [])))
-    if seed is not None and split != "random":
-        raise ValueError(f"seed applies to split='random' only, got seed={seed!r} with split={split!r}")
+    check_seed(split, seed)
     if isinstance(split, str) and split in published:
         parts = divide(found, published[split])
         return parts if least is None else Division(*(large_enough(part, least) for part in parts))
@@ -195,7 +201,17 @@ def _read(name: str, source: Source, root: str | Path | None, request: ReadReque
 
 def source_of(name: str) -> Source:
     """Returns the description of a benchmark that is read from files, or of data of one's own."""
+    if name == OMNIGLOT:
+        return Source("Omniglot", "", (), (), size=28, scalable=False)
     return _OWN[name] if name in _OWN else SOURCES[name]
+
+
+def _omniglot(examples: Any, root: str | Path | None, split: Any, seed: int | None, **load: bool) -> Division:
+    """Returns the drawings of the characters of each part of Omniglot."""
+    check_seed(split, seed)
+    omniglot = Omniglot.of(*examples) if examples is not None else Omniglot.load(root, **load)
+    rows, found = omniglot.split(split or SPLITS[0], seed or 0), omniglot.examples()
+    return Division(*(found.select([omniglot.names[row] for row in of]) for of in rows))
 
 
 def _read_own(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:

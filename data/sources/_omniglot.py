@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmeta._checks import check_choice, check_integer
-from jaxmeta.data.containers import as_array, as_labels
+from jaxmeta.data.containers import Examples, as_array, as_labels
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._division import PARTS, check_lists, few
 from jaxmeta.data.sources._omniglot_files import ARCHIVES, DRAWINGS, EVALUATION, advice, find_halves
@@ -128,6 +128,11 @@ class Omniglot:
     def _sorted(cls, images: np.ndarray, names: np.ndarray, background: np.ndarray) -> "Omniglot":
         order = np.argsort(names)
         return cls(images[order], tuple(names[order].tolist()), background[order])
+
+    def examples(self) -> Examples:
+        """Returns all drawings as examples with the names of their characters."""
+        labels = np.repeat(np.arange(len(self.names)), DRAWINGS)
+        return Examples(self.images.reshape(-1, *self.images.shape[2:]), labels, self.names)
 
     def split(self, split: str | Mapping[str, Sequence[str]] = "vinyals", seed: int = 0) -> OmniglotSplit:
         """Divides the characters into three disjoint parts.

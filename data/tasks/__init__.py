@@ -4,6 +4,7 @@ from jaxmeta.data.tasks._augmented import Augmented as Augmented
 from jaxmeta.data.tasks._augmented import FixedTasks as FixedTasks
 from jaxmeta.data.tasks._description import TaskDescription as TaskDescription
 from jaxmeta.data.tasks._loading import Augment as Augment
+from jaxmeta.data.tasks._loading import AugmentOnHost as AugmentOnHost
 from jaxmeta.data.tasks._loading import LoadData as LoadData
 from jaxmeta.data.tasks._loading import Map as Map
 from jaxmeta.data.tasks._meta_dataset import FilteredMetaDataset as FilteredMetaDataset

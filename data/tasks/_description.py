@@ -63,6 +63,8 @@ class TaskDescription(NamedTuple):
     """Functions of one example's input, in the order in which they apply."""
     augments: tuple[Any, ...] = ()
     """Augmentations (`Augment`), in the order in which they apply."""
+    host_augments: tuple[Any, ...] = ()
+    """Augmentations on the host (`AugmentOnHost`), in the order in which they apply, before the others."""
     axes: tuple[int, int] = (0, 1)
     """Axes of height and width of an example, for rotations."""
 

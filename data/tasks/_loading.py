@@ -17,6 +17,7 @@ from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._threefry import fold_in, wrap_key
 
 _AUGMENT = 1 << 30
+_HOST = 1 << 31
 _CHUNK = 1 << 24  # largest count of numbers on the device at once
 _PROCESS = os.getpid()
 
@@ -77,6 +78,36 @@ class Augment:
     def __call__(self, description: TaskDescription) -> TaskDescription:
         """Adds the augmentation to the task."""
         return description._replace(augments=(*description.augments, self))
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentOnHost:
+    """Augments each example of a task at random on the host, with a function `(rng, x) -> x`.
+
+    The function may use Pillow, NumPy or torch, such as a transform of torchvision. It gets an example as it is after
+    every `Map`, and a `numpy.random.Generator` that depends on the task only, so that a task is the same in every
+    process. Draw all randomness from it. It comes before every `Augment`, and `to_device` cannot run it.
+
+    Example:
+        >>> import numpy as np
+        >>> def shift(rng, x):
+        ...     return np.roll(x, rng.integers(-2, 3), axis=1)
+        >>> augment = AugmentOnHost(shift, query=False)
+    """
+
+    fn: Callable[[np.random.Generator, Any], Any]
+    """Function of a random generator and of one example's input."""
+    support: bool = True
+    """True if it applies to the support set, or to a task without queries."""
+    query: bool = True
+    """True if it applies to the query set."""
+
+    def __post_init__(self) -> None:
+        check_function(fn=self.fn)
+
+    def __call__(self, description: TaskDescription) -> TaskDescription:
+        """Adds the augmentation to the task."""
+        return description._replace(host_augments=(*description.host_augments, self))
 
 
 def augmentation_number(position: int, part: int) -> int:
@@ -142,6 +173,10 @@ def _load_part(
         for fn in description.maps:
             x = [fn(example) for example in x]
         x = _turn(x, description.turns, description.axes)
+    for position, augment in enumerate(description.host_augments):
+        if augment.query if part else augment.support:
+            rng = np.random.default_rng([*description.key.tolist(), _HOST + 2 * position + part])
+            x = [augment.fn(rng, example) for example in x]
     for position, augment in enumerate(description.augments):
         if augment.query if part else augment.support:
             x = _augment(augment.fn, fold_in(description.key, augmentation_number(position, part)), stack(x))

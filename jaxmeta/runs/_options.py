@@ -62,7 +62,7 @@ class Options:
         least=0,
         known_as=("image-size", "img-size", "resize"),
     )
-    channels: int | None = option("1 for gray images, 3 for RGB. 0: as in the files.", "tasks", least=0)
+    channels: int | None = option("Channels of images: 1 for gray, 3 for RGB. 0: as in the files.", "tasks", least=0)
     invert: bool | None = option("Exchange dark and light in images: Omniglot has white ink on black.", "tasks")
     augment: str | None = option(
         "Augmentation of the images of training tasks: random crops, with flips, with changes of color.",
