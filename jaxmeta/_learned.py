@@ -70,25 +70,46 @@ def combine(learned: PyTree, rest: PyTree) -> PyTree:
     """
     if not jax.tree.leaves(learned):
         return rest
+
+    def replaced(new: Any, old: Any) -> Any:
+        if _is_learned(old) and new is not None and _shapes(new) != _shapes(old):
+            raise ValueError("other shapes")
+        return old if new is None else new
+
     try:
-        return jax.tree.map(
-            lambda new, old: old if new is None else new,
-            learned,
-            rest,
-            is_leaf=lambda node: node is None or _is_learned(node),
-        )
+        return jax.tree.map(replaced, learned, rest, is_leaf=lambda node: node is None or _is_learned(node))
     except ValueError as error:
-        raise ValueError(
-            f"learned must fit the inner optimizer: it holds {_describe(learned)}, and the optimizer's state has "
-            f"{_describe(rest)}. Meta-parameters with learned values fit learners with the same inner optimizer"
-        ) from error
+        raise _mismatch(learned, partition(rest)[0], "inner optimizer") from error
 
 
-def _describe(state: PyTree) -> str:
-    """Names the places of `Learned` values in a state."""
-    found = [path for path, node in jax.tree.leaves_with_path(state, is_leaf=_is_learned) if _is_learned(node)]
-    names = [jax.tree_util.keystr(path) for path in found]
-    return f"learned values at {', '.join(names[:4])}{' ...' * (len(names) > 4)}" if names else "no learned values"
+def learned_or(initial: PyTree, learned: PyTree, owner: str) -> PyTree:
+    """Returns learned values of meta-parameters, or the initial values of their owner if nothing is learned.
+
+    Raises:
+        ValueError: if the learned values are those of another owner.
+    """
+    if not jax.tree.leaves(learned):
+        return initial
+    if _shapes(learned) != _shapes(initial):
+        raise _mismatch(learned, initial, owner)
+    return learned
+
+
+def _shapes(tree: PyTree) -> Any:
+    return jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _mismatch(learned: PyTree, expected: PyTree, owner: str) -> ValueError:
+    return ValueError(
+        f"learned must fit the {owner}: it holds {_describe(learned)}, and the {owner} has {_describe(expected)}. "
+        f"Meta-parameters with learned values fit learners with the same {owner}"
+    )
+
+
+def _describe(learned: PyTree) -> str:
+    """Names the places and shapes of learned values."""
+    found = [f"{jax.tree_util.keystr(path)} {[*jnp.shape(x)]}" for path, x in jax.tree.leaves_with_path(learned)]
+    return f"learned values at {', '.join(found[:4])}{' ...' * (len(found) > 4)}" if found else "no learned values"
 
 
 def update_with(

@@ -190,6 +190,9 @@ def test_trainings_reject():
         rl.promp(COLLECT, optax.sgd(0.1), kl_penalty=-1)
     with pytest.raises(ValueError, match="exploration must be a number of at least 0, got nan"):
         rl.e_maml(COLLECT, optax.sgd(0.1), exploration=float("nan"))
+    for meta_gradient in (jaxmeta.implicit(), jaxmeta.evolution()):
+        with pytest.raises(ValueError, match="meta_gradient must go through the inner steps here"):
+            rl.promp(COLLECT, optax.sgd(0.1), meta_gradient=meta_gradient)
     with pytest.raises(ValueError, match="clip must be a positive number, got 0"):
         rl.clipped(0.0)
     with pytest.raises(ValueError, match="discount must be a number from 0 to 1, got 1.5"):

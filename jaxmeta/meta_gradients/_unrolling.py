@@ -39,6 +39,10 @@ class MetaGradient(NamedTuple):
     """True if derivatives go through the end of the loop alone, as those of `implicit`.
 
     What depends on the way there, such as learned rates or a loss after every step, then has none."""
+    values_only: bool = False
+    """True if the derivative comes from values of the whole objective, as that of `evolution`.
+
+    An inner loop alone, as in `jaxmeta.adapt`, is then differentiated as with `reverse`."""
 
 
 ValueAndGrad = Callable[[LossFn], Callable[[PyTree, Any, Any], tuple[jax.Array, PyTree]]]

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_integer, check_not_negative, check_transformation
+from jaxmeta._checks import check_integer, check_not_negative, check_through_steps, check_transformation
 from jaxmeta._learned import combine, partition, update_with
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import LossFn, MetaParams, Metrics, PyTree, Training, TrainingState, definite
@@ -59,6 +59,7 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
     """Builds the training that `maml_trpo`, `promp` and the other algorithms are cases of."""
     check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
     check_integer(num_tasks=num_tasks, epochs=outer.epochs)
+    check_through_steps(inner.meta_gradient)
     weights = {"kl_penalty": outer.kl_penalty, "exploration": outer.exploration}
     check_not_negative(**{name: weight for name, weight in weights.items() if weight is not None})
 
