@@ -335,7 +335,8 @@ def test_implicit_is_refused_where_it_is_not_defined(make):
         make(jaxmeta.implicit())
 
 
-def test_work_that_does_not_depend_on_what_adapts_is_done_once():
+@pytest.mark.parametrize("wrap", [lambda apply: apply, jax.jit], ids=["plain", "jit"])
+def test_work_that_does_not_depend_on_what_adapts_is_done_once(wrap):
     """The exact meta-gradient of ANIL, with one pass of the body for any number of steps."""
     passes = []
 
@@ -358,7 +359,8 @@ def test_work_that_does_not_depend_on_what_adapts_is_done_once():
         task = draw_task(jax.random.key(1))
         gradients = {}
         for name, features in (("counted", body), ("plain", lambda w, x: jnp.tanh(x @ w))):
-            loss_fn = jaxmeta.classification(lambda p, x, features=features: features(p["body"], x) @ p["head"])
+            apply = wrap(lambda p, x, features=features: features(p["body"], x) @ p["head"])
+            loss_fn = jaxmeta.classification(apply)
             for steps in (1, 4):
                 passes.clear()
                 learner = jaxmeta.anil(loss_fn, SGD, steps)

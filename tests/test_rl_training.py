@@ -179,6 +179,14 @@ def test_cavia_adapts_a_context_by_episodes():
     np.testing.assert_array_equal(adapted.params["mean"], 0)
 
 
+@pytest.mark.parametrize("outer", [optax.lbfgs(), optax.polyak_sgd(0.1)], ids=["lbfgs", "polyak"])
+def test_outer_optimizers_that_take_the_loss(outer):
+    training = rl.maml_a2c(COLLECT, optax.sgd(0.1), optimizer=outer, num_tasks=2)
+    state = training.init({"mean": jnp.zeros(1)}, jax.random.key(0))
+    after, _ = jax.eval_shape(training.step, state, jax.random.key(1))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
 def test_trainings_reject():
     with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
         rl.promp(COLLECT, optax.sgd(0.1), 0)

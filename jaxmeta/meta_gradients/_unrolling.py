@@ -127,18 +127,17 @@ def explicit_arguments(
 ) -> tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]:
     """The loss as a function `(params, *rest) -> scalar` of all that it depends on, and that `rest`.
 
-    What `loss_fn` closes over becomes an argument too: a custom derivative sees arguments only.
+    What `loss_fn` closes over becomes an argument too: a custom derivative sees arguments only. The batch is closed
+    over, so that a loss which is called outside of `jax.jit` can look at its values.
     """
-    leaves, structure = jax.tree.flatten((batch, x))
 
-    def scalar_loss(params: PyTree, *leaves: jax.Array) -> jax.Array:
-        batch, x = structure.unflatten(leaves)
+    def scalar_loss(params: PyTree) -> jax.Array:
         return loss_fn(params, batch, x)[0]
 
-    closed = jax.make_jaxpr(scalar_loss)(params, *leaves)  # `jax.closure_convert` leaves integers and booleans behind
+    closed = jax.make_jaxpr(scalar_loss)(params)  # `jax.closure_convert` leaves integers and booleans behind
+    program, consts = closed.jaxpr, tuple(closed.consts)
 
     def loss(params: PyTree, *rest: jax.Array) -> jax.Array:
-        program = core.ClosedJaxpr(closed.jaxpr, rest[len(leaves) :])
-        return core.jaxpr_as_fun(program)(*jax.tree.leaves(params), *rest[: len(leaves)])[0]
+        return core.jaxpr_as_fun(core.ClosedJaxpr(program, rest))(*jax.tree.leaves(params))[0]
 
-    return loss, (*leaves, *closed.consts)
+    return loss, consts

@@ -82,11 +82,15 @@ def meta_policy_search(inner: Inner, outer: Outer, num_tasks: int, mesh: Mesh | 
         def kl_fn(meta: MetaParams) -> jax.Array:
             return mean_over_tasks(partial(_adapted_kl, inner, meta), samples, mesh=mesh)
 
+        def value_fn(meta: MetaParams, kl_fn: Any = None) -> jax.Array:
+            del kl_fn  # optax's line searches hand it on
+            return loss_fn(meta)
+
         def epoch(carry: tuple[MetaParams, optax.OptState], _: None) -> tuple[Any, None]:
             meta, opt_state = carry
             value, grads = jax.value_and_grad(loss_fn)(meta)
             return update_with(
-                outer.optimizer, grads, opt_state, meta, value=value, value_fn=loss_fn, kl_fn=kl_fn
+                outer.optimizer, grads, opt_state, meta, value=value, value_fn=value_fn, kl_fn=kl_fn
             ), None
 
         (meta, opt_state), _ = jax.lax.scan(epoch, (state.meta, state.opt_state), length=outer.epochs)
