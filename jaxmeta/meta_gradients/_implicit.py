@@ -91,7 +91,7 @@ def _held(inner: optax.GradientTransformation, start: PyTree, state: optax.OptSt
     def end(sign: float) -> PyTree:
         def linear(params: PyTree, batch: Any, x: Any) -> tuple[jax.Array, Metrics]:
             del batch, x
-            return sign * optax.tree.vdot(slopes, params), {}
+            return jnp.asarray(sign * optax.tree.vdot(slopes, params)), {}
 
         return reverse().unroll(linear, inner, start, state, (), xs).params
 
