@@ -179,6 +179,23 @@ def test_cavia_adapts_a_context_by_episodes():
     np.testing.assert_array_equal(adapted.params["mean"], 0)
 
 
+class WithoutReward(Aim):
+    """Environment in which nothing can be won."""
+
+    def step(self, state, action):
+        return dataclasses.replace(super().step(state, action), reward=jnp.zeros(()))
+
+
+def test_tasks_without_reward_leave_the_policy_where_it_is():
+    """Though the clipped gradients of the inner loop are zero."""
+    inner = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    collect = rl.Collector(env=WithoutReward(), policy=policy, episodes=4)
+    training = rl.promp(collect, inner, num_tasks=2, epochs=1)
+    state, metrics = jax.jit(training.step)(training.init(START), KEY)
+    np.testing.assert_array_equal(state.meta.params["mean"], START["mean"])
+    assert all(np.isfinite(metrics[name]) for name in metrics)
+
+
 @pytest.mark.parametrize("outer", [optax.lbfgs(), optax.polyak_sgd(0.1)], ids=["lbfgs", "polyak"])
 def test_outer_optimizers_that_take_the_loss(outer):
     training = rl.maml_a2c(COLLECT, optax.sgd(0.1), optimizer=outer, num_tasks=2)
