@@ -151,13 +151,12 @@ def leo(
     check_number(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
     check_fraction(below_one=True, dropout=dropout)
     meta_gradient = whole_loop(meta_gradient)
-    code_inner, head_inner = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
-    init = partial(_init, inners=(code_inner, head_inner))
+    code_inner, head_inner = inners = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
 
     def run(meta: MetaParams, support: Batch, key: jax.Array, training: bool) -> tuple[LinearClassifier, jax.Array]:
         """Returns the adapted classifier and the penalties."""
         params, rate = meta.params, dropout if training else None
-        code_rates, head_rates = learned_or(init(params).learned, meta.learned, "pair of inner optimizers")
+        code_rates, head_rates = learned_or(_init(inners, params).learned, meta.learned, "pair of inner optimizers")
         one_hot = one_hot_labels(support, ways, support.x.dtype)
         present, decode = present_classes(one_hot), partial(_decode, params.decoder, training=training)
 
@@ -174,8 +173,9 @@ def leo(
         loop = partial(adapt, batch=support, meta_gradient=meta_gradient)
         # z <- z - alpha * dL/dz, and after that w <- w - alpha_head * dL/dw
         last = loop(code_loss, code_inner, first, key=code_key, steps=steps, learned=code_rates)
-        decoded = decode(last, decode_key)
-        weights = loop(head_loss, head_inner, decoded, key=head_key, steps=head_steps, learned=head_rates)
+        weights = loop(
+            head_loss, head_inner, decode(last, decode_key), key=head_key, steps=head_steps, learned=head_rates
+        )
 
         # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
         of_codes = kl_weight * _divergence(mean, deviation) + encoder_weight * _distance(first, last)
@@ -191,10 +191,11 @@ def leo(
     def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> LinearClassifier:
         return run(meta, support, key, training=False)[0]
 
+    init = partial(_init, inners)
     return MetaLearner(init, adapt_at_test, partial(_loss, dropout=None), grad_of(objective, meta_gradient))
 
 
-def _init(params: Any, inners: tuple[optax.GradientTransformation, optax.GradientTransformation]) -> MetaParams:
+def _init(inners: tuple[optax.GradientTransformation, optax.GradientTransformation], params: Any) -> MetaParams:
     """Returns the meta-parameters, and raises TypeError unless the parameters are LEO's."""
     if not isinstance(params, LEOParams):
         raise TypeError(f"params must be LEOParams, from leo_params(key, features), got {type(params).__name__}")
