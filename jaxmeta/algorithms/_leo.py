@@ -173,9 +173,8 @@ def leo(
         loop = partial(adapt, batch=support, meta_gradient=meta_gradient)
         # z <- z - alpha * dL/dz, and after that w <- w - alpha_head * dL/dw
         last = loop(code_loss, code_inner, first, key=code_key, steps=steps, learned=code_rates)
-        weights = loop(
-            head_loss, head_inner, decode(last, decode_key), key=head_key, steps=head_steps, learned=head_rates
-        )
+        decoded = decode(last, decode_key)
+        weights = loop(head_loss, head_inner, decoded, key=head_key, steps=head_steps, learned=head_rates)
 
         # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
         of_codes = kl_weight * _divergence(mean, deviation) + encoder_weight * _distance(first, last)
@@ -191,8 +190,7 @@ def leo(
     def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> LinearClassifier:
         return run(meta, support, key, training=False)[0]
 
-    init = partial(_init, inners)
-    return MetaLearner(init, adapt_at_test, partial(_loss, dropout=None), grad_of(objective, meta_gradient))
+    return MetaLearner(partial(_init, inners), adapt_at_test, _loss, grad_of(objective, meta_gradient))
 
 
 def _init(inners: tuple[optax.GradientTransformation, optax.GradientTransformation], params: Any) -> MetaParams:
@@ -204,7 +202,7 @@ def _init(inners: tuple[optax.GradientTransformation, optax.GradientTransformati
 
 
 def _loss(
-    classifier: LinearClassifier, batch: Batch, key: jax.Array, dropout: float | jax.Array | None
+    classifier: LinearClassifier, batch: Batch, key: jax.Array, dropout: float | jax.Array | None = None
 ) -> tuple[jax.Array, Metrics]:
     """Returns the cross-entropy and the accuracy of a classifier."""
     return cross_entropy(classifier(_drop(key, batch.x, dropout)), batch)
