@@ -94,6 +94,15 @@ def check_labels(labels: Any, ways: int, weight: Any = None) -> None:
         raise ValueError(f"labels must be integers from 0 to {ways - 1}, got {sorted(set(labels[wrong].tolist()))}")
 
 
+def check_through_steps(meta_gradient: Any) -> None:
+    """Raises ValueError unless a `MetaGradient`, if it is not None, is a derivative through each inner step."""
+    if meta_gradient is not None and (meta_gradient.end_only or meta_gradient.values_only):
+        raise ValueError(
+            "meta_gradient must go through the inner steps here, as reverse(), mixed(), first_order() and truncated(n) "
+            "do, and implicit() and evolution() do not"
+        )
+
+
 def check_function(**values: Any) -> None:
     """Raises TypeError unless every value can be called."""
     for name, value in values.items():

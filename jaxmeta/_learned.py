@@ -70,25 +70,46 @@ def combine(learned: PyTree, rest: PyTree) -> PyTree:
     """
     if not jax.tree.leaves(learned):
         return rest
+
+    def replaced(new: Any, old: Any) -> Any:
+        if _is_learned(old) and new is not None and _shapes(new) != _shapes(old):
+            raise ValueError("other shapes")
+        return old if new is None else new
+
     try:
-        return jax.tree.map(
-            lambda new, old: old if new is None else new,
-            learned,
-            rest,
-            is_leaf=lambda node: node is None or _is_learned(node),
-        )
+        return jax.tree.map(replaced, learned, rest, is_leaf=lambda node: node is None or _is_learned(node))
     except ValueError as error:
-        raise ValueError(
-            f"learned must fit the inner optimizer: it holds {_describe(learned)}, and the optimizer's state has "
-            f"{_describe(rest)}. Meta-parameters with learned values fit learners with the same inner optimizer"
-        ) from error
+        raise _mismatch(learned, partition(rest)[0], "inner optimizer") from error
 
 
-def _describe(state: PyTree) -> str:
-    """Names the places of `Learned` values in a state."""
-    found = [path for path, node in jax.tree.leaves_with_path(state, is_leaf=_is_learned) if _is_learned(node)]
-    names = [jax.tree_util.keystr(path) for path in found]
-    return f"learned values at {', '.join(names[:4])}{' ...' * (len(names) > 4)}" if names else "no learned values"
+def learned_or(initial: PyTree, learned: PyTree, owner: str) -> PyTree:
+    """Returns learned values of meta-parameters, or the initial values of their owner if nothing is learned.
+
+    Raises:
+        ValueError: if the learned values are those of another owner.
+    """
+    if not jax.tree.leaves(learned):
+        return initial
+    if _shapes(learned) != _shapes(initial):
+        raise _mismatch(learned, initial, owner)
+    return learned
+
+
+def _shapes(tree: PyTree) -> Any:
+    return jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _mismatch(learned: PyTree, expected: PyTree, owner: str) -> ValueError:
+    return ValueError(
+        f"learned must fit the {owner}: it holds {_describe(learned)}, and the {owner} has {_describe(expected)}. "
+        f"Meta-parameters with learned values fit learners with the same {owner}"
+    )
+
+
+def _describe(learned: PyTree) -> str:
+    """Names the places and shapes of learned values."""
+    found = [f"{jax.tree_util.keystr(path)} {[*jnp.shape(x)]}" for path, x in jax.tree.leaves_with_path(learned)]
+    return f"learned values at {', '.join(found[:4])}{' ...' * (len(found) > 4)}" if found else "no learned values"
 
 
 def update_with(
@@ -107,31 +128,34 @@ def update_with(
     line searches, L-BFGS. Where no `value_fn` can be given, give `no_value_fn(where)`.
 
     A norm or a square root has no derivative at zero, so that of `optax.clip_by_global_norm` or `optax.adam` is NaN for
-    a gradient of zero. There the update counts as constant in each such number.
+    a gradient of zero. There the update counts as constant in each such number, and in the value where all are zero.
     """
+    seen_grads, seen_params, value = _nan_free(grads, params, value)
     extra = {"value": value, "grad": grads, "value_fn": value_fn, **others}
-    seen_grads, seen_params = _nan_free(grads, params)
     updates, state = _with_extra_args(optimizer).update(seen_grads, state, seen_params, **extra)
     return optax.apply_updates(params, updates), state
 
 
 @jax.custom_vjp
-def _nan_free(grads: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+def _nan_free(grads: PyTree, params: PyTree, value: jax.Array) -> tuple[PyTree, PyTree, jax.Array]:
     """The arguments, with a derivative of zero in place of NaN for each number that is zero or whose gradient is."""
-    return grads, params
+    return grads, params, value
 
 
-def _nan_free_forward(grads: PyTree, params: PyTree) -> tuple[Any, Any]:
-    return (grads, params), (grads, params)
+def _nan_free_forward(grads: PyTree, params: PyTree, value: jax.Array) -> tuple[Any, Any]:
+    return (grads, params, value), (grads, params)
 
 
-def _nan_free_backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree]:
-    def clean(c: jax.Array, grad: jax.Array, x: jax.Array) -> jax.Array:
-        return jnp.where(((grad == 0) | (x == 0)) & jnp.isnan(c), jnp.zeros_like(c), c)
+def _nan_free_backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree, jax.Array]:
+    def clean(c: jax.Array, zero: jax.Array) -> jax.Array:
+        return jnp.where(zero & jnp.isnan(c), jnp.zeros_like(c), c)
 
     grads, params = residuals
-    of_grads, of_params = cotangents
-    return jax.tree.map(clean, of_grads, grads, grads), jax.tree.map(clean, of_params, grads, params)
+    of_grads, of_params, of_value = cotangents
+    still = jax.tree.map(lambda grad: grad == 0, grads)
+    none = jax.tree.reduce(jnp.logical_and, jax.tree.map(jnp.all, still), jnp.array(True))
+    of_params = jax.tree.map(lambda c, zero, x: clean(c, zero | (x == 0)), of_params, still, params)
+    return jax.tree.map(clean, of_grads, still), of_params, clean(of_value, none)
 
 
 _nan_free.defvjp(_nan_free_forward, _nan_free_backward)

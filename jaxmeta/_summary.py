@@ -36,14 +36,19 @@ def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]
     Returns:
         A `Summary` per metric.
 
+    Raises:
+        ValueError: if a metric is not `[num_tasks]`, one number per task.
+
     Example:
         >>> import jax.numpy as jnp
         >>> str(summarize({"accuracy": jnp.array([0.0, 1.0, 1.0, 1.0])})["accuracy"])
         '0.7500 ± 0.4900'
     """
 
-    def summary(values: PyTree) -> Summary:
+    def summary(name: str, values: PyTree) -> Summary:
         array = np.asarray(values, np.float64)
+        if array.ndim != 1:
+            raise ValueError(f"metrics must be arrays [num_tasks], got shape {array.shape} for {name!r}")
         n = array.size
         with np.errstate(all="ignore"):
             spread = float(np.std(array, ddof=1)) if n > 1 else float("nan")
@@ -55,4 +60,4 @@ def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]
                 n,
             )
 
-    return {name: summary(values) for name, values in metrics.items()}
+    return {name: summary(name, values) for name, values in metrics.items()}

@@ -167,8 +167,10 @@ def test_learn_refuses_hyper_parameters_that_the_state_keeps(factory):
         optax.radam(0.1),
         optax.rmsprop(0.1),
         optax.lars(0.1),
+        optax.polyak_sgd(0.1),
+        contrib.momo(0.1),
     ],
-    ids=["clip", "adaptive-clip", "adam", "radam", "rmsprop", "lars"],
+    ids=["clip", "adaptive-clip", "adam", "radam", "rmsprop", "lars", "polyak", "momo"],
 )
 @pytest.mark.parametrize("steps", [1, 2])
 def test_tasks_without_a_gradient_have_a_meta_gradient(inner, steps):

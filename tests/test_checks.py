@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxmeta
-from jaxmeta import Batch, Task, models, optim
+from jaxmeta import Batch, Task, models, optim, rl
 
 KEY = jax.random.key(0)
 ADAPT_KEY, GRAD_KEY = jax.random.key(1), jax.random.key(2)
@@ -273,6 +273,10 @@ INTEGERS = [
     ("features", lambda n: models.CosineDense(n)),
     ("rows", lambda n: models.KroneckerDense(n, 2)),
     ("columns", lambda n: models.KroneckerDense(2, n)),
+    (r"sizes\[0\]", lambda n: rl.GaussianPolicy(2, sizes=(n,))),
+    (r"sizes\[1\]", lambda n: rl.CategoricalPolicy(2, sizes=(3, n))),
+    (r"sizes\[0\]", lambda n: rl.LatentPolicy(2, sizes=(n,))),
+    (r"encoder_sizes\[0\]", lambda n: rl.LatentPolicy(2, encoder_sizes=(n,))),
 ]
 
 

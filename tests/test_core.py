@@ -225,15 +225,70 @@ def test_meta_parameters_move_between_learners(first, second):
     assert jax.tree.structure(adapted) == jax.tree.structure(gradient.params) == jax.tree.structure(params)
 
 
-def test_learned_values_of_another_optimizer_are_refused_by_name():
-    meta = jaxmeta.meta_sgd(TWO_PARTS).init({"body": jnp.array(1.0), "head": jnp.array(0.5)})
-    one = Batch(jnp.ones((1, 1)), jnp.ones((1, 1)))
-    with pytest.raises(ValueError, match=r"learned must fit the inner optimizer: it holds learned values at"):
-        jaxmeta.maml(TWO_PARTS, SGD).adapt(meta, one, jax.random.key(0))
+def features(params, x):
+    return x @ params["body"]
+
+
+NUMBERS = {"body": jnp.eye(3), "head": jnp.ones((3, 2))}
+LOGITS = jaxmeta.classification(lambda params, x: features(params, x) @ params["head"])
+LEARNING = {  # name: (learner with learned values, parameters)
+    "meta-sgd": (jaxmeta.meta_sgd(LOGITS, 0.1), NUMBERS),
+    "maml++": (jaxmeta.maml_plus_plus(LOGITS, 0.1, 2), NUMBERS),
+    "cosine": (jaxmeta.protonet(features, 2, distance="cosine"), NUMBERS),
+    "r2d2": (jaxmeta.r2d2(features, 2), NUMBERS),
+    "metaoptnet": (jaxmeta.metaoptnet(features, 2), NUMBERS),
+    "leo": (jaxmeta.leo(2, steps=1, head_steps=1), None),
+}
+TWO = Batch(jnp.eye(3)[:2], jnp.arange(2))
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_learned_values_start_where_the_learner_says(name):
+    """In meta-parameters of a learner with nothing learned."""
+    learner, params = LEARNING[name]
+    params = jaxmeta.leo_params(jax.random.key(0), 3, 4) if params is None else params
+    found, expected = (
+        learner.loss(learner.adapt(meta, TWO, jax.random.key(0)), TWO, jax.random.key(1))[0]
+        for meta in (MetaParams(params), learner.init(params))
+    )
+    assert float(found) == float(expected)
+    gradient = jax.eval_shape(learner.grad, MetaParams(params), Task(TWO, TWO), jax.random.key(0))[1]
+    assert jax.tree.structure(gradient) == jax.tree.structure(MetaParams(params))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("meta-sgd", jaxmeta.maml(LOGITS, SGD), r"inner optimizer: it holds learned values at \.rate.* has no learned"),
+        ("meta-sgd", "maml++", r"inner optimizer: .*\['body'\] \[3, 3\].* has learned values at .*\['body'\] \[2\]"),
+        ("maml++", "meta-sgd", r"inner optimizer: .*\['body'\] \[2\].* has learned values at .*\['body'\] \[3, 3\]"),
+        ("r2d2", "metaoptnet", r"head: .*log_scale.* the head has learned values at \['scale'\]"),
+        ("metaoptnet", jaxmeta.protonet(features, 2), r"head: .*\['scale'\] \[\], and the head has no learned values"),
+        ("r2d2", "meta-sgd", r"inner optimizer: it holds learned values at \['log_regularization'\]"),
+    ],
+)
+def test_learned_values_of_another_learner_are_refused_by_name(source, target, message):
+    """Both sides are named, also where only the shapes differ."""
+    meta = LEARNING[source][0].init(NUMBERS)
+    learner = LEARNING[target][0] if isinstance(target, str) else target
+    with pytest.raises(ValueError, match="learned must fit the " + message):
+        jax.eval_shape(learner.adapt, meta, TWO, jax.random.key(0))
+
+
+def held(part):
+    """Optimizers that leave all but one part where it is: by name, by a rate of zero, by a mask of elements."""
+    rate, off = optax.sgd(0.05), "body" if part == "head" else "head"
+    mask = {"body": jnp.full(2, part == "body"), "head": jnp.full(3, part == "head")}
+    return {
+        "partition": optax.partition({"on": rate, "off": optax.set_to_zero()}, {part: "on", off: "off"}),
+        "rate": optax.partition({"on": rate, "off": optax.sgd(0.0)}, {part: "on", off: "off"}),
+        "elements": optax.chain(rate, optax.stateless(lambda g, _: jax.tree.map(jnp.multiply, g, mask))),
+    }
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_implicit_is_exact_for_a_part(part):
+@pytest.mark.parametrize("means", ["learner", "partition", "rate", "elements"])
+def test_implicit_is_exact_for_a_part(part, means):
     """d phi / d theta in closed form, for a support loss that couples what adapts with what does not."""
     with jax.enable_x64(True):
         root = jax.random.normal(jax.random.key(0), (5, 5), jnp.float64)
@@ -244,9 +299,12 @@ def test_implicit_is_exact_for_a_part(part):
             gap = jnp.concatenate([params["body"], params["head"]]) - target
             return 0.5 * gap @ curvature @ gap, {}
 
-        make = jaxmeta.anil if part == "head" else jaxmeta.boil
         implicit = jaxmeta.implicit(jaxmeta.cg(10), proximal=strength)
-        learner = make(loss_fn, optax.sgd(0.05), 2000, meta_gradient=implicit)
+        if means == "learner":
+            make = jaxmeta.anil if part == "head" else jaxmeta.boil
+            learner = make(loss_fn, optax.sgd(0.05), 2000, meta_gradient=implicit)
+        else:
+            learner = jaxmeta.maml(loss_fn, held(part)[means], 2000, meta_gradient=implicit)
         params = {"body": jnp.array([0.1, -0.3]), "head": jnp.array([1.0, 0.4, -2.0])}
         _, gradient = learner.grad(learner.init(params), Task(support, query), jax.random.key(0))
 
@@ -277,7 +335,8 @@ def test_implicit_is_refused_where_it_is_not_defined(make):
         make(jaxmeta.implicit())
 
 
-def test_work_that_does_not_depend_on_what_adapts_is_done_once():
+@pytest.mark.parametrize("wrap", [lambda apply: apply, jax.jit], ids=["plain", "jit"])
+def test_work_that_does_not_depend_on_what_adapts_is_done_once(wrap):
     """The exact meta-gradient of ANIL, with one pass of the body for any number of steps."""
     passes = []
 
@@ -300,7 +359,8 @@ def test_work_that_does_not_depend_on_what_adapts_is_done_once():
         task = draw_task(jax.random.key(1))
         gradients = {}
         for name, features in (("counted", body), ("plain", lambda w, x: jnp.tanh(x @ w))):
-            loss_fn = jaxmeta.classification(lambda p, x, features=features: features(p["body"], x) @ p["head"])
+            apply = wrap(lambda p, x, features=features: features(p["body"], x) @ p["head"])
+            loss_fn = jaxmeta.classification(apply)
             for steps in (1, 4):
                 passes.clear()
                 learner = jaxmeta.anil(loss_fn, SGD, steps)

@@ -264,6 +264,25 @@ def step_of(window=WINDOW, horizon=HORIZON, optimizer=SGD, num_runs=2, **options
     )
 
 
+def test_what_a_model_carries_is_not_trained_by_the_optimizer():
+    """With a learned rate of 0.5 and the loss `(w - 1)^2 / 2` of `w = mean`, which only the loss reads."""
+
+    def loss_fn(variables, batch, key):
+        return 0.5 * (variables["params"]["w"] - variables["batch_stats"]["mean"]) ** 2, {}
+
+    variables = {"params": {"w": jnp.array(3.0)}, "batch_stats": {"mean": jnp.array(1.0)}}
+    optimizer = optim.scale_by_learned_rate(0.5)
+    theta, _ = jaxmeta.partition(optimizer.init(jaxmeta.split(variables)[0]))
+    process = estimators.optimizer_training(
+        optimizer, loss_fn, lambda key: estimators.Problem(variables, ()), horizon=2
+    )
+    run, losses = jax.lax.scan(
+        lambda run, key: process.step(theta, run, key), process.reset(KEY), jax.random.split(KEY)
+    )
+    assert losses.tolist() == [2.0, 0.5]
+    assert (float(run.params["params"]["w"]), float(run.params["batch_stats"]["mean"])) == (1.5, 1.0)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -291,6 +310,16 @@ def step_of(window=WINDOW, horizon=HORIZON, optimizer=SGD, num_runs=2, **options
             ValueError,
             "horizon must be an integer of at least 1, got 0",
         ),
+        *[
+            (
+                lambda m=meta_gradient: estimators.optimizer_training(
+                    SGD, quadratic, family, horizon=1, meta_gradient=m
+                ),
+                ValueError,
+                "meta_gradient must go through the inner steps here",
+            )
+            for meta_gradient in (jaxmeta.implicit(), jaxmeta.evolution())
+        ],
     ],
 )
 def test_bad_arguments(make, error, message):

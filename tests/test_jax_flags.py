@@ -128,3 +128,18 @@ def test_meta_gradients_without_jit(name, steps):
     with jax.disable_jit():
         eager = learner.grad(*arguments)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), eager, compiled)
+
+
+@pytest.mark.parametrize("name", META_GRADIENTS)
+@pytest.mark.quick("mixed", "implicit")
+def test_meta_gradients_leak_no_tracers(name):
+    def loss_fn(params, target, key):
+        return jnp.tanh(params["body"]) * (params["head"] - target) ** 2 + 0 * jax.random.normal(key), {}
+
+    params = {"body": jnp.array(0.5), "head": jnp.array(1.0)}
+    task = Task(jnp.array(2.0), jnp.array(-1.0))
+    with jax.checking_leaks():
+        for make in (jaxmeta.maml, jaxmeta.anil):
+            learner = make(loss_fn, optax.sgd(0.1), 2, meta_gradient=META_GRADIENTS[name])
+            _, gradient = jax.jit(learner.grad)(learner.init(params), task, KEY)
+            assert np.isfinite(gradient.params["head"])

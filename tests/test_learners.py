@@ -189,6 +189,19 @@ def test_test_steps_apply_to_adapt_and_not_to_grad():
     np.testing.assert_allclose(metrics["loss"], 0.5 * (quadratic_after(1) - B) ** 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(
+    "meta_gradient", [jaxmeta.reverse(), jaxmeta.mixed(), jaxmeta.truncated(1), jaxmeta.implicit()], ids=range(4)
+)
+@pytest.mark.parametrize("make", [jaxmeta.maml, jaxmeta.anil])
+def test_labels_that_the_model_has_not_raise_in_an_eager_call(make, meta_gradient, steps):
+    loss_fn = jaxmeta.classification(lambda p, x: x @ p["body"] @ p["head"])
+    learner = make(loss_fn, optax.sgd(0.1), steps, meta_gradient=meta_gradient)
+    meta = learner.init({"body": jnp.eye(2), "head": jnp.eye(2)})
+    with pytest.raises(ValueError, match=r"labels must be integers from 0 to 1, got \[-1, 5\]"):
+        learner.adapt(meta, Batch(jnp.ones((3, 2)), jnp.array([0, 5, -1])), jax.random.key(0))
+
+
 def test_anil_adapts_the_head_only(task):
     learner = jaxmeta.anil(MSE, optax.sgd(0.1), steps=3)
     meta = learner.init(parameters(MLP, 1))

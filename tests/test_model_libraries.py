@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import core, nnx
 from flax import linen as nn
-from flax import nnx
 
 import jaxmeta
 from jaxmeta import Batch, Task
@@ -41,6 +41,12 @@ def linen():
     return model, model.init(KEY, jnp.zeros((1, 2)))
 
 
+def frozen():
+    """As older versions of Flax gave them."""
+    model, variables = linen()
+    return model, core.freeze(variables)
+
+
 def nnx_module():
     model = NNX()
     return model, model
@@ -58,7 +64,7 @@ def haiku():
     return (lambda params, x: x @ params["linear"]["w"] + params["linear"]["b"][None]), weights
 
 
-MODELS = {"linen": linen, "nnx": nnx_module, "equinox": equinox, "haiku": haiku}
+MODELS = {"linen": linen, "frozen": frozen, "nnx": nnx_module, "equinox": equinox, "haiku": haiku}
 
 
 def draw_task(key):
@@ -84,7 +90,7 @@ def assert_equal(tree, other):
 
 @pytest.mark.parametrize("name", ["maml", "protonet"])
 @pytest.mark.parametrize("library", MODELS)
-@pytest.mark.quick("linen-maml", "equinox-maml")
+@pytest.mark.quick("linen-maml", "frozen-protonet", "equinox-maml")
 def test_train_resumes_saves_and_loads(library, name, tmp_path):
     """With the numbers of an undisturbed run."""
     model, variables = MODELS[library]()

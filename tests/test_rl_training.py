@@ -214,6 +214,31 @@ def test_batches_by_default(backend, played, differentiated, monkeypatch):
     assert batch_sizes(COLLECT, 8, None, jaxmeta.task_mesh(2)) == (8, 8)
 
 
+class WithoutReward(Aim):
+    """Environment in which nothing can be won."""
+
+    def step(self, state, action):
+        return dataclasses.replace(super().step(state, action), reward=jnp.zeros(()))
+
+
+def test_tasks_without_reward_leave_the_policy_where_it_is():
+    """Though the clipped gradients of the inner loop are zero."""
+    inner = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
+    collect = rl.Collector(env=WithoutReward(), policy=policy, episodes=4)
+    training = rl.promp(collect, inner, num_tasks=2, epochs=1)
+    state, metrics = jax.jit(training.step)(training.init(START), KEY)
+    np.testing.assert_array_equal(state.meta.params["mean"], START["mean"])
+    assert all(np.isfinite(metrics[name]) for name in metrics)
+
+
+@pytest.mark.parametrize("outer", [optax.lbfgs(), optax.polyak_sgd(0.1)], ids=["lbfgs", "polyak"])
+def test_outer_optimizers_that_take_the_loss(outer):
+    training = rl.maml_a2c(COLLECT, optax.sgd(0.1), optimizer=outer, num_tasks=2)
+    state = training.init({"mean": jnp.zeros(1)}, jax.random.key(0))
+    after, _ = jax.eval_shape(training.step, state, jax.random.key(1))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
 def test_trainings_reject():
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         rl.promp(COLLECT, optax.sgd(0.1), batch_size=0)
@@ -229,6 +254,9 @@ def test_trainings_reject():
         rl.promp(COLLECT, optax.sgd(0.1), kl_penalty=-1)
     with pytest.raises(ValueError, match="exploration must be a number of at least 0, got nan"):
         rl.e_maml(COLLECT, optax.sgd(0.1), exploration=float("nan"))
+    for meta_gradient in (jaxmeta.implicit(), jaxmeta.evolution()):
+        with pytest.raises(ValueError, match="meta_gradient must go through the inner steps here"):
+            rl.promp(COLLECT, optax.sgd(0.1), meta_gradient=meta_gradient)
     with pytest.raises(ValueError, match="clip must be a positive number, got 0"):
         rl.clipped(0.0)
     with pytest.raises(ValueError, match="discount must be a number from 0 to 1, got 1.5"):

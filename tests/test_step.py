@@ -161,3 +161,9 @@ def test_summary_by_hand():
 def test_summary_of_values_that_are_not_finite(values, mean, median, finite):
     summary = jaxmeta.summarize({"loss": jnp.array(values)})["loss"]
     np.testing.assert_equal(summary, (mean, np.nan, median, finite, len(values)))
+
+
+@pytest.mark.parametrize("shape", [(), (5, 3)])
+def test_a_summary_is_of_one_number_per_task(shape):
+    with pytest.raises(ValueError, match=r"metrics must be arrays \[num_tasks\], got shape .* for 'each'"):
+        jaxmeta.summarize({"each": jnp.ones(shape)})

@@ -43,7 +43,8 @@ def cavia(
     `L(phi_steps, theta)` on the query set, differentiated with respect to `theta`.
 
     The loss function decides how the context enters the network: next to the input (regression, reinforcement
-    learning) or as a modulation of feature maps (images).
+    learning) or as a modulation of feature maps (images). The networks of `jaxmeta.models` modulate them by
+    `x * (1 + scale) + shift`, before they pool. The authors' code has `x * scale + shift`, after it pools.
 
     Args:
         loss_fn: `(Contextual(params, context), batch, key) -> (scalar, metrics)`.

@@ -10,6 +10,7 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from jaxmeta._checks import check_integer, check_labels, check_optional_integer
+from jaxmeta._learned import learned_or
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
 from jaxmeta._variables import carried_like
 from jaxmeta.algorithms._heads import Head
@@ -73,7 +74,7 @@ def with_head(
         return meta._replace(learned=jax.tree.map(lambda value: jnp.asarray(value, dtype), head.learned))
 
     def fit(meta: MetaParams, features: jax.Array, one_hot: jax.Array) -> PyTree:
-        return head.fit(meta.learned, _rows(features), one_hot)
+        return head.fit(learned_or(head.learned, meta.learned, "head"), _rows(features), one_hot)
 
     def logits(params: PyTree, fitted: PyTree, features: jax.Array) -> jax.Array:
         del params

@@ -1,5 +1,6 @@
 """Work that is the same in every inner step, done once."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -28,6 +29,9 @@ def hoisted(loss_fn: LossFn, params: PyTree, batch: Any, key: Any) -> LossFn:
         return loss_fn(params, batch, key)
 
     closed, shapes = jax.make_jaxpr(traced, return_shape=True)(params, key)
+    closed = jax.make_jaxpr(lambda *leaves: _inlined(closed.jaxpr, closed.consts, leaves))(
+        *jax.tree.leaves((params, key))
+    )
     structure = jax.tree.structure(shapes)
     early, late, needed = _divide(closed.jaxpr)
     values = core.jaxpr_as_fun(core.ClosedJaxpr(early, closed.consts))() if needed else []
@@ -38,6 +42,26 @@ def hoisted(loss_fn: LossFn, params: PyTree, batch: Any, key: Any) -> LossFn:
         return structure.unflatten(core.jaxpr_as_fun(core.ClosedJaxpr(late, values))(*leaves))
 
     return rest
+
+
+def _inlined(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    """Evaluates a program with the functions inlined that `jax.jit` compiled, such as the whole model."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *arguments], strict=True))
+
+    def read(variable: Any) -> Any:
+        return variable.val if isinstance(variable, core.Literal) else values[variable]
+
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("jit", "pjit"):
+            inner = equation.params["jaxpr"]
+            found = _inlined(inner.jaxpr, inner.consts, [read(v) for v in equation.invars])
+        else:
+            used = [*dict.fromkeys(v for v in equation.invars if not isinstance(v, core.Literal))]
+            names = jaxpr.debug_info.with_unknown_names()
+            one = jaxpr.replace(constvars=[], invars=used, outvars=equation.outvars, eqns=[equation], debug_info=names)
+            found = core.jaxpr_as_fun(core.ClosedJaxpr(one, []))(*map(read, used))
+        values.update(zip(equation.outvars, found, strict=True))
+    return [read(v) for v in jaxpr.outvars]
 
 
 def _divide(jaxpr: Any) -> tuple[Any, Any, list[Any]]:

@@ -14,7 +14,7 @@ import optax
 
 from jaxmeta._adapt import adapt
 from jaxmeta._checks import check_fraction, check_integer, check_number
-from jaxmeta._learned import Learned
+from jaxmeta._learned import Learned, learned_or
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
 from jaxmeta.algorithms._embedding import one_hot_labels
 from jaxmeta.algorithms._heads import class_means, mask_absent, present_classes
@@ -151,11 +151,12 @@ def leo(
     check_number(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
     check_fraction(below_one=True, dropout=dropout)
     meta_gradient = whole_loop(meta_gradient)
-    code_inner, head_inner = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
+    code_inner, head_inner = inners = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
 
     def run(meta: MetaParams, support: Batch, key: jax.Array, training: bool) -> tuple[LinearClassifier, jax.Array]:
         """Returns the adapted classifier and the penalties."""
-        params, (code_rates, head_rates), rate = meta.params, meta.learned, dropout if training else None
+        params, rate = meta.params, dropout if training else None
+        code_rates, head_rates = learned_or(_init(inners, params).learned, meta.learned, "pair of inner optimizers")
         one_hot = one_hot_labels(support, ways, support.x.dtype)
         present, decode = present_classes(one_hot), partial(_decode, params.decoder, training=training)
 
@@ -189,11 +190,10 @@ def leo(
     def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> LinearClassifier:
         return run(meta, support, key, training=False)[0]
 
-    init = partial(_init, inners=(code_inner, head_inner))
-    return MetaLearner(init, adapt_at_test, partial(_loss, dropout=None), grad_of(objective, meta_gradient))
+    return MetaLearner(partial(_init, inners), adapt_at_test, _loss, grad_of(objective, meta_gradient))
 
 
-def _init(params: Any, inners: tuple[optax.GradientTransformation, optax.GradientTransformation]) -> MetaParams:
+def _init(inners: tuple[optax.GradientTransformation, optax.GradientTransformation], params: Any) -> MetaParams:
     """Returns the meta-parameters, and raises TypeError unless the parameters are LEO's."""
     if not isinstance(params, LEOParams):
         raise TypeError(f"params must be LEOParams, from leo_params(key, features), got {type(params).__name__}")
@@ -202,7 +202,7 @@ def _init(params: Any, inners: tuple[optax.GradientTransformation, optax.Gradien
 
 
 def _loss(
-    classifier: LinearClassifier, batch: Batch, key: jax.Array, dropout: float | jax.Array | None
+    classifier: LinearClassifier, batch: Batch, key: jax.Array, dropout: float | jax.Array | None = None
 ) -> tuple[jax.Array, Metrics]:
     """Returns the cross-entropy and the accuracy of a classifier."""
     return cross_entropy(classifier(_drop(key, batch.x, dropout)), batch)

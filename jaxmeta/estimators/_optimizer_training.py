@@ -10,9 +10,10 @@ import jax
 import optax
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_integer, check_transformation
+from jaxmeta._checks import check_integer, check_through_steps, check_transformation
 from jaxmeta._learned import combine, partition
 from jaxmeta._types import LossFn, PyTree
+from jaxmeta._variables import split
 from jaxmeta.estimators._process import Process
 from jaxmeta.meta_gradients import MetaGradient
 
@@ -50,7 +51,7 @@ def optimizer_training(
     Its meta-parameters `theta` are the learned part of the optimizer's state, as everywhere:
     `theta, _ = jaxmeta.partition(optimizer.init(params))`. The loss of a step is the loss before its update. `theta` is
     used in every step: an optimizer that itself changes its `Learned` values in training (`optim.adaptive`) loses these
-    changes.
+    changes. Of a model's variables the optimizer sees the trained part, the first result of `jaxmeta.split`.
 
     Args:
         optimizer: an optax transformation with `Learned` values, such as `optim.learned_mlp(...)`.
@@ -65,7 +66,7 @@ def optimizer_training(
 
     Raises:
         TypeError: if `optimizer` is not an optax transformation.
-        ValueError: if `horizon` is less than 1.
+        ValueError: if `horizon` is less than 1, or if `meta_gradient` is `implicit()` or `evolution()`.
 
     Example:
         >>> import jax.numpy as jnp, jaxmeta
@@ -88,10 +89,11 @@ def optimizer_training(
     """
     check_transformation(optimizer=optimizer)
     check_integer(horizon=horizon)
+    check_through_steps(meta_gradient)
 
     def reset(key: jax.Array) -> TrainingRun:
         params, batch = sample(key)
-        return TrainingRun(params, partition(optimizer.init(params))[1], batch)
+        return TrainingRun(params, partition(optimizer.init(split(params)[0]))[1], batch)
 
     def step(theta: PyTree, run: TrainingRun, key: jax.Array) -> tuple[TrainingRun, jax.Array]:
         state = combine(theta, run.rest)

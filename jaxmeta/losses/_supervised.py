@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import core, nnx
 from flax import linen as nn
-from flax import nnx
 
 from jaxmeta._checks import check_labels
 from jaxmeta._types import Batch, Metrics, PyTree, at_least_float32
@@ -190,7 +190,7 @@ def _linen(model: nn.Module, method: str) -> Forward:
         carried = [name for name in variables if name != "params"]
         rngs = {"params": key, "dropout": key}
         outputs, after = model.apply(variables, x, **training, rngs=rngs, mutable=carried, method=method)
-        return outputs, {**variables, **after}
+        return outputs, core.copy(variables, after)  # a FrozenDict stays one
 
     return Forward(train, lambda variables, x: model.apply(variables, x, **testing, method=method))
 

@@ -69,4 +69,4 @@ def evolution(samples: int = 16, *, scale: float = 0.01, antithetic: bool = True
 
         return estimate
 
-    return MetaGradient(reverse().unroll, value_and_grad)
+    return MetaGradient(reverse().unroll, value_and_grad, values_only=True)

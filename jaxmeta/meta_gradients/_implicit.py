@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._checks import check_function, check_positive
+from jaxmeta._noise import noise_like
 from jaxmeta._types import LossFn, Metrics, PyTree
 from jaxmeta.meta_gradients._reverse import reverse
 from jaxmeta.meta_gradients._solvers import LinearSolver, cg
@@ -22,6 +23,7 @@ def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> Me
     gives the derivative with respect to the initial parameters, `proximal * (H + proximal I)^-1` for the support loss's
     Hessian `H`, and to anything else in the loss, at the price of one linear solve. Memory does not grow with the
     number of inner steps. The learned part of an inner optimizer has no gradient: the minimum does not depend on it.
+    Parameters that the inner optimizer does not move, such as those under `optax.set_to_zero`, count as constants.
 
     Args:
         solver: of the linear system; `cg(5)` if `None`.
@@ -55,19 +57,45 @@ def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> Me
         batch: Any,
         xs: PyTree,
     ) -> Unrolled:
-        def proximal_loss(initial: PyTree, current: PyTree, batch: Any, x: Any) -> tuple[jax.Array, Metrics]:
-            loss, metrics = loss_fn(current, batch, x)
+        def proximal_loss(
+            initial: PyTree, current: PyTree, batch: Any, x: Any, used: Callable[[PyTree], PyTree] = lambda tree: tree
+        ) -> tuple[jax.Array, Metrics]:
+            loss, metrics = loss_fn(used(current), batch, x)
             distance = optax.tree.norm(jax.tree.map(jnp.subtract, current, initial), squared=True)
             return loss + 0.5 * proximal * distance, metrics
 
-        start = jax.lax.stop_gradient(params)
-        end = run(partial(proximal_loss, start), inner, start, jax.lax.stop_gradient(state), batch, xs)
-        end = jax.lax.stop_gradient(end)
+        start, state = jax.lax.stop_gradient((params, state))
+        end = jax.lax.stop_gradient(run(partial(proximal_loss, start), inner, start, state, batch, xs))
+        held = _held(inner, start, state, xs)
+
+        def moved(current: PyTree) -> PyTree:
+            return jax.tree.map(jnp.where, held, params, current)
+
+        def loss_of_moved(current: PyTree, batch: Any, x: Any) -> tuple[jax.Array, Metrics]:
+            return proximal_loss(params, current, batch, x, moved)
+
         last = jax.tree.map(lambda x: x[-1], xs)
-        from_params = partial(proximal_loss, params)
-        return end._replace(params=_stationary_point(from_params, linear_solve, end.params, batch, last))
+        return end._replace(params=moved(_stationary_point(loss_of_moved, linear_solve, end.params, batch, last)))
 
     return MetaGradient(unroll, partial(jax.value_and_grad, has_aux=True), end_only=True)
+
+
+def _held(inner: optax.GradientTransformation, start: PyTree, state: optax.OptState, xs: PyTree) -> PyTree:
+    """Returns where the optimizer holds the parameters, as `optax.masked` or a rate of zero does, as booleans.
+
+    Such parameters are constants of the minimization and not at a minimum. They end alike on two losses whose gradients
+    are opposite everywhere.
+    """
+    slopes = noise_like(jax.random.key(0), start)
+
+    def end(sign: float) -> PyTree:
+        def linear(params: PyTree, batch: Any, x: Any) -> tuple[jax.Array, Metrics]:
+            del batch, x
+            return jnp.asarray(sign * optax.tree.vdot(slopes, params)), {}
+
+        return reverse().unroll(linear, inner, start, state, (), xs).params
+
+    return jax.tree.map(jnp.equal, end(1.0), end(-1.0))
 
 
 def implicit_argmin(

@@ -39,6 +39,10 @@ class MetaGradient(NamedTuple):
     """True if derivatives go through the end of the loop alone, as those of `implicit`.
 
     What depends on the way there, such as learned rates or a loss after every step, then has none."""
+    values_only: bool = False
+    """True if the derivative comes from values of the whole objective, as that of `evolution`.
+
+    An inner loop alone, as in `jaxmeta.adapt`, is then differentiated as with `reverse`."""
 
 
 ValueAndGrad = Callable[[LossFn], Callable[[PyTree, Any, Any], tuple[jax.Array, PyTree]]]
@@ -123,18 +127,17 @@ def explicit_arguments(
 ) -> tuple[Callable[..., jax.Array], tuple[jax.Array, ...]]:
     """The loss as a function `(params, *rest) -> scalar` of all that it depends on, and that `rest`.
 
-    What `loss_fn` closes over becomes an argument too: a custom derivative sees arguments only.
+    What `loss_fn` closes over becomes an argument too: a custom derivative sees arguments only. The batch is closed
+    over, so that a loss which is called outside of `jax.jit` can look at its values.
     """
-    leaves, structure = jax.tree.flatten((batch, x))
 
-    def scalar_loss(params: PyTree, *leaves: jax.Array) -> jax.Array:
-        batch, x = structure.unflatten(leaves)
+    def scalar_loss(params: PyTree) -> jax.Array:
         return loss_fn(params, batch, x)[0]
 
-    closed = jax.make_jaxpr(scalar_loss)(params, *leaves)  # `jax.closure_convert` leaves integers and booleans behind
+    closed = jax.make_jaxpr(scalar_loss)(params)  # `jax.closure_convert` leaves integers and booleans behind
+    program, consts = closed.jaxpr, tuple(closed.consts)
 
     def loss(params: PyTree, *rest: jax.Array) -> jax.Array:
-        program = core.ClosedJaxpr(closed.jaxpr, rest[len(leaves) :])
-        return core.jaxpr_as_fun(program)(*jax.tree.leaves(params), *rest[: len(leaves)])[0]
+        return core.jaxpr_as_fun(core.ClosedJaxpr(program, rest))(*jax.tree.leaves(params))[0]
 
-    return loss, (*leaves, *closed.consts)
+    return loss, consts

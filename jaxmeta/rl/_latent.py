@@ -55,6 +55,8 @@ class LatentPolicy(nn.Module):
 
     def __post_init__(self) -> None:
         check_integer(action_size=self.action_size, latent_size=self.latent_size)
+        for name in ("sizes", "encoder_sizes"):
+            check_integer(**{f"{name}[{i}]": size for i, size in enumerate(getattr(self, name))})
         super().__post_init__()
 
     def setup(self) -> None:

@@ -10,7 +10,13 @@ import optax
 from jax.sharding import Mesh
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_integer, check_not_negative, check_optional_integer, check_transformation
+from jaxmeta._checks import (
+    check_integer,
+    check_not_negative,
+    check_optional_integer,
+    check_through_steps,
+    check_transformation,
+)
 from jaxmeta._learned import combine, partition, update_with
 from jaxmeta._parallel import constrain, map_in_batches, map_tasks, over_tasks
 from jaxmeta._types import LossFn, MetaParams, Metrics, PyTree, Training, TrainingState, definite
@@ -90,6 +96,7 @@ def meta_policy_search(
     """Builds the training that `maml_trpo`, `promp` and the other algorithms are cases of."""
     check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
     check_integer(num_tasks=num_tasks, epochs=outer.epochs)
+    check_through_steps(inner.meta_gradient)
     sizes = batch_sizes(inner.collect, num_tasks, batch_size, mesh)
     weights = {"kl_penalty": outer.kl_penalty, "exploration": outer.exploration}
     check_not_negative(**{name: weight for name, weight in weights.items() if weight is not None})
@@ -115,11 +122,15 @@ def meta_policy_search(
         def kl_fn(meta: MetaParams) -> jax.Array:
             return mean_over_tasks(partial(_adapted_kl, inner, meta), samples, batch_size=sizes.differentiate)
 
+        def value_fn(meta: MetaParams, kl_fn: Any = None) -> jax.Array:
+            del kl_fn  # optax's line searches hand it on
+            return loss_fn(meta)
+
         def epoch(carry: tuple[MetaParams, optax.OptState], _: None) -> tuple[Any, None]:
             meta, opt_state = carry
             value, grads = jax.value_and_grad(loss_fn)(meta)
             return update_with(
-                outer.optimizer, grads, opt_state, meta, value=value, value_fn=loss_fn, kl_fn=kl_fn
+                outer.optimizer, grads, opt_state, meta, value=value, value_fn=value_fn, kl_fn=kl_fn
             ), None
 
         (meta, opt_state), _ = jax.lax.scan(epoch, (state.meta, state.opt_state), length=outer.epochs)

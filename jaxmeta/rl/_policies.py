@@ -46,7 +46,7 @@ class GaussianPolicy(nn.Module):
     min_std: float | jax.Array = 1e-6
 
     def __post_init__(self) -> None:
-        check_integer(action_size=self.action_size)
+        check_integer(action_size=self.action_size, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
         check_positive(init_std=self.init_std, min_std=self.min_std)
         super().__post_init__()
 
@@ -90,7 +90,7 @@ class CategoricalPolicy(nn.Module):
     activation: Callable[[jax.Array], jax.Array] = nn.tanh
 
     def __post_init__(self) -> None:
-        check_integer(action_size=self.action_size)
+        check_integer(action_size=self.action_size, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
         super().__post_init__()
 
     @nn.compact
