@@ -1,7 +1,7 @@
 # pyright: reportArgumentType=false
 """A folder, arrays or sentences of one's own: how the classes are divided, and what is said where they do not fit."""
 
-import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -302,16 +302,44 @@ def test_examples_of_omniglot_are_those_of_its_tasks():
             load_examples("omniglot", **{"examples": (images, names), **wrong})
 
 
-def test_a_test_with_other_ways_never_sees_trained_classes(tmp_path):
-    """More ways than the test part has classes would move the border between the parts."""
-    root, run = tmp_path / "mine", tmp_path / "run"
+@pytest.fixture(scope="module")
+def run_on_a_folder(tmp_path_factory):
+    """A finished run and the folder of its 14 classes."""
+    root, run = tmp_path_factory.mktemp("data") / "mine", tmp_path_factory.mktemp("runs") / "run"
     put_images(root, {f"c{i:02}": 6 for i in range(14)}, size=(4, 4))
-    settings = Experiment("folder", "protonet", ways=3, queries=2, test_queries=2, size=8).resolve()
-    run.mkdir()
-    (run / "config.json").write_text(json.dumps({"settings": dict(settings)}))
+    tiny = {"iterations": 2, "validate_every": 1, "validation_tasks": 2, "test_tasks": 2, "model": "fc", "size": 8}
+    experiment = Experiment("folder", "protonet", ways=3, queries=2, test_queries=2, train_ways=3, num_tasks=1, **tiny)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with pytest.raises(ValueError, match="ways=6 divides the classes otherwise than the run's 3"):
-            evaluate_run(run, ways=6, root=root)
-        with pytest.raises(FileNotFoundError, match="checkpoint"):  # it would have gone on
-            evaluate_run(run, ways=2, root=root)
+        experiment.run(run, root=root, progress=False)
+    return experiment, run, root
+
+
+def test_a_test_with_other_ways_never_sees_trained_classes(run_on_a_folder):
+    """More ways than the test part has classes would move the border between the parts."""
+    _, run, root = run_on_a_folder
+    with pytest.raises(ValueError, match="ways must be at most|Take fewer ways"):
+        evaluate_run(run, ways=6, root=root)
+    assert evaluate_run(run, ways=2, root=root)["accuracy"].num_tasks == 2
+
+
+def test_a_changed_folder_is_told(run_on_a_folder, tmp_path):
+    """One more class is left out, a picture that changed is told, a class that is gone is refused."""
+    experiment, run, root = run_on_a_folder
+    own, copy = shutil.copytree(root, tmp_path / "mine"), shutil.copytree(run, tmp_path / "run")
+    before = values(evaluate_run(copy, root=own))
+    put_images(own, {"new": 6}, size=(4, 4))
+    assert values(evaluate_run(copy, root=own)) == before
+    experiment.run(copy, root=own, progress=False)  # finished, so it is only tested
+    next((own / "c03").iterdir()).write_bytes(next((own / "c04").iterdir()).read_bytes())
+    with pytest.warns(UserWarning, match="not those that the run was trained on: the examples differ"):
+        evaluate_run(copy, root=own)
+    with pytest.raises(ValueError, match="cannot be resumed: the data are not those"):
+        experiment.run(copy, root=own, progress=False)
+    shutil.rmtree(own / "c03")
+    with pytest.raises(ValueError, match="the data is not complete: 1 of 14 classes are missing, c03"):
+        evaluate_run(copy, root=own)
+
+
+def values(summaries):
+    return {name: summary.mean for name, summary in summaries.items()}
