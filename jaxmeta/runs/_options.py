@@ -111,7 +111,7 @@ class Options:
     steps: int | None = option(
         "Inner steps in meta-training.", "learner", known_as=("inner-steps", "adaptation-steps", "num-steps")
     )
-    test_steps: int | None = option("Inner steps at validation and test.", "learner")
+    test_steps: int | None = option("Inner steps at validation and test.", "learner", least=0)
     inner_rate: float | None = option(
         "Inner learning rate. With meta-sgd: where the learned rates start.",
         "learner",
