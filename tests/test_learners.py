@@ -202,6 +202,31 @@ def test_labels_that_the_model_has_not_raise_in_an_eager_call(make, meta_gradien
         learner.adapt(meta, Batch(jnp.ones((3, 2)), jnp.array([0, 5, -1])), jax.random.key(0))
 
 
+STREAMED = {
+    "reptile": lambda loss: jaxmeta.reptile(loss, optax.sgd(0.1), 2, batch_size=2),
+    "oml": lambda loss: jaxmeta.oml(lambda p, x: x @ p["body"], loss, optax.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_labels_are_checked_where_steps_see_parts_of_the_support_set(name):
+    uses_body = name == "reptile"
+    loss_fn = jaxmeta.classification(lambda p, x: (x @ p["body"] if uses_body else x) @ p["head"])
+    learner, good = STREAMED[name](loss_fn), Batch(jnp.ones((3, 2)), jnp.array([0, 1, 1]))
+    meta = learner.init({"body": jnp.eye(2), "head": jnp.eye(2)})
+    bad = good._replace(y=jnp.array([0, 2, 1]))
+    for call in (
+        lambda batch: learner.adapt(meta, batch, jax.random.key(0)),
+        lambda batch: learner.grad(meta, Task(batch, good), jax.random.key(0)),
+    ):
+        call(good)
+        with pytest.raises(ValueError, match=r"labels must be integers from 0 to 1, got \[2\]"):
+            call(bad)
+    other = jaxmeta.meta_sgd(loss_fn).init({"body": jnp.eye(2), "head": jnp.eye(2)})
+    with pytest.raises(ValueError, match="learned must fit the inner optimizer"):
+        learner.adapt(other, good, jax.random.key(0))
+
+
 def test_anil_adapts_the_head_only(task):
     learner = jaxmeta.anil(MSE, optax.sgd(0.1), steps=3)
     meta = learner.init(parameters(MLP, 1))

@@ -1,12 +1,14 @@
 """Common parts of the learners with an inner loop: the meta-gradient, and limits of their inner optimizer."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
+from jax.core import Tracer
 
 from jaxmeta._learned import partition
-from jaxmeta._types import MetaLearner, MetaParams, Metrics, PyTree, Task, definite, with_loss
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, definite, with_loss
 from jaxmeta._variables import carried_like
 from jaxmeta.meta_gradients import MetaGradient, reverse
 
@@ -57,6 +59,12 @@ def learned_state(
     if meta_gradient is not None and meta_gradient.end_only:
         raise ValueError("inner must have no jaxmeta.Learned values for this meta_gradient, which has none for them")
     return definite(learned)
+
+
+def check_labels_of(loss_fn: LossFn, variables: Any, batch: Any, key: jax.Array) -> None:
+    """Raises what a loss raises for a concrete batch, for steps that see parts of it only inside a loop."""
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(batch)):
+        jax.eval_shape(lambda variables, key: loss_fn(variables, batch, key), variables, key)
 
 
 def nothing_learned(learner: MetaLearner, reason: str) -> MetaLearner:

@@ -11,6 +11,7 @@ import optax
 
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree, call_adapted
 from jaxmeta.algorithms._inner_loop import InnerLoss, inner_loop, model_problem, with_losses
+from jaxmeta.algorithms._objective import check_labels_of
 from jaxmeta.algorithms._part import Part, as_part
 from jaxmeta.losses import Loss, as_loss
 from jaxmeta.meta_gradients import MetaGradient
@@ -79,7 +80,8 @@ def oml(
         return part.take(meta.params if reset is None else reset(meta.params, key))
 
     def stream(meta: MetaParams, support: Batch, key: jax.Array, steps: int) -> Batch:
-        del key, steps  # as many as there are examples, in their order
+        del steps  # as many as there are examples, in their order
+        check_labels_of(of_inputs(loss.test), meta.variables, support, key)
         return jax.tree.map(lambda leaf: leaf[:, None], represented(meta.variables, support))
 
     def of_example(loss_fn: InnerLoss) -> InnerLoss:

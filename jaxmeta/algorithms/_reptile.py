@@ -3,7 +3,6 @@
 It moves the initial parameters towards the parameters at the end of plain training on a task.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from jaxmeta._checks import check_optional_integer
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
 from jaxmeta._variables import carried_like, split
 from jaxmeta.algorithms._inner_loop import InnerLoss, inner_loop, model_problem, with_losses
-from jaxmeta.algorithms._objective import nothing_learned
+from jaxmeta.algorithms._objective import check_labels_of, nothing_learned
 from jaxmeta.losses import Loss, as_loss, train_pass
 
 
@@ -72,8 +71,16 @@ def reptile(
         return minibatch_loss
 
     problem = with_losses(model_problem(loss), of_minibatch)
-    in_training = problem._replace(test_loss=None, stream=partial(_minibatches, batch_size))
-    at_test = problem._replace(stream=partial(_minibatches, test_batch_size or batch_size))
+
+    def of_size(batch_size: int | None) -> Any:
+        def stream(meta: MetaParams, support: Any, key: jax.Array, steps: int) -> jax.Array:
+            check_labels_of(loss.test, meta.variables, support, key)
+            return _minibatches(key, jax.tree.leaves(support)[0].shape[0], steps, batch_size)
+
+        return stream
+
+    in_training = problem._replace(test_loss=None, stream=of_size(batch_size))
+    at_test = problem._replace(stream=of_size(test_batch_size or batch_size))
     adapt = inner_loop(in_training, inner, steps, outer_loss=loss).adapt
     learner = inner_loop(at_test, inner, steps, outer_loss=loss, test_steps=test_steps)
 
@@ -88,9 +95,8 @@ def reptile(
     return nothing_learned(learner, "Reptile has no gradient for them")._replace(grad=grad)
 
 
-def _minibatches(batch_size: int | None, meta: MetaParams, support: Any, key: jax.Array, steps: int) -> jax.Array:
+def _minibatches(key: jax.Array, num_examples: int, steps: int, batch_size: int | None) -> jax.Array:
     """Draws indices `[steps, batch_size]` from passes over the examples, each in an order of its own."""
-    num_examples = jax.tree.leaves(support)[0].shape[0]
     size = num_examples if batch_size is None else min(batch_size, num_examples)
     passes = -(-steps * size // num_examples)
     orders = jax.vmap(lambda k: jax.random.permutation(k, num_examples))(jax.random.split(key, passes))

@@ -18,6 +18,7 @@ from jax.tree_util import Partial
 
 from jaxmeta._files import checksum
 from jaxmeta._save import load, save
+from jaxmeta._types import is_key
 from jaxmeta.prediction._inputs import Inputs
 
 _AT_ONCE = 64  # inputs per call
@@ -161,9 +162,12 @@ def _save(path: Any, classifier: Any, example: Any, names: tuple[str, ...], inpu
         raise TypeError(
             f"classifier must be a pytree of arrays that can be called, got {type(classifier).__name__} of {kinds}"
         )
-    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    kinds = [jax.random.key_impl(leaf) if is_key(leaf) else None for leaf in leaves]  # files hold the data of keys
+    leaves = [jax.random.key_data(leaf) if is_key(leaf) else jnp.asarray(leaf) for leaf in leaves]
 
     def call(leaves: list[jax.Array], x: Any) -> Any:
+        pairs = zip(leaves, kinds, strict=True)
+        leaves = [leaf if kind is None else jax.random.wrap_key_data(leaf, impl=kind) for leaf, kind in pairs]
         return structure.unflatten(leaves)(x)
 
     count = export.symbolic_shape("n")[0]

@@ -91,6 +91,7 @@ def learned_discount(
     check_positive(discount=discount, trace_decay=trace_decay)
     check_fraction(below_one=True, discount=discount, trace_decay=trace_decay)
     objective_numbers = {"discount": collect.discount, "trace_decay": collect.trace_decay}  # eta'
+    returns = jax.vmap(episode_returns)
 
     def loss(params: PyTree, data: Trajectory, numbers: dict[str, Any]) -> jax.Array:
         def in_task(data: Trajectory) -> jax.Array:
@@ -125,11 +126,8 @@ def learned_discount(
         (value, (params, opt_state, new_data)), gradient = jax.value_and_grad(objective, has_aux=True)(logits)
         given = {"value": value, "value_fn": lambda logits: objective(logits)[0]}
         new_logits, meta_opt_state = update_with(meta_optimizer, gradient, meta_opt_state, logits, **given)
-        metrics = {
-            "loss": -jnp.mean(jax.vmap(episode_returns)(new_data)),
-            "return": jnp.mean(jax.vmap(episode_returns)(data)),
-            **jax.tree.map(jax.nn.sigmoid, logits),
-        }
+        metrics = {"loss": -jnp.mean(returns(new_data)), "return": jnp.mean(returns(data))}
+        metrics |= jax.tree.map(jax.nn.sigmoid, logits)
         new_state = LearnedDiscountState(MetaParams(params, new_logits), opt_state, meta_opt_state)
         return constrain((new_state, metrics), mesh)
 
