@@ -70,7 +70,7 @@ def _check_classes(run: Settings, test: Settings, root: str | Path | None) -> No
         return
     if load_tasksets(run, root, False).classes != load_tasksets(test, root, False).classes:
         raise ValueError(
-            f"ways={test.ways} divides the classes otherwise than the run's {run.ways}, which would test on classes that "
+            f"ways={test.ways} divides the classes otherwise than the run's {run.ways}, and would test on classes that "
             "were trained on: the test part of the run has too few"
         )
 
