@@ -36,7 +36,7 @@ class BenchmarkTasksets(NamedTuple):
         >>> examples = np.zeros((24, 2)), np.repeat(["a", "b", "c", "d", "e", "f"], 4)
         >>> tasksets = data.get_tasksets("folder", ways=2, queries=2, examples=examples)
         >>> tasksets.classes["test"]
-        ('c', 'd')
+        ('a', 'd')
         >>> again = data.get_tasksets("folder", ways=2, queries=3, examples=examples, split=tasksets.classes)
         >>> again.classes == tasksets.classes, again.stamp == tasksets.stamp
         (True, True)

@@ -215,10 +215,9 @@ def test_labels_are_checked_where_steps_see_parts_of_the_support_set(name):
     learner, good = STREAMED[name](loss_fn), Batch(jnp.ones((3, 2)), jnp.array([0, 1, 1]))
     meta = learner.init({"body": jnp.eye(2), "head": jnp.eye(2)})
     bad = good._replace(y=jnp.array([0, 2, 1]))
-    for call in (
-        lambda batch: learner.adapt(meta, batch, jax.random.key(0)),
-        lambda batch: learner.grad(meta, Task(batch, good), jax.random.key(0)),
-    ):
+    key = jax.random.key(0)
+    calls = [lambda batch: learner.adapt(meta, batch, key), lambda batch: learner.grad(meta, Task(batch, good), key)]
+    for call in calls:
         call(good)
         with pytest.raises(ValueError, match=r"labels must be integers from 0 to 1, got \[2\]"):
             call(bad)

@@ -218,6 +218,10 @@ def test_training_tasks_are_augmented(augment, tmp_path):
         return experiment.build(root)
 
     plain, changed = parts("none"), parts(augment)
+    assert plain.tasksets.classes == changed.tasksets.classes != {}  # pyright: ignore
+    assert plain.tasksets.stamp == changed.tasksets.stamp  # pyright: ignore
+    streams = data.Streams(data.FixedTasks(plain.tasksets.train, jax.random.key(0), 3), 9)  # pyright: ignore
+    assert streams.class_names == plain.tasksets.classes["train"] != ()  # pyright: ignore
     for name in ("train", "validation", "test"):
         tasks = [getattr(found.tasksets, name)(jax.random.key(4)) for found in (plain, changed)]  # pyright: ignore
         np.testing.assert_array_equal(tasks[0].query.y, tasks[1].query.y)

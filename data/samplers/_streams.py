@@ -34,6 +34,11 @@ class Streams:
         check_integer(outputs=self.outputs)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, if those of the inner sampler have names."""
+        return tuple(getattr(self.tasks, "class_names", ()))
+
+    @property
     def example(self) -> jax.Array:
         """One input of zeros, for `model.init`: `[1, ...]`."""
         return self.tasks.example

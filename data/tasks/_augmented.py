@@ -33,6 +33,11 @@ class Augmented:
     """Augmentations of the inputs, in the order in which they apply."""
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, if those of the inner sampler have names."""
+        return tuple(getattr(self.sampler, "class_names", ()))
+
+    @property
     def example(self) -> jax.Array:
         """One input of zeros, for `model.init`: `[1, ...]`."""
         shape = jax.eval_shape(self, jax.random.key(0)).support.x
@@ -78,6 +83,11 @@ class FixedTasks:
 
     def __post_init__(self) -> None:
         check_integer(num_tasks=self.num_tasks)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, if those of the inner sampler have names."""
+        return tuple(getattr(self.sampler, "class_names", ()))
 
     @property
     def example(self) -> jax.Array:
