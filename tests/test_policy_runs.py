@@ -92,9 +92,9 @@ def test_another_run_in_its_folder_is_refused(finished, capsys):
 @pytest.mark.slow
 def test_a_run_that_was_interrupted_resumes_to_the_same_numbers(finished, tmp_path):
     run = Experiment("particles2d", test_steps=2, **TINY)
-    dataclasses.replace(run, iterations=1).build().train(tmp_path / "run", None, False)
+    dataclasses.replace(run, iterations=1).build().train(tmp_path / "run", None, None, False)
     parts = run.build()
-    trained = parts.train(tmp_path / "run", None, False)
+    trained = parts.train(tmp_path / "run", None, None, False)
     whole = parts.load(finished)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), trained.meta, whole)
 
