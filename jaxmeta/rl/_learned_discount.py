@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_fraction, check_integer, check_positive, check_transformation
+from jaxmeta._checks import check_fraction, check_positive, check_transformation
 from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, definite
@@ -86,7 +86,6 @@ def learned_discount(
         https://arxiv.org/abs/1805.09801
     """
     check_transformation(optimizer=optimizer, meta_optimizer=meta_optimizer)
-    check_integer(num_tasks=num_tasks)
     sizes = batch_sizes(collect, num_tasks, batch_size, mesh)
     check_positive(discount=discount, trace_decay=trace_decay)
     check_fraction(below_one=True, discount=discount, trace_decay=trace_decay)

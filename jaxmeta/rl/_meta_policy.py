@@ -79,6 +79,7 @@ def batch_sizes(collect: Collector, num_tasks: int, batch_size: int | None, mesh
     On a CPU the losses of the tasks follow each other, so that everything the gradient of one task needs stays in the
     caches.
     """
+    check_integer(num_tasks=num_tasks)
     check_optional_integer(batch_size=batch_size)
     if mesh is not None:
         if batch_size is not None:
@@ -95,7 +96,7 @@ def meta_policy_search(
 ) -> Training:
     """Builds the training that `maml_trpo`, `promp` and the other algorithms are cases of."""
     check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
-    check_integer(num_tasks=num_tasks, epochs=outer.epochs)
+    check_integer(epochs=outer.epochs)
     check_through_steps(inner.meta_gradient)
     sizes = batch_sizes(inner.collect, num_tasks, batch_size, mesh)
     weights = {"kl_penalty": outer.kl_penalty, "exploration": outer.exploration}
