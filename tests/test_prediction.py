@@ -335,3 +335,17 @@ def test_runs_side_by_side(folders, tmp_path, capsys):
 def refused(words, capsys):
     assert main(words) == 1
     return capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_with_augmentation_and_ways_that_the_data_cut(tmp_path):
+    """Both change what the sampler of the training is, which a loaded run must not notice."""
+    for i in range(12):
+        (tmp_path / "photos" / f"c{i}").mkdir(parents=True)
+        for j in range(4):
+            Image.new("RGB", (8, 8), (20 * i, 50 * j, 99)).save(tmp_path / "photos" / f"c{i}" / f"{j}.png")
+    options = {"ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "augment": "flip", "num_tasks": 1, **TINY}
+    run = Experiment("folder", "protonet", **options).run(tmp_path / "run", root=tmp_path / "photos", progress=False)
+    loaded = jaxmeta.load_run(run.folder)
+    jax.tree.map(np.testing.assert_array_equal, loaded.meta, run.trained.meta)
+    assert loaded.inputs.shape == (8, 8, 3) and len(loaded.record.data["classes"]["train"]) < 60

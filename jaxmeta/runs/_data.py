@@ -62,7 +62,7 @@ def facts_of(settings: Settings, tasksets: data.BenchmarkTasksets) -> dict[str, 
     train: Any = tasksets.train
     return {
         "input_shape": list(train.example.shape[1:]),
-        "train_ways": getattr(train, "ways", None),
+        "train_ways": settings.get("train_ways", settings.get("ways")),
         "train_classes": getattr(train, "num_classes", None),
         "classes": tasksets.classes,
         "stamp": tasksets.stamp,
@@ -86,6 +86,6 @@ def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 def stand_in(facts: Mapping[str, Any]) -> data.BenchmarkTasksets:
     """Returns samplers of zeros in the shape of the data."""
     ways = facts["train_ways"] or 1
-    zeros = np.zeros((facts["train_classes"] or np.max(ways), 2, *facts["input_shape"]), np.float32)
+    zeros = np.zeros((facts["train_classes"] or ways, 2, *facts["input_shape"]), np.float32)
     sampler = data.FewShot.from_classes(zeros, ways=ways, shots=1, queries=1)
     return data.BenchmarkTasksets(sampler, sampler, sampler)
