@@ -526,6 +526,7 @@ def test_a_head_without_parameters_below_it_starts_in_float32():
     assert learner.init(()).learned["scale"].dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_pretraining_of_flax_batch_norm_is_a_loop_by_hand():
     with jax.enable_x64(True):
         net, optimizer = LinenNet(), optax.adamw(1e-2, weight_decay=0.3)

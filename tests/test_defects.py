@@ -49,6 +49,7 @@ def test_d1_parts_share_no_class():
     assert [sorted(labels) for labels in seen] == [[*range(14)], [*range(14, 18)], [*range(18, 24)]]
 
 
+@pytest.mark.filterwarnings("ignore:these look like images")
 def test_d3_rotations_differ_within_a_task_and_are_classes_of_their_own():
     images = np.stack([image for image in np.arange(18).reshape(2, 3, 3, 1) for _ in range(6)])
     known = {np.rot90(images[6 * label], turn).tobytes(): (label, turn) for label in range(2) for turn in range(4)}

@@ -214,6 +214,7 @@ for options in (
     [({}, "None None None None 2 2"), ({"JAX_NUM_CPU_DEVICES": "3"}, "None None None None None None")],
     ids=["nothing", "three devices"],
 )
+@pytest.mark.quick("nothing")
 def test_a_cpu_has_a_device_for_each_core_if_nothing_is_chosen(chosen, expected):
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | chosen
     done = subprocess.run([sys.executable, "-c", WITHOUT_DEVICES], capture_output=True, text=True, check=True, env=env)

@@ -67,7 +67,8 @@ def pictures(tmp_path_factory):
     return root, jax.tree.map(lambda x: np.round(255 * x) / np.float32(255) if x.ndim > 1 else x, task)
 
 
-@pytest.mark.parametrize("learner", [*RUNS, *(pytest.param(name, marks=pytest.mark.slow) for name in PRETRAINED)])
+@pytest.mark.parametrize("learner", [*RUNS, *PRETRAINED])
+@pytest.mark.quick("protonet")
 def test_predictions_are_those_of_the_learner_for_each_input_alone(learner, folders, pictures):
     root, task = pictures
     run = jaxmeta.load_run(folders(learner))
@@ -112,6 +113,7 @@ def test_examples_in_every_form_are_the_same(folders, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("learner", RUNS)
+@pytest.mark.quick("protonet")
 def test_other_numbers_of_classes(learner, folders, pictures):
     """Fewer always, more where no layer of the network knows the number."""
     root, _ = pictures
@@ -314,6 +316,7 @@ def test_modules_of_the_user_travel_with_the_run(tmp_path, pictures):
     assert len(done.stdout.splitlines()) == 6
 
 
+@pytest.mark.slow
 def test_runs_side_by_side(folders, tmp_path, capsys):
     protonet, maml = folders("protonet"), folders("maml")
     unfinished = shutil.copytree(maml, tmp_path / "unfinished")

@@ -41,6 +41,7 @@ def dictionary(description):
     return description.take(np.arange(len(description.example)))  # a function of one's own, which needs the host
 
 
+@pytest.mark.slow
 def test_it_trains_with_validation_checkpoints_and_resume(tmp_path):
     tasks = data.Taskset((X, LABELS), [dictionary, *TRANSFORMS])
     model = models.OmniglotFC(ways=3, sizes=(8,))
