@@ -110,10 +110,8 @@ def test_a_benchmark_of_ones_own(registry):
     assert "my-digits" in list_tasksets()
     info = describe_tasksets("my_digits")
     assert info.arguments == {"ways", "shots", "queries", "test_ways", "test_shots", "test_queries", "split", "seed"}
-    assert info[:3] == ("Ten digits", "images", ("first", "second")) and (info.paper, info.files) == (
-        "Me, 2026",
-        "digits.npz",
-    )
+    assert info[:3] == ("Ten digits", "images", ("first", "second"))
+    assert (info.paper, info.files) == ("Me, 2026", "digits.npz")
     train = get_tasksets("mydigits", 3, split="second").train
     assert isinstance(train, Glyphs) and (train.ways, train.shots, train.seed) == (3, 1, 1)
     with pytest.raises(ValueError, match="root does not apply to 'my-digits', got '/data'"):
