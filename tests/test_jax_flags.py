@@ -132,6 +132,7 @@ def test_meta_gradients_without_jit(name, steps):
 
 @pytest.mark.parametrize("name", META_GRADIENTS)
 @pytest.mark.quick("mixed", "implicit")
+@pytest.mark.slow
 def test_meta_gradients_leak_no_tracers(name):
     def loss_fn(params, target, key):
         return jnp.tanh(params["body"]) * (params["head"] - target) ** 2 + 0 * jax.random.normal(key), {}

@@ -209,7 +209,7 @@ def test_every_benchmark_of_files_has_the_options():
 
 
 @pytest.mark.parametrize("augment", ["crop", "flip", "color"])
-@pytest.mark.quick("flip")
+@pytest.mark.slow
 def test_training_tasks_are_augmented(augment, tmp_path):
     root = tmp_path / "mine"
     put_images(root, {f"c{i}": 3 for i in range(8)}, size=(8, 8))

@@ -333,6 +333,7 @@ def precisions(monkeypatch):
         ({"learner": "baseline", "model": "fc", "precision": "tensorfloat32"}, "pretrained", "tensorfloat32"),
     ],
 )
+@pytest.mark.quick("options1-*")
 def test_updates_are_compiled_with_the_precision_of_the_run(options, module, asked, precisions, monkeypatch):
     monkeypatch.setattr(f"jaxmeta.runs._{module}_run.cost", jax.eval_shape)
     more = {"base_classes": 5} if module == "pretrained" else {"num_tasks": 2}
