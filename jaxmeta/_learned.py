@@ -130,35 +130,56 @@ def update_with(
     A norm or a square root has no derivative at zero, so that of `optax.clip_by_global_norm` or `optax.adam` is NaN for
     a gradient of zero. There the update counts as constant in each such number, and in the value where all are zero.
     """
-    seen_grads, seen_params, value = _nan_free(grads, params, value)
-    extra = {"value": value, "grad": grads, "value_fn": value_fn, **others}
+    seen_grads, seen_params = _nan_free(grads, params)
+    # By itself: an optimizer that ignores the value must leave no pass through the loss behind.
+    extra = {"value": _nan_free_value(value, grads), "grad": grads, "value_fn": value_fn, **others}
     updates, state = _with_extra_args(optimizer).update(seen_grads, state, seen_params, **extra)
     return optax.apply_updates(params, updates), state
 
 
 @jax.custom_vjp
-def _nan_free(grads: PyTree, params: PyTree, value: jax.Array) -> tuple[PyTree, PyTree, jax.Array]:
+def _nan_free(grads: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
     """The arguments, with a derivative of zero in place of NaN for each number that is zero or whose gradient is."""
-    return grads, params, value
+    return grads, params
 
 
-def _nan_free_forward(grads: PyTree, params: PyTree, value: jax.Array) -> tuple[Any, Any]:
-    return (grads, params, value), (grads, params)
+def _nan_free_forward(grads: PyTree, params: PyTree) -> tuple[Any, Any]:
+    return (grads, params), (grads, params)
 
 
-def _nan_free_backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree, jax.Array]:
-    def clean(c: jax.Array, zero: jax.Array) -> jax.Array:
-        return jnp.where(zero & jnp.isnan(c), jnp.zeros_like(c), c)
+def _nan_free_backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree]:
+    def clean(c: jax.Array, grad: jax.Array, x: jax.Array) -> jax.Array:
+        return _without_nan(c, (grad == 0) | (x == 0))
 
     grads, params = residuals
-    of_grads, of_params, of_value = cotangents
-    still = jax.tree.map(lambda grad: grad == 0, grads)
-    none = jax.tree.reduce(jnp.logical_and, jax.tree.map(jnp.all, still), jnp.array(True))
-    of_params = jax.tree.map(lambda c, zero, x: clean(c, zero | (x == 0)), of_params, still, params)
-    return jax.tree.map(clean, of_grads, still), of_params, clean(of_value, none)
+    of_grads, of_params = cotangents
+    return jax.tree.map(clean, of_grads, grads, grads), jax.tree.map(clean, of_params, grads, params)
 
 
 _nan_free.defvjp(_nan_free_forward, _nan_free_backward)
+
+
+@jax.custom_vjp
+def _nan_free_value(value: jax.Array, grads: PyTree) -> jax.Array:
+    """The value, with a derivative of zero in place of NaN where all gradients are zero."""
+    del grads
+    return value
+
+
+def _nan_free_value_forward(value: jax.Array, grads: PyTree) -> tuple[jax.Array, PyTree]:
+    return value, grads
+
+
+def _nan_free_value_backward(grads: PyTree, cotangent: jax.Array) -> tuple[jax.Array, PyTree]:
+    none = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda grad: jnp.all(grad == 0), grads), jnp.array(True))
+    return _without_nan(cotangent, none), jax.tree.map(jnp.zeros_like, grads)
+
+
+_nan_free_value.defvjp(_nan_free_value_forward, _nan_free_value_backward)
+
+
+def _without_nan(cotangent: jax.Array, zero: jax.Array) -> jax.Array:
+    return jnp.where(zero & jnp.isnan(cotangent), jnp.zeros_like(cotangent), cotangent)
 
 
 def no_value_fn(where: str) -> Callable[[PyTree], NoReturn]:
