@@ -3,7 +3,7 @@
 Glyphs, 5-way, 28x28 drawings. Queries are classified all together (as tasks are tested), each alone, and by the
 `Classifier` of a run, which puts each beside the support set.
 
-    python experiments/one_by_one.py                    # about 10 minutes on two cores
+    python experiments/one_by_one.py                    # about 5 minutes on two cores
 """
 
 import json
@@ -26,7 +26,7 @@ class Args:
 
     learners: tuple[str, ...] = ("maml", "protonet")
     """Learners to train."""
-    iterations: int = 600
+    iterations: int = 200
     """Outer updates."""
     test_tasks: int = 600
     """Test tasks."""
