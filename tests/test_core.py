@@ -66,6 +66,7 @@ def close(tree, other, tolerance=1e-12):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_flax_batch_norm_and_dropout_in_maml_are_a_loop_by_hand():
     with jax.enable_x64(True):
         net, task, key = LinenNet(), draw_task(jax.random.key(0)), jax.random.key(1)

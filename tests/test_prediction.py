@@ -132,6 +132,7 @@ def test_other_numbers_of_classes(learner, folders, pictures):
             run.adapt(four)
 
 
+@pytest.mark.slow
 def test_the_command(folders, pictures, tmp_path, capsys):
     root, _ = pictures
     saved, queries = tmp_path / "trees.classifier", root / "queries"

@@ -306,6 +306,7 @@ TRIAL = rl.Trial(envs.make("bandit-bernoulli", arms=2, horizon=6))
 NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, hidden=8)
 
 
+@pytest.mark.slow
 def test_the_memory_in_an_update_is_that_of_the_episode():
     """The first gradient step sees the policy that played, so there is no divergence."""
     start = jax.jit(NETWORK.init)(KEY, jnp.zeros((1, TRIAL.observation_size)), NETWORK.empty_memory(1))

@@ -304,6 +304,7 @@ def test_every_model_classifies_images(model, shape):
     assert jax.eval_shape(partial(network.apply, method="features"), params, x).ndim == 2
 
 
+@pytest.mark.slow
 def test_bfloat16_is_what_the_model_computes_in_and_nothing_else():
     parts: Any = Experiment(dtype="bfloat16", ways=2, hidden=4).build()
     assert {leaf.dtype for leaf in jax.tree.leaves(parts.meta)} == {np.dtype("float32")}
