@@ -560,7 +560,7 @@ def test_a_folder_of_something_else_is_left_alone(finished, tmp_path, capsys):
     assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == before
     for name, text, message in (
         ("config.json", "{}", "config.json does not describe a run"),
-        ("config.json", '{"settings": {"warp": 9}}', "holds another run"),
+        ("config.json", '{"settings": {"warp": 9}}', "config.json does not describe a run"),
         ("report.md", "mine", "holds report.md of something else"),
     ):
         (tmp_path / name).write_text(text)
@@ -696,7 +696,8 @@ def test_a_module_of_the_user_adds_names(tmp_path, capsys, registries):
     words = command("train", folder=tmp_path / "run", **module, **names, **QUICK)
     assert main(words) == 0, capsys.readouterr().err
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert config["modules"] == [str(tmp_path / "mine.py")]
+    assert config["modules"] == ["modules/mine.py"]
+    assert (tmp_path / "run" / "modules" / "mine.py").read_text() == MODULE
     assert (config["settings"]["steps"], config["settings"]["hidden"]) == (2, 3)
     assert main(command("evaluate", str(tmp_path / "run"), **module)) == 0
     capsys.readouterr()
