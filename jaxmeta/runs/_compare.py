@@ -63,16 +63,15 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathL
 def _read(folder: Path) -> Compared:
     record = read_record(folder)
     metric = monitored(experiment_of(folder, record).resolve().kind)
-    test, history = None, []
+    test, history, seconds = None, [], 0.0
     try:
         if (folder / "result.json").is_file():
             test = Summary(**json.loads((folder / "result.json").read_text(encoding="utf-8"))["test"][metric])
         if (folder / "metrics.jsonl").is_file():
             lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
             history = [json.loads(line) for line in lines]
-            seconds = float(history[-1]["seconds"]) if history else 0.0
-        else:
-            seconds = 0.0
+        if history:
+            seconds = float(history[-1]["seconds"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} holds records that are damaged ({type(error).__name__}: {error})") from error
     return Compared(folder, record.settings, metric, test, seconds, history)

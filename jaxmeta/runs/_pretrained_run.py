@@ -141,14 +141,16 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Pre
     learner: MetaLearner = entry.build(s, network_of(s, model))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
     start = jax.jit(model.init)(init_key, batches.example)
-    variables = measure_statistics(model, start, batches, init_key)
+    measure = partial(measure_statistics, model)
     if entry.trains_on == "features":
         features = partial(model.apply, method="features")
         size = jax.eval_shape(features, start, batches.example).shape[-1]
         learner = _on_frozen(learner, features)
+        variables = measure(start, batches, init_key)
         meta = learner.init({"network": variables, "learner": leo_params(init_key, size, s.latents)})
     else:
-        meta = learner.init(variables)
+        shapes = jax.eval_shape(measure, start, batches, init_key)  # the statistics are measured after the training
+        meta = learner.init({**jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), **start})
     return PretrainedParts(s, model, learner, meta, tasksets, batches, start, train_key, test_key)
 
 

@@ -1,7 +1,7 @@
 """The report of a run: the result as numbers, a page, and a plot."""
 
+import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,6 @@ def save_figure(path: Path, draw: Callable[[Any], None]) -> None:
     draw(axes)
     axes.grid(alpha=0.3)
     axes.legend()
-    temporary = path.with_name(f"{path.name}.tmp")
-    figure.savefig(temporary, dpi=150, format="png")
-    os.replace(temporary, path)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format="png")
+    write_atomically(path, content.getvalue())
