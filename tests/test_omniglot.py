@@ -377,5 +377,5 @@ def test_vinyals_split_equals_the_published_lists(omniglot):
 
 @pytest.mark.slow
 def test_unknown_split_is_named(omniglot):
-    with pytest.raises(ValueError, match="split must be one of 'vinyals', 'background', 'random', got 'lake'"):
+    with pytest.raises(ValueError, match="split must be one of 'vinyals', 'background', 'random', 'all', got 'lake'"):
         omniglot.split("lake")
