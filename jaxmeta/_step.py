@@ -1,7 +1,7 @@
 """The batch over tasks: one outer update, and evaluation, for any learner, sampler and optax optimizer."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,12 @@ from jaxmeta._types import (
     MetaParams,
     Metrics,
     PyTree,
+    Queries,
     Sampler,
     Task,
     Training,
     TrainingState,
+    class_ids_of,
     definite,
     with_loss,
 )
@@ -125,44 +127,76 @@ def meta_step(
     return Training(init, step)
 
 
+@overload
 def evaluate(
-    learner: MetaLearner, num_tasks: int = 600, *, batch_size: int | None = None, mesh: Mesh | None = None
-) -> Evaluate:
+    learner: MetaLearner,
+    num_tasks: int = 600,
+    *,
+    predictions: Literal[False] = False,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Evaluate: ...
+@overload
+def evaluate(
+    learner: MetaLearner,
+    num_tasks: int = 600,
+    *,
+    predictions: Literal[True],
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Callable[[MetaParams, Sampler, jax.Array], tuple[Metrics, Queries]]: ...
+def evaluate(
+    learner: MetaLearner,
+    num_tasks: int = 600,
+    *,
+    predictions: bool = False,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Any:
     """Builds an evaluation: adapt on each task's support set, measure on its query set.
 
     Args:
         learner: the meta-learner.
         num_tasks: number of tasks.
+        predictions: whether to return the predictions for the queries and the classes of the tasks too.
         batch_size: see `meta_step`.
         mesh: see `meta_step`.
 
     Returns:
         `(meta, sampler, key) -> metrics`, a pure function to jit; each metric is an array `[num_tasks]`, one value per
-        task. `summarize` turns it into means and intervals.
+        task. `summarize` turns it into means and intervals. With `predictions` it is
+        `(meta, sampler, key) -> (metrics, Queries)`.
 
     Raises:
         ValueError: if `num_tasks` or `batch_size` is less than 1.
+        TypeError: when called with `predictions`, if the learner cannot predict.
 
     Example:
         >>> import jaxmeta
         >>> from jaxmeta import data
         >>> learner = jaxmeta.maml(jaxmeta.regression(lambda w, x: x * w), optax.sgd(0.01))
-        >>> run = jax.jit(evaluate(learner, num_tasks=8))
-        >>> run(learner.init(jnp.array([1.0])), data.Sinusoid(), jax.random.key(0))["loss"].shape
+        >>> meta, sampler, key = learner.init(jnp.array([1.0])), data.Sinusoid(), jax.random.key(0)
+        >>> jax.jit(evaluate(learner, num_tasks=8))(meta, sampler, key)["loss"].shape
         (8,)
+        >>> metrics, queries = jax.jit(evaluate(learner, num_tasks=8, predictions=True))(meta, sampler, key)
+        >>> queries.outputs.shape, queries.y.shape
+        ((8, 10, 1), (8, 10, 1))
     """
     check_integer(num_tasks=num_tasks)
     batch_size = batch_size_of(num_tasks, batch_size)
 
     def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Metrics:
-        def draw(key: jax.Array) -> tuple[Task, jax.Array, jax.Array]:
+        def draw(key: jax.Array) -> tuple[Task, jax.Array | None, jax.Array, jax.Array]:
             task_key, adapt_key, loss_key = jax.random.split(key, 3)
-            return sampler(task_key), adapt_key, loss_key
+            return sampler(task_key), class_ids_of(sampler, task_key) if predictions else None, adapt_key, loss_key
 
-        def task_metrics(meta: MetaParams, drawn: tuple[Task, jax.Array, jax.Array]) -> Metrics:
-            task, adapt_key, loss_key = drawn
-            loss, metrics = learner.loss(learner.adapt(meta, task.support, adapt_key), task.query, loss_key)
-            return with_loss(loss, metrics)
+        def task_metrics(meta: MetaParams, drawn: tuple[Task, jax.Array | None, jax.Array, jax.Array]) -> Any:
+            (support, query), class_ids, adapt_key, loss_key = drawn
+            adapted = learner.adapt(meta, support, adapt_key)
+            metrics = with_loss(*learner.loss(adapted, query, loss_key))
+            if not predictions:
+                return metrics
+            return metrics, Queries(learner.predict(adapted, query.x), query.y, query.weight, class_ids)
 
         return _each(task_metrics, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
 

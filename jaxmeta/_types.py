@@ -114,6 +114,21 @@ class Sampler(Protocol):
         ...
 
 
+class Queries(NamedTuple):
+    """Answers to the queries of many tasks, which `evaluate` gives with `predictions=True`."""
+
+    outputs: Any
+    """Predictions of `MetaLearner.predict`, such as logits `[num_tasks, n, ways]`."""
+    y: Any
+    """Labels or targets: `[num_tasks, n, ...]`."""
+    weight: Any
+    """Weights of the queries, `[num_tasks, n]`, or `None` if they all count alike."""
+    class_ids: Any
+    """Number of the class that each label stands for, `[num_tasks, ways]`: label 2 of task 7 is `class_ids[7, 2]`.
+    `None` if the sampler has no method `class_ids`. A number is an index of the sampler's `class_names`, if it has
+    any."""
+
+
 class TrainingState(NamedTuple):
     """State of a `Training` with one outer optimizer."""
 
@@ -167,6 +182,12 @@ class MetaLearner(NamedTuple):
     `state` holds the model's state after the task."""
     predict: Callable[[Any, Any], Any] = call_adapted
     """`(adapted, x) -> predictions`: what the adapted learner says about inputs `[n, ...]`, such as logits."""
+
+
+def class_ids_of(sampler: Any, key: jax.Array) -> jax.Array | None:
+    """Returns the number of the class of each label in the task of a key, or `None` if the sampler does not know."""
+    find = getattr(sampler, "class_ids", None)
+    return None if find is None else find(key)
 
 
 def with_loss(loss: jax.Array, metrics: Metrics) -> Metrics:
