@@ -1,7 +1,7 @@
 """Runs on few-shot tasks and regression: the parts of an `Experiment` on a benchmark."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +15,13 @@ from jaxmeta import data
 from jaxmeta._cost import Cost, cost
 from jaxmeta._parallel import replicate
 from jaxmeta._step import evaluate, meta_step
-from jaxmeta._summary import Summary, summarize
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, at_least_float32
 from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
 from jaxmeta.losses import classification, regression
+from jaxmeta.reports import Findings, Tested, can_predict, examine_tasks, monitored
 from jaxmeta.runs._data import facts_of
-from jaxmeta.runs._parts import Parts, at_precision, monitored
+from jaxmeta.runs._parts import Parts, at_precision
 from jaxmeta.training import Trained, best_meta, train
 
 
@@ -91,12 +91,26 @@ class TaskParts(NamedTuple):
         """Returns the best meta-parameters that a run has saved."""
         return best_meta(folder, self.meta)
 
+    def untrained(self) -> MetaParams:
+        """Returns the meta-parameters before the training."""
+        return self.meta
+
     @at_precision
-    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to tasks of the test split and summarizes each metric."""
+    def test(self, metas: Sequence[MetaParams], mesh: Mesh | None = None) -> list[Tested]:
+        """Adapts each of some meta-parameters to tasks of the test split."""
+        return test_on_tasks(self.settings, self.learner, metas, self.tasksets.test, self.test_key, mesh)
+
+    @at_precision
+    def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
+        """Returns what a report shows beside the test."""
         s = self.settings
-        run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None, mesh=mesh))
-        return summarize(run(*replicate((meta, self.tasksets.test, self.test_key), mesh)))
+
+        def learner_at(steps: int) -> MetaLearner:
+            return _first(_learner_of(Settings(s.kind, {**s, "test_steps": steps}))[1])
+
+        adapts = learner_at if "test_steps" in s else None
+        sampler, bright = self.tasksets.test, bool(self.facts["invert"])
+        return examine_tasks(s, adapts, self.learner, meta, tested, untrained, sampler, self.test_key, bright)
 
     @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
@@ -115,7 +129,7 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     if (fitted := _fitted(s, tasksets)) != s:
         s = fitted
         model, learner_at = _learner_of(s)
-    learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
+    learner = _first(learner_at)
     if s.get("augment", "none") != "none":
         tasksets = tasksets._replace(train=data.Augmented(tasksets.train, (data.Augment(_AUGMENTATIONS[s.augment]),)))
     if entry.trains_on == "streams" and s.kind != "regression":
@@ -125,6 +139,28 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     meta = learner.init(model.init(init_key, tasksets.train.example, *context))
     optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
     return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
+
+
+def test_on_tasks(
+    s: Settings,
+    learner: MetaLearner,
+    metas: Sequence[MetaParams],
+    sampler: Any,
+    key: jax.Array,
+    mesh: Mesh | None = None,
+) -> list[Tested]:
+    """Adapts each of some meta-parameters to the same tasks, and keeps the predictions if the learner has them."""
+    size = s.batch_size or None
+    if not can_predict(learner, metas[0], sampler):
+        measure = jax.jit(evaluate(learner, s.test_tasks, batch_size=size, mesh=mesh))
+        return [Tested(jax.device_get(measure(*replicate((meta, sampler, key), mesh)))) for meta in metas]
+    run = jax.jit(evaluate(learner, s.test_tasks, predictions=True, batch_size=size, mesh=mesh))
+    return [Tested(*jax.device_get(run(*replicate((meta, sampler, key), mesh)))) for meta in metas]
+
+
+def _first(learner_at: Any) -> MetaLearner:
+    """Returns the learner of the first update, which is the one that is tested."""
+    return learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
 
 
 def _learner_of(s: Settings) -> tuple[nn.Module, Any]:
