@@ -1,7 +1,7 @@
 """The batch over tasks: one outer update, and evaluation, for any learner, sampler and optax optimizer."""
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,24 +12,25 @@ from jaxmeta._checks import check_integer, check_optional_integer, check_transfo
 from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, divided, over_devices
 from jaxmeta._types import (
+    Details,
     MetaLearner,
     MetaParams,
     Metrics,
     PyTree,
-    Queries,
     Sampler,
     Task,
     Training,
     TrainingState,
     class_ids_of,
     definite,
+    predictions_of,
     with_loss,
 )
 from jaxmeta._variables import change, changed
 
 Reduce = Callable[[Metrics, MetaParams], MetaParams]
 """Reduction over the tasks: `(metrics [num_tasks], gradients [num_tasks, ...]) -> gradient`."""
-Evaluate = Callable[[MetaParams, Sampler, jax.Array], Metrics]
+Evaluate = Callable[[MetaParams, Sampler, jax.Array], Any]
 
 
 def meta_step(
@@ -127,49 +128,30 @@ def meta_step(
     return Training(init, step)
 
 
-@overload
 def evaluate(
     learner: MetaLearner,
     num_tasks: int = 600,
     *,
-    predictions: Literal[False] = False,
+    details: bool = False,
     batch_size: int | None = None,
     mesh: Mesh | None = None,
-) -> Evaluate: ...
-@overload
-def evaluate(
-    learner: MetaLearner,
-    num_tasks: int = 600,
-    *,
-    predictions: Literal[True],
-    batch_size: int | None = None,
-    mesh: Mesh | None = None,
-) -> Callable[[MetaParams, Sampler, jax.Array], tuple[Metrics, Queries]]: ...
-def evaluate(
-    learner: MetaLearner,
-    num_tasks: int = 600,
-    *,
-    predictions: bool = False,
-    batch_size: int | None = None,
-    mesh: Mesh | None = None,
-) -> Any:
+) -> Evaluate:
     """Builds an evaluation: adapt on each task's support set, measure on its query set.
 
     Args:
         learner: the meta-learner.
         num_tasks: number of tasks.
-        predictions: whether to return the predictions for the queries and the classes of the tasks too.
+        details: whether to return the predictions, the classes of the tasks, and the metrics after each inner step too.
         batch_size: see `meta_step`.
         mesh: see `meta_step`.
 
     Returns:
         `(meta, sampler, key) -> metrics`, a pure function to jit; each metric is an array `[num_tasks]`, one value per
-        task. `summarize` turns it into means and intervals. With `predictions` it is
-        `(meta, sampler, key) -> (metrics, Queries)`.
+        task. `summarize` turns it into means and intervals. With `details` it is
+        `(meta, sampler, key) -> (metrics, Details)`.
 
     Raises:
         ValueError: if `num_tasks` or `batch_size` is less than 1.
-        TypeError: when called with `predictions`, if the learner cannot predict.
 
     Example:
         >>> import jaxmeta
@@ -178,25 +160,30 @@ def evaluate(
         >>> meta, sampler, key = learner.init(jnp.array([1.0])), data.Sinusoid(), jax.random.key(0)
         >>> jax.jit(evaluate(learner, num_tasks=8))(meta, sampler, key)["loss"].shape
         (8,)
-        >>> metrics, queries = jax.jit(evaluate(learner, num_tasks=8, predictions=True))(meta, sampler, key)
-        >>> queries.outputs.shape, queries.y.shape
-        ((8, 10, 1), (8, 10, 1))
+        >>> metrics, details = jax.jit(evaluate(learner, num_tasks=8, details=True))(meta, sampler, key)
+        >>> details.outputs.shape, details.steps["loss"].shape
+        ((8, 10, 1), (8, 2))
     """
     check_integer(num_tasks=num_tasks)
     batch_size = batch_size_of(num_tasks, batch_size)
 
-    def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Metrics:
+    def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Any:
         def draw(key: jax.Array) -> tuple[Task, jax.Array | None, jax.Array, jax.Array]:
             task_key, adapt_key, loss_key = jax.random.split(key, 3)
-            return sampler(task_key), class_ids_of(sampler, task_key) if predictions else None, adapt_key, loss_key
+            return sampler(task_key), class_ids_of(sampler, task_key) if details else None, adapt_key, loss_key
 
         def task_metrics(meta: MetaParams, drawn: tuple[Task, jax.Array | None, jax.Array, jax.Array]) -> Any:
-            (support, query), class_ids, adapt_key, loss_key = drawn
-            adapted = learner.adapt(meta, support, adapt_key)
-            metrics = with_loss(*learner.loss(adapted, query, loss_key))
-            if not predictions:
+            task, class_ids, adapt_key, loss_key = drawn
+            if not details or learner.follow is None:
+                adapted, steps = learner.adapt(meta, task.support, adapt_key), None
+                metrics = with_loss(*learner.loss(adapted, task.query, loss_key))
+            else:
+                adapted, steps = learner.follow(meta, task, adapt_key, loss_key)
+                metrics = {name: values[-1] for name, values in steps.items()}
+            if not details:
                 return metrics
-            return metrics, Queries(learner.predict(adapted, query.x), query.y, query.weight, class_ids)
+            y, weight = (getattr(task.query, name, None) for name in ("y", "weight"))
+            return metrics, Details(predictions_of(learner, adapted, task.query.x), y, weight, class_ids, steps)
 
         return _each(task_metrics, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
 

@@ -10,8 +10,8 @@ from jaxmeta.reports._predictions import check_predictions_path as check_predict
 from jaxmeta.reports._predictions import write_predictions as write_predictions
 from jaxmeta.reports._report import Report as Report
 from jaxmeta.reports._report import facts_of as facts_of
-from jaxmeta.reports._tasks import can_predict as can_predict
 from jaxmeta.reports._tasks import examine_tasks as examine_tasks
+from jaxmeta.reports._tasks import test_on_tasks as test_on_tasks
 from jaxmeta.reports._words import effort as effort
 from jaxmeta.reports._words import headline as headline
 from jaxmeta.reports._words import monitored as monitored

@@ -6,19 +6,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmeta._types import Queries, Sampler
-from jaxmeta.reports._findings import ClassTask, Confusion, Query
+from jaxmeta._types import Details, Task
+from jaxmeta.reports._findings import ClassTask, Confusion, Query, Tested
 from jaxmeta.reports._pictures import picture_of
 
 _SHOWN = 20  # pictures of support or query examples of a task
 
 
-def confusion_of(queries: Queries, sampler: Any) -> Confusion | None:
+def confusion_of(details: Details, sampler: Any) -> Confusion | None:
     """Returns the confusions of all tasks, or `None` if hardly any class is in more than one task."""
-    if queries.class_ids is None:
+    if details.class_ids is None or details.outputs is None:
         return None
-    ids = np.asarray(queries.class_ids)
-    counted, label, predicted = _answers(queries)
+    ids = np.asarray(details.class_ids)
+    counted, label, predicted = _answers(details)
     task = np.nonzero(counted)[0]
     true, guessed = ids[task, label[counted]], ids[task, predicted[counted]]
     found = np.unique(np.concatenate([true, guessed]))
@@ -32,57 +32,53 @@ def confusion_of(queries: Queries, sampler: Any) -> Confusion | None:
         rows = true[task == number]
         columns = np.searchsorted(found, classes)
         np.add.at(together, (rows[:, None], columns[None]), 1)
-    name = namer(sampler)
+    name = namer(sampler) or str
     return Confusion(tuple(name(number) for number in found.tolist()), counts, together)
 
 
-def _answers(queries: Queries) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _answers(details: Details) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns which queries count, their labels, and the predicted labels, each `[num_tasks, n]`."""
-    label, predicted = np.asarray(queries.y), np.asarray(queries.outputs).argmax(axis=-1)
-    return np.ones(label.shape, bool) if queries.weight is None else np.asarray(queries.weight) > 0, label, predicted
+    label, predicted = np.asarray(details.y), np.asarray(details.outputs).argmax(axis=-1)
+    return np.ones(label.shape, bool) if details.weight is None else np.asarray(details.weight) > 0, label, predicted
 
 
-def namer(sampler: Any) -> Callable[[int], str]:
-    """Returns the function from the number of a class to its name."""
+def namer(sampler: Any) -> Callable[[int], str] | None:
+    """Returns the function from the number of a class to its name, or `None` if the classes have no names."""
     names = tuple(getattr(sampler, "class_names", ()))
 
     def name(number: int) -> str:
-        if not names:
-            return f"class {number}"
         turns, base = divmod(number, len(names))
         return f"{names[base]} turned {90 * turns}°" if turns else names[base]
 
-    return name
+    return name if names else None
 
 
-def shown_tasks(queries: Queries, accuracies: Any, sampler: Sampler, key: jax.Array, bright: bool) -> list[ClassTask]:
-    """Returns the first tasks of a test, as many as there are accuracies.
+def shown_tasks(tasks: Any, tested: Tested, sampler: Any, bright: bool) -> list[ClassTask]:
+    """Returns the first tasks of a test.
 
     Args:
-        queries: predictions of the test.
-        accuracies: accuracy in each of the tasks.
+        tasks: the tasks, stacked on the first axis.
+        tested: the test, whose learner predicts.
         sampler: sampler of the test.
-        key: key of the test.
         bright: whether ink is bright in images.
     """
-    return [_shown(number, queries, float(a), sampler, key, bright) for number, a in enumerate(accuracies)]
+    number = len(tasks.query.y)
+    parts = [jax.tree.map(lambda x, i=i: x[i], tasks) for i in range(number)]
+    return [_shown(i, task, tested, namer(sampler), bright) for i, task in enumerate(parts)]
 
 
-def _shown(number: int, queries: Queries, accuracy: float, sampler: Any, key: jax.Array, bright: bool) -> ClassTask:
-    num_tasks = len(queries.y)
-    task = jax.device_get(sampler(jax.random.split(jax.random.split(key, num_tasks)[number], 3)[0]))
-    ids = None if queries.class_ids is None else np.asarray(queries.class_ids)[number]
-    recurring = bool(getattr(sampler, "class_names", ()))
-    names = namer(sampler)
+def _shown(number: int, task: Task, tested: Tested, names: Callable[[int], str] | None, bright: bool) -> ClassTask:
+    details: Any = tested.details
+    ids = None if details.class_ids is None else np.asarray(details.class_ids)[number]
 
     def name(label: int) -> str:
-        return names(int(ids[label])) if ids is not None and recurring else f"class {label + 1}"
+        return f"class {label + 1}" if names is None or ids is None else names(int(ids[label]))
 
     support: dict[str, list[bytes]] = {}
     for row in _chosen(task.support):
         picture = picture_of(task.support.x[row], bright)
         support.setdefault(name(int(task.support.y[row])), []).extend([] if picture is None else [picture])
-    logits = np.asarray(queries.outputs, np.float64)[number]
+    logits = np.asarray(details.outputs, np.float64)[number]
     odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities = odds / odds.sum(axis=-1, keepdims=True)
     asked = []
@@ -90,7 +86,7 @@ def _shown(number: int, queries: Queries, accuracy: float, sampler: Any, key: ja
         guess = int(probabilities[row].argmax())
         picture = picture_of(task.query.x[row], bright)
         asked.append(Query(picture, name(int(task.query.y[row])), name(guess), float(probabilities[row, guess])))
-    return ClassTask(accuracy, support, asked)
+    return ClassTask(float(tested.metrics["accuracy"][number]), support, asked)
 
 
 def _chosen(batch: Any) -> list[int]:

@@ -1,12 +1,13 @@
 """Values that a report shows: the test, what it is compared with, and pictures of some tasks."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmeta._summary import Summary, summarize
-from jaxmeta._types import Queries
+from jaxmeta._types import Details
 
 
 class Tested(NamedTuple):
@@ -14,8 +15,10 @@ class Tested(NamedTuple):
 
     metrics: Mapping[str, Any]
     """Metrics, each `[num_tasks]`."""
-    queries: Queries | None = None
-    """Predictions for the queries of each task, if the learner predicts."""
+    details: Details | None = None
+    """Predictions, classes and inner steps, for learners on tasks of data."""
+    floor: Mapping[str, Any] = MappingProxyType({})
+    """Metrics of the simplest learner on the same tasks, each `[num_tasks]`. Empty in environments."""
 
     @property
     def summaries(self) -> dict[str, Summary]:
@@ -48,7 +51,7 @@ class Confusion(NamedTuple):
         order = np.argsort(-wrong, axis=None, kind="stable")[:number]
         pairs = [np.unravel_index(place, wrong.shape) for place in order]
         shares = self.counts / np.maximum(self.together, 1)
-        return [(self.names[i], self.names[j], int(wrong[i, j]), shares[i, j]) for i, j in pairs if wrong[i, j]]
+        return [(self.names[i], self.names[j], int(wrong[i, j]), float(shares[i, j])) for i, j in pairs if wrong[i, j]]
 
 
 class Query(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmeta._checks import check_choice
 from jaxmeta._files import write_atomically
-from jaxmeta._types import Queries
+from jaxmeta._types import Details
 from jaxmeta.reports._classes import namer
 
 
@@ -19,7 +19,7 @@ def check_predictions_path(path: Path) -> None:
     check_choice("the ending of predictions", path.suffix, (".csv", ".npz"))
 
 
-def write_predictions(path: Path, queries: Queries, sampler: Any) -> None:
+def write_predictions(path: Path, details: Details, sampler: Any) -> None:
     """Writes the predictions of a test: a table for people, or arrays.
 
     A table `.csv` has a line for each query, with the number of its task and in classification the class, the
@@ -28,25 +28,27 @@ def write_predictions(path: Path, queries: Queries, sampler: Any) -> None:
     """
     content = io.BytesIO()
     if path.suffix == ".npz":
-        arrays = {name: np.asarray(value) for name, value in queries._asdict().items() if value is not None}
-        np.savez_compressed(content, **arrays, class_names=np.array(getattr(sampler, "class_names", ()), str))
+        given = {name: value for name, value in details._asdict().items() if value is not None and name != "steps"}
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in given.items()}
+        arrays["class_names"] = np.array(getattr(sampler, "class_names", ()), str)
+        np.savez_compressed(content, **arrays)
     else:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(_rows(queries, sampler))
+        csv.writer(text, lineterminator="\n").writerows(_rows(details, sampler))
         content.write(text.getvalue().encode())
     write_atomically(path, content.getvalue())
 
 
-def _rows(queries: Queries, sampler: Any) -> Iterator[list[Any]]:
-    y, outputs = np.asarray(queries.y), np.asarray(queries.outputs, np.float64)
+def _rows(details: Details, sampler: Any) -> Iterator[list[Any]]:
+    y, outputs = np.asarray(details.y), np.asarray(details.outputs, np.float64)
     if y.ndim > 2:
         yield ["task", "query", "target", "prediction"]
         for task, query in np.ndindex(*y.shape[:2]):
             yield [task, query, *(" ".join(map(str, values[task, query].ravel())) for values in (y, outputs))]
         return
-    counted = np.ones(y.shape, bool) if queries.weight is None else np.asarray(queries.weight) > 0
-    ids = None if queries.class_ids is None else np.asarray(queries.class_ids)
-    name = namer(sampler)
+    counted = np.ones(y.shape, bool) if details.weight is None else np.asarray(details.weight) > 0
+    ids = None if details.class_ids is None else np.asarray(details.class_ids)
+    name = namer(sampler) or str
     odds = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
     probabilities = odds / odds.sum(axis=-1, keepdims=True)
     yield ["task", "query", "label", "predicted_label", "class", "predicted_class", "probability"]

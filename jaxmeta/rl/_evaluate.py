@@ -28,8 +28,9 @@ class AdaptationCurve(NamedTuple):
     mode: jax.Array
     """Return with the most probable actions, `[num_tasks, steps + 1]`."""
     states: Any = None
-    """States of one of the episodes with the most probable actions, leading axes `[num_tasks, steps + 1, T]`, for
-    `jaxmeta.envs.save_video`. `None` if they were not asked for."""
+    """States of one of the episodes with the most probable actions, leading axes `[num_tasks, steps + 1, T]`.
+
+    `jaxmeta.envs.save_video` takes those of one episode. `None` if they were not asked for."""
 
 
 def adaptation_curve(

@@ -43,7 +43,7 @@ def evaluate_run(
         report: path of a page of HTML about this test, or `None` for no page.
         predictions: path of a file with the predictions for all queries, or `None`. A table `.csv` has a line for each
             query with its class, the predicted class and the probability. A file `.npz` has the arrays of
-            `jaxmeta.evaluate` with `predictions=True`.
+            `jaxmeta.evaluate` with `details=True`.
 
     Returns:
         Each metric over the test tasks.
@@ -78,10 +78,10 @@ def evaluate_run(
     meta = parts.load(folder)
     tested, *untrained = parts.test([meta] if report is None else [meta, parts.untrained()])
     if predictions is not None:
-        if tested.queries is None:
+        of_tasks: Any = parts
+        if tested.details is None or tested.details.outputs is None:
             raise ValueError(f"predictions do not apply to {settings.learner} on {settings.benchmark}, which has none")
-        sampler: Any = parts
-        write_predictions(Path(predictions), tested.queries, sampler.tasksets.test)
+        write_predictions(Path(predictions), tested.details, of_tasks.tasksets.test)
     if report is not None:
         result = read_result(folder) or {}
         trained = Trained(meta, result.get("best_step", 0), read_history(folder), None)

@@ -109,8 +109,8 @@ class PolicyParts(NamedTuple):
 
     def _tasks(self, num_tasks: int, split: str = "test", key: jax.Array | None = None) -> tuple[PyTree, jax.Array]:
         """Returns tasks and the key to play in them, by default those of the test."""
-        task_key, key = jax.random.split(self.test_key if key is None else key)
-        return self.env.sample_tasks(task_key, num_tasks, split=split), key
+        task_key, play_key = jax.random.split(self.test_key if key is None else key)
+        return self.env.sample_tasks(task_key, num_tasks, split=split), play_key
 
     def _play(self, agent: Agent, meta: MetaParams, tasks: PyTree, key: jax.Array, mesh: Mesh | None) -> Tested:
         args: Any = replicate((meta, tasks, key), mesh)

@@ -18,10 +18,10 @@ from jaxmeta._step import meta_step
 from jaxmeta._types import Batch, MetaLearner, MetaParams, PyTree, Task, Training
 from jaxmeta.algorithms import leo_params
 from jaxmeta.catalog import LEARNERS, Settings, build_network, build_optimizer
-from jaxmeta.reports import Findings, Tested, examine_tasks
+from jaxmeta.reports import Findings, Tested, examine_tasks, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import at_precision
-from jaxmeta.runs._task_run import network_of, test_on_tasks
+from jaxmeta.runs._task_run import network_of
 from jaxmeta.training import Minibatches, Trained, best_meta, measure_statistics, pretrain, pretrain_step, train
 
 
@@ -94,7 +94,7 @@ class PretrainedParts(NamedTuple):
     def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
         """Returns what a report shows beside the test."""
         sampler, bright = self.tasksets.test, bool(self.facts["invert"])
-        return examine_tasks(self.settings, None, self.learner, meta, tested, untrained, sampler, self.test_key, bright)
+        return examine_tasks(self.settings, self.learner, None, meta, tested, untrained, sampler, self.test_key, bright)
 
     @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:

@@ -14,12 +14,12 @@ from jax.sharding import Mesh
 from jaxmeta import data
 from jaxmeta._cost import Cost, cost
 from jaxmeta._parallel import replicate
-from jaxmeta._step import evaluate, meta_step
+from jaxmeta._step import meta_step
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, at_least_float32
 from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
 from jaxmeta.losses import classification, regression
-from jaxmeta.reports import Findings, Tested, can_predict, examine_tasks, monitored
+from jaxmeta.reports import Findings, Tested, examine_tasks, monitored, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import Parts, at_precision
 from jaxmeta.training import Trained, best_meta, train
@@ -104,13 +104,9 @@ class TaskParts(NamedTuple):
     def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
         """Returns what a report shows beside the test."""
         s = self.settings
-
-        def learner_at(steps: int) -> MetaLearner:
-            return _first(_learner_of(Settings(s.kind, {**s, "test_steps": steps}))[1])
-
-        adapts = learner_at if "test_steps" in s else None
+        before = _first(_learner_of(Settings(s.kind, {**s, "test_steps": 0}))[1]) if "test_steps" in s else None
         sampler, bright = self.tasksets.test, bool(self.facts["invert"])
-        return examine_tasks(s, adapts, self.learner, meta, tested, untrained, sampler, self.test_key, bright)
+        return examine_tasks(s, self.learner, before, meta, tested, untrained, sampler, self.test_key, bright)
 
     @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
@@ -139,23 +135,6 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     meta = learner.init(model.init(init_key, tasksets.train.example, *context))
     optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
     return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
-
-
-def test_on_tasks(
-    s: Settings,
-    learner: MetaLearner,
-    metas: Sequence[MetaParams],
-    sampler: Any,
-    key: jax.Array,
-    mesh: Mesh | None = None,
-) -> list[Tested]:
-    """Adapts each of some meta-parameters to the same tasks, and keeps the predictions if the learner has them."""
-    size = s.batch_size or None
-    if not can_predict(learner, metas[0], sampler):
-        measure = jax.jit(evaluate(learner, s.test_tasks, batch_size=size, mesh=mesh))
-        return [Tested(jax.device_get(measure(*replicate((meta, sampler, key), mesh)))) for meta in metas]
-    run = jax.jit(evaluate(learner, s.test_tasks, predictions=True, batch_size=size, mesh=mesh))
-    return [Tested(*jax.device_get(run(*replicate((meta, sampler, key), mesh)))) for meta in metas]
 
 
 def _first(learner_at: Any) -> MetaLearner:
