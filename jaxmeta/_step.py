@@ -24,12 +24,14 @@ from jaxmeta._types import (
     with_loss,
 )
 from jaxmeta._variables import change, changed
+from jaxmeta.display import described
 
 Reduce = Callable[[Metrics, MetaParams], MetaParams]
 """Reduction over the tasks: `(metrics [num_tasks], gradients [num_tasks, ...]) -> gradient`."""
 Evaluate = Callable[[MetaParams, Sampler, jax.Array], Metrics]
 
 
+@described
 def meta_step(
     learner: MetaLearner | Callable[[jax.Array], MetaLearner],
     optimizer: optax.GradientTransformation,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._variables import merge, split
+from jaxmeta.display import short_repr, task_html
 
 PyTree: TypeAlias = Any
 """Any nested container of arrays (see ``jax.tree``)."""
@@ -34,6 +35,8 @@ class WeightedBatch(NamedTuple):
     weight: Any
     """Weight of each example: `[n]`, not negative, or booleans. An example of weight 0 is padding without influence."""
 
+    __repr__ = short_repr
+
 
 class Batch(_Pair):
     """Examples of one task, a pair `(x, y)`.
@@ -58,6 +61,8 @@ class Batch(_Pair):
         """None, which counts all examples alike."""
         return None
 
+    __repr__ = short_repr
+
 
 class Task(NamedTuple):
     """One task: the data to adapt on, and the data that measure the adapted learner.
@@ -69,6 +74,9 @@ class Task(NamedTuple):
     """Given to `MetaLearner.adapt`."""
     query: Any
     """Given to `MetaLearner.loss` after adaptation."""
+
+    __repr__ = short_repr
+    _repr_html_ = task_html
 
 
 class MetaParams(NamedTuple):
@@ -82,6 +90,8 @@ class MetaParams(NamedTuple):
     """The state that the model carries and no optimizer sees, such as running statistics (see `jaxmeta.split`).
 
     In a meta-gradient it is the state after the task."""
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, variables: Any) -> "MetaParams":
@@ -124,6 +134,8 @@ class TrainingState(NamedTuple):
     update: jax.Array
     """Number of updates so far."""
 
+    __repr__ = short_repr
+
 
 class Training(NamedTuple):
     """A training algorithm as two pure functions, to jit, to scan, to `vmap` over seeds, or to pass to `jaxmeta.loop`.
@@ -137,6 +149,8 @@ class Training(NamedTuple):
     may then be left out."""
     step: Callable[..., tuple[Any, Metrics]]
     """`(state, key, *data) -> (state, metrics)`: one update, with scalar metrics."""
+
+    __repr__ = short_repr
 
 
 def call_adapted(adapted: Any, x: Any) -> Any:
@@ -167,6 +181,8 @@ class MetaLearner(NamedTuple):
     `state` holds the model's state after the task."""
     predict: Callable[[Any, Any], Any] = call_adapted
     """`(adapted, x) -> predictions`: what the adapted learner says about inputs `[n, ...]`, such as logits."""
+
+    __repr__ = short_repr
 
 
 def with_loss(loss: jax.Array, metrics: Metrics) -> Metrics:

@@ -23,6 +23,7 @@ from jaxmeta.data.samplers._checks import (
 )
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import ExampleIndex, Groups, draw, draw_sizes, group
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -76,6 +77,8 @@ class FewShot:
     """True if the classes of a task are in random order, else they are sorted by rotation, then by number."""
     class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     """Names of the classes, in the order of `counts`. Empty if the labels are numbers."""
+
+    __repr__ = short_repr
 
     @classmethod
     def create(

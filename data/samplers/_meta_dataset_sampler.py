@@ -14,6 +14,7 @@ from jaxmeta.data.samplers._checks import check_examples, check_sizes
 from jaxmeta.data.samplers._few_shot import zeros_for_model
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import Groups, distinct, group
+from jaxmeta.display import short_repr
 
 
 class EpisodeSizes(NamedTuple):
@@ -80,6 +81,8 @@ class MetaDatasetSampler:
     """The most query examples per class."""
     largest_class: int = struct.field(pytree_node=False)
     """Number of examples of the largest class."""
+
+    __repr__ = short_repr
 
     @classmethod
     def create(

@@ -16,6 +16,7 @@ from jaxmeta.data.samplers._few_shot import zeros_for_model
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._regression import regression_task
 from jaxmeta.data.samplers._sampling import draw, group
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -50,6 +51,8 @@ class RegressionSampler:
     """Number of support examples, K."""
     queries: int = struct.field(pytree_node=False)
     """Number of query examples, Q."""
+
+    __repr__ = short_repr
 
     @classmethod
     def create(

@@ -10,6 +10,7 @@ from jaxmeta._checks import check_integer
 from jaxmeta._types import Task
 from jaxmeta.data.samplers import sample_without_replacement
 from jaxmeta.data.tasks._loading import Augment, augmentation_number
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -31,6 +32,8 @@ class Augmented:
     """Sampler of tasks whose support and query are each a `Batch`."""
     augments: tuple[Augment, ...] = struct.field(pytree_node=False)
     """Augmentations of the inputs, in the order in which they apply."""
+
+    __repr__ = short_repr
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -80,6 +83,8 @@ class FixedTasks:
     """Random key. Task `i` is drawn from `jax.random.fold_in(key, i)`."""
     num_tasks: int = struct.field(pytree_node=False)
     """Number of tasks."""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_integer(num_tasks=self.num_tasks)

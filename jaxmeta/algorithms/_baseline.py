@@ -20,9 +20,11 @@ from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, one_h
 from jaxmeta.algorithms._heads import Head, class_means, mask_absent, masked_head, present_classes, unit_length
 from jaxmeta.algorithms._inner_loop import InnerLoss, InnerProblem, inner_loop
 from jaxmeta.algorithms._objective import nothing_learned
+from jaxmeta.display import described
 from jaxmeta.losses import Forward, Loss, classification, cross_entropy, forward
 
 
+@described
 def linear_head(
     inner: optax.GradientTransformation | None = None, steps: int = 100, *, scale: float | jax.Array | None = None
 ) -> Head:
@@ -73,6 +75,7 @@ def linear_head(
     return masked_head(fit, lambda weights, features: _logits(weights, features, scale), ())
 
 
+@described
 def baseline(
     features_fn: FeaturesFn,
     ways: int,
@@ -120,6 +123,7 @@ def baseline(
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)
 
 
+@described
 def baseline_plus_plus(
     features_fn: FeaturesFn,
     ways: int,

@@ -14,6 +14,7 @@ from jaxmeta._learned import learned_or
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
 from jaxmeta._variables import carried_like
 from jaxmeta.algorithms._heads import Head
+from jaxmeta.display import described
 from jaxmeta.losses import Forward, as_loss, classification, forward
 
 FeaturesFn = Callable[[PyTree, Any], Any] | nn.Module | nnx.Module
@@ -22,6 +23,7 @@ TrainFeatures = Callable[[PyTree, Any, jax.Array], Any]
 """A random embedding: `(params, x, key) -> features [n, d]`."""
 
 
+@described
 def with_head(
     features_fn: FeaturesFn,
     head: Head,

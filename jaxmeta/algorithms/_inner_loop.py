@@ -16,6 +16,7 @@ from jaxmeta._variables import merge, split
 from jaxmeta.algorithms._hoist import hoisted
 from jaxmeta.algorithms._objective import grad_of, learned_state, whole_loop
 from jaxmeta.algorithms._part import Part
+from jaxmeta.display import described, short_repr
 from jaxmeta.losses import Loss, as_loss, train_pass
 from jaxmeta.meta_gradients import MetaGradient, reverse
 
@@ -40,7 +41,10 @@ class InnerProblem(NamedTuple):
     """`(meta, support, key, steps) -> entries`: what differs between steps, such as the indices of a minibatch. The
     leading axis is the number of steps. The loss of a step then gets `(support, entry)` in place of the support set."""
 
+    __repr__ = short_repr
 
+
+@described
 def inner_loop(
     problem: InnerProblem,
     inner: optax.GradientTransformation,

@@ -19,6 +19,7 @@ from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
 from jaxmeta.algorithms._embedding import one_hot_labels
 from jaxmeta.algorithms._heads import class_means, mask_absent, present_classes
 from jaxmeta.algorithms._objective import grad_of, learned_state, whole_loop
+from jaxmeta.display import described, short_repr
 from jaxmeta.losses import cross_entropy, weighted_mean
 from jaxmeta.meta_gradients import MetaGradient
 
@@ -33,6 +34,8 @@ class LEOParams(NamedTuple):
     decoder: jax.Array
     """Map from a code to mean and log-deviation of the class's weights, `phi_d`: `[latents, 2 * features]`."""
 
+    __repr__ = short_repr
+
 
 class LinearClassifier(NamedTuple):
     """A linear classifier of features, the result of LEO's `adapt`. Call it for logits `[n, ways]`."""
@@ -41,6 +44,8 @@ class LinearClassifier(NamedTuple):
     """Weights of each class: `[ways, features]`."""
     present: jax.Array
     """The classes that had support examples, as booleans: `[ways]`. The others have the logit -inf."""
+
+    __repr__ = short_repr
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the logits `[n, ways]` of features `x: [n, features]`."""
@@ -72,6 +77,7 @@ def leo_params(key: jax.Array, features: int, latents: int = 64) -> LEOParams:
     return LEOParams(encoder, tuple(relation), decoder)
 
 
+@described
 def leo(
     ways: int,
     inner_rate: float | jax.Array = 5.0,

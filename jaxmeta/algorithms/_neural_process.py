@@ -14,6 +14,7 @@ from flax import linen as nn
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._types import Batch, MetaLearner, Metrics, PyTree, at_least_float32
 from jaxmeta.algorithms._in_context import in_context
+from jaxmeta.display import described, short_repr
 from jaxmeta.losses import weighted_mean
 
 
@@ -25,7 +26,10 @@ class Gaussian(NamedTuple):
     std: jax.Array
     """Standard deviations, `[n, out]`, positive."""
 
+    __repr__ = short_repr
 
+
+@described
 def conditional_neural_process(
     encode: Callable[..., PyTree], decode: Callable[[PyTree, PyTree, Any], Any]
 ) -> MetaLearner:

@@ -14,10 +14,12 @@ from jaxmeta.algorithms._embedding import FeaturesFn, one_hot_labels
 from jaxmeta.algorithms._heads import class_means, present_classes
 from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
 from jaxmeta.algorithms._part import Part, as_part
+from jaxmeta.display import described
 from jaxmeta.losses import Loss, forward
 from jaxmeta.meta_gradients import MetaGradient
 
 
+@described
 def proto_maml(
     features_fn: FeaturesFn,
     loss_fn: LossFn | Loss,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmeta._types import LossFn, Metrics, PyTree
+from jaxmeta.display import short_repr
 
 
 class Loss(NamedTuple):
@@ -23,6 +24,8 @@ class Loss(NamedTuple):
     """`(variables, batch, key) -> (loss, metrics)`."""
     predict: Callable[[PyTree, Any], Any] | None = None
     """`(variables, x) -> predictions` at test, for `MetaLearner.predict`."""
+
+    __repr__ = short_repr
 
     def __call__(self, params: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
         """Returns the loss and the metrics of training."""

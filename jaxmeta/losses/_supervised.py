@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxmeta._checks import check_labels
 from jaxmeta._types import Batch, Metrics, PyTree, at_least_float32
 from jaxmeta._variables import is_variable
+from jaxmeta.display import described
 from jaxmeta.losses._loss import Loss
 
 Train = Callable[[PyTree, Any, jax.Array], Any]
@@ -23,6 +24,7 @@ _FLAGS = {"train": True, "training": True, "is_training": True, "deterministic":
 """Arguments by which Linen modules are told that they train, and their values then."""
 
 
+@described
 def classification(model: Any, *, train: Train | None = None) -> Loss:
     """Softmax cross-entropy with integer labels.
 
@@ -54,6 +56,7 @@ def classification(model: Any, *, train: Train | None = None) -> Loss:
     return _supervised(model, train, cross_entropy)
 
 
+@described
 def regression(model: Any, *, train: Train | None = None) -> Loss:
     """Mean squared error.
 

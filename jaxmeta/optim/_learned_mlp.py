@@ -13,6 +13,7 @@ import optax
 from jaxmeta._checks import check_fraction, check_integer, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described
 from jaxmeta.optim._networks import Weights, check_weights, column, dense, initial_dense, zero_dense
 
 _TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -34,6 +35,7 @@ class LearnedMLPState(NamedTuple):
     """State of `nominal`."""
 
 
+@described
 def learned_mlp(
     nominal: optax.GradientTransformation,
     *,

@@ -9,6 +9,7 @@ from flax import struct
 
 from jaxmeta._checks import check_fraction, check_integer
 from jaxmeta._types import PyTree, Task
+from jaxmeta.display import short_repr
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._returns import discounted_returns, gae, linear_baseline, next_step, normalize
 from jaxmeta.rl._rollout import Policy, Trajectory, rollout
@@ -21,6 +22,8 @@ class Samples(NamedTuple):
     """Episodes of one task."""
     advantage: jax.Array
     """Advantages of the actions, `[T, E]`, of mean 0 and variance 1 over the valid steps, 0 at the others."""
+
+    __repr__ = short_repr
 
 
 def estimate_advantages(

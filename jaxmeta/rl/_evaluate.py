@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Inner, collect_and_adapt
 from jaxmeta.rl._rollout import episode_returns, rollout
@@ -27,6 +28,8 @@ class AdaptationCurve(NamedTuple):
     """Return with sampled actions, in the episodes on which the next step adapts, `[num_tasks, steps + 1]`."""
     mode: jax.Array
     """Return with the most probable actions, `[num_tasks, steps + 1]`."""
+
+    __repr__ = short_repr
 
 
 def adaptation_curve(

@@ -15,6 +15,7 @@ from jaxmeta._checks import check_fraction, check_positive, check_transformation
 from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, definite
+from jaxmeta.display import described, short_repr
 from jaxmeta.rl._collector import Collector, estimate_advantages
 from jaxmeta.rl._meta_policy import batch_sizes, mean_over_tasks
 from jaxmeta.rl._rollout import Trajectory, episode_returns
@@ -31,7 +32,10 @@ class LearnedDiscountState(NamedTuple):
     meta_opt_state: optax.OptState
     """State of the logits' optimizer."""
 
+    __repr__ = short_repr
 
+
+@described
 def learned_discount(
     collect: Collector,
     optimizer: optax.GradientTransformation,

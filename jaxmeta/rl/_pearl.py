@@ -17,6 +17,7 @@ from jaxmeta._checks import check_fraction, check_integer, check_not_negative, c
 from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training
+from jaxmeta.display import described, short_repr
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._latent import LatentPolicy, posterior_sampling
 from jaxmeta.rl._replay import Replay, Transition, add, draw, empty_replay, transitions
@@ -37,7 +38,10 @@ class PearlState(NamedTuple):
     replay: Replay
     """Replay buffer of each training task."""
 
+    __repr__ = short_repr
 
+
+@described
 def pearl(
     env: MetaEnv,
     policy: LatentPolicy,

@@ -16,6 +16,7 @@ from jaxmeta._checks import check_fraction, check_integer, check_not_negative, c
 from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
+from jaxmeta.display import described
 from jaxmeta.rl._collector import Samples
 from jaxmeta.rl._distributions import Distribution
 from jaxmeta.rl._policies import RecurrentPolicy
@@ -25,6 +26,7 @@ from jaxmeta.rl._surrogates import clipped
 from jaxmeta.rl._trial import Trial
 
 
+@described
 def rl2(
     trial: Trial,
     policy: RecurrentPolicy,

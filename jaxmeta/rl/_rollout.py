@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._distributions import Distribution
 
@@ -37,6 +38,8 @@ class Trajectory(NamedTuple):
     """Flag of a step after which the episode was cut off, bool `[T, E]`."""
     valid: jax.Array
     """Flag of a step that belongs to the episode, bool `[T, E]`."""
+
+    __repr__ = short_repr
 
 
 def rollout(

@@ -29,6 +29,7 @@ from jaxmeta._types import (
 from jaxmeta._variables import carried_like, merge, split
 from jaxmeta.algorithms import simpleshot
 from jaxmeta.data import ExampleIndex, FewShot
+from jaxmeta.display import short_repr
 from jaxmeta.losses import classification, has_modes, train_pass
 from jaxmeta.models import with_batch_stats
 from jaxmeta.training._loop import Trained, Validate, loop
@@ -58,6 +59,8 @@ class Minibatches:
 
     source: FewShot
     size: int = struct.field(pytree_node=False, default=64)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_integer(size=self.size)
