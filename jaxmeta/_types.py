@@ -5,9 +5,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmeta._variables import merge, split
-from jaxmeta.display import short_repr, task_html
+from jaxmeta.display import brief, short_repr, task_html
 
 PyTree: TypeAlias = Any
 """Any nested container of arrays (see ``jax.tree``)."""
@@ -216,3 +217,39 @@ def at_least_float32(tree: PyTree) -> PyTree:
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(widen, tree)
+
+
+def check_meta(meta: Any) -> None:
+    """Raises TypeError unless a value is `MetaParams`."""
+    if isinstance(meta, MetaParams):
+        return
+    hint = "pass its field meta" if hasattr(meta, "meta") else "learner.init(params) makes them of parameters"
+    raise TypeError(f"meta must be MetaParams, got {brief(meta)}: {hint}")
+
+
+def check_task(task: Any) -> Any:
+    """Returns what a sampler drew, and raises TypeError unless it is a `Task`."""
+    if not isinstance(task, Task):
+        raise TypeError(f"a sampler must return a Task(support, query) of two Batches (x, y), got {brief(task)}")
+    return task
+
+
+def check_batch(batch: Any) -> None:
+    """Raises TypeError unless a value is a `Batch`."""
+    if isinstance(batch, Batch | WeightedBatch) or all(hasattr(batch, name) for name in ("x", "y", "weight")):
+        return
+    hint = ": pass its part support or query" if isinstance(batch, Task) else ": write jaxmeta.Batch(x, y)"
+    raise TypeError(f"batch must be a Batch, got {brief(batch)}{hint}")
+
+
+def check_key(key: Any) -> None:
+    """Raises TypeError unless a value is one random key, of the new or the old kind."""
+    old = hasattr(key, "dtype") and key.dtype == np.uint32 and key.ndim == 1
+    if not old and not (is_key(key) and key.ndim == 0):
+        raise TypeError(f"key must be one random key, such as jax.random.key(0), got {brief(key)}")
+
+
+def check_state(state: Any) -> None:
+    """Raises TypeError unless a value is a `TrainingState`."""
+    if not isinstance(state, TrainingState):
+        raise TypeError(f"state must be a TrainingState, got {brief(state)}: training.init(meta) makes one")

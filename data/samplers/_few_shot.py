@@ -10,7 +10,7 @@ from flax import struct
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
+from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
 from jaxmeta.data.samplers._checks import (
     ArrayLike,
     Size,
@@ -286,7 +286,7 @@ def from_groups(
     shots, queries = sizes.per_class
     ways, shots, queries = check_sizes(ways=sizes.ways, shots=shots, queries=queries)
     check_enough(sizes, groups.counts, groups.names, rotations)
-    warn_of_scale(inputs)
+    warn_of_inputs(inputs)
     placed, rows, starts, counts = place(inputs, groups[1:], device)
     sampler = FewShot(placed, rows, starts, counts, ways, shots, queries, rotations, sizes.replacement)
     named = groups.names.dtype.kind == "U"

@@ -36,6 +36,11 @@ class Augmented:
     __repr__ = short_repr
 
     @property
+    def ways(self) -> Any:
+        """Number of classes in a task, if the inner sampler knows it, else `None`."""
+        return getattr(self.sampler, "ways", None)
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, if those of the inner sampler have names."""
         return tuple(getattr(self.sampler, "class_names", ()))
@@ -88,6 +93,11 @@ class FixedTasks:
 
     def __post_init__(self) -> None:
         check_integer(num_tasks=self.num_tasks)
+
+    @property
+    def ways(self) -> Any:
+        """Number of classes in a task, if the inner sampler knows it, else `None`."""
+        return getattr(self.sampler, "ways", None)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -11,10 +11,21 @@ from jax.tree_util import Partial
 
 from jaxmeta._checks import check_integer, check_labels, check_optional_integer
 from jaxmeta._learned import learned_or
-from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
+from jaxmeta._types import (
+    Batch,
+    LossFn,
+    MetaLearner,
+    MetaParams,
+    Metrics,
+    PyTree,
+    Task,
+    check_batch,
+    check_meta,
+    with_loss,
+)
 from jaxmeta._variables import carried_like
 from jaxmeta.algorithms._heads import Head
-from jaxmeta.display import described
+from jaxmeta.display import brief, described
 from jaxmeta.losses import Forward, as_loss, classification, forward
 
 FeaturesFn = Callable[[PyTree, Any], Any] | nn.Module | nnx.Module
@@ -69,6 +80,8 @@ def with_head(
         >>> classifier(jnp.array([[2.0]])).tolist()
         [[-1.0, -25.0]]
     """
+    if not isinstance(head, Head):
+        raise TypeError(f"head must be a Head, such as euclidean_head(), got {brief(head)}")
 
     def init(variables: PyTree) -> MetaParams:
         meta = MetaParams.of(variables)
@@ -109,13 +122,15 @@ def by_features(
     """
     check_integer(ways=ways)
     check_optional_integer(test_ways=test_ways)
-    passes = forward(features_fn, train_features, method="features")
+    passes = forward(features_fn, train_features, method="features", argument="features_fn")
     embed = embedding(passes)
 
     def fit_support(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
+        check_meta(meta)
+        check_batch(support)
         variables = meta.variables
         features = embed(variables, support.x, key)
-        one_hot = one_hot_labels(support, ways if key is not None else test_ways or ways, features.dtype)
+        one_hot = one_hot_labels(support, ways if key is not None else test_ways or ways, features)
         return variables, fit(meta, features, one_hot)
 
     def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
@@ -188,7 +203,7 @@ def _rows(features: jax.Array) -> jax.Array:
     return features
 
 
-def one_hot_labels(batch: Batch, ways: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+def one_hot_labels(batch: Batch, ways: int, features: jax.Array) -> jax.Array:
     """Returns one-hot labels `[n, ways]`, in float32 or wider, each row multiplied by the weight of the example.
 
     All are NaN if a label is out of range. No shape shows this mistake, so nothing else could report it inside a jitted
@@ -197,8 +212,8 @@ def one_hot_labels(batch: Batch, ways: int, dtype: jax.typing.DTypeLike) -> jax.
     Raises:
         ValueError: if a concrete label is out of range.
     """
-    check_labels(batch.y, ways, batch.weight)
-    one_hot = jax.nn.one_hot(batch.y, ways, dtype=jnp.promote_types(dtype, jnp.float32))
+    check_labels(batch.y, ways, batch.weight, features.shape[:1])
+    one_hot = jax.nn.one_hot(batch.y, ways, dtype=jnp.promote_types(features.dtype, jnp.float32))
     known = jnp.any(one_hot, 1)
     if batch.weight is not None:
         weight = jnp.asarray(batch.weight, one_hot.dtype)

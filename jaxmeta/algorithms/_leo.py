@@ -163,7 +163,7 @@ def leo(
         """Returns the adapted classifier and the penalties."""
         params, rate = meta.params, dropout if training else None
         code_rates, head_rates = learned_or(_init(inners, params).learned, meta.learned, "pair of inner optimizers")
-        one_hot = one_hot_labels(support, ways, support.x.dtype)
+        one_hot = one_hot_labels(support, ways, support.x)
         present, decode = present_classes(one_hot), partial(_decode, params.decoder, training=training)
 
         def head_loss(weights: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:

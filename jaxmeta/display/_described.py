@@ -10,27 +10,10 @@ from flax import linen as nn
 from flax import nnx
 
 from jaxmeta.display._short import brief, short_repr
+from jaxmeta.elsewhere import ARGUMENTS
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_ELSEWHERE = {  # arguments of learn2learn and others
-    "lr": "the rate is that of the inner optimizer, such as optax.sgd(lr), or inner_rate",
-    "inner_lr": "the rate is that of the inner optimizer, such as optax.sgd(inner_lr), or inner_rate",
-    "first_order": "write meta_gradient=jaxmeta.first_order()",
-    "second_order": "write meta_gradient=jaxmeta.reverse() or first_order()",
-    "adapt_steps": "write steps=",
-    "adaptation_steps": "write steps=",
-    "num_steps": "write steps=",
-    "inner_steps": "write steps=",
-    "num_inner_steps": "write steps=",
-    "allow_unused": "it is not needed, as the gradient of an unused parameter is zero",
-    "allow_nograd": "it is not needed, as optax.partition freezes parameters",
-    "model": "write jaxmeta.classification(model) or regression(model) for the loss, or features_fn",
-    "n_way": "write ways=",
-    "num_ways": "write ways=",
-    "loss": "write loss_fn=",
-}
 
 
 def described(factory: Callable[P, T]) -> Callable[P, T]:
@@ -58,8 +41,8 @@ def described(factory: Callable[P, T]) -> Callable[P, T]:
         try:
             given = signature.bind(*args, **kwargs)
         except TypeError as error:
-            hints = [f"{name!r}: {_ELSEWHERE[name]}" for name in kwargs if name in _ELSEWHERE]
-            hints = hints if not set(signature.parameters) & set(kwargs) & set(_ELSEWHERE) else []
+            hints = [f"{name!r}: {ARGUMENTS[name]}" for name in kwargs if name in ARGUMENTS]
+            hints = hints if not set(signature.parameters) & set(kwargs) & set(ARGUMENTS) else []
             known = ", ".join(signature.parameters)
             raise TypeError(". ".join([f"{factory.__name__}() {error}", *hints, f"Arguments: {known}"])) from None
         made: Any = factory(*args, **kwargs)

@@ -14,11 +14,11 @@ from flax import nnx
 from jax.core import Tracer
 
 _ENTRIES = 6  # of a container that is shown in full
-_LENGTH = 80  # characters of anything that is not known here
+_LENGTH = 120  # characters of one value
 _LETTERS = {"bfloat": "bf", "float": "f", "uint": "u", "int": "i", "complex": "c", "key": "key"}
 
 
-def short_repr(value: Any) -> str:
+def short_repr(self: Any) -> str:
     """Returns the text of a named tuple or a dataclass, with its arrays as types and shapes, for its `__repr__`.
 
     Fields whose default is none, false or empty are left out where they have it.
@@ -28,13 +28,13 @@ def short_repr(value: Any) -> str:
         >>> short_repr(Batch(np.zeros((20, 28, 28, 1), np.float32), np.arange(20)))
         'Batch(x=f32[20,28,28,1], y=i64[20])'
     """
-    if dataclasses.is_dataclass(value):
-        defaults = {field.name: field.default for field in dataclasses.fields(value) if field.repr}
+    if dataclasses.is_dataclass(self):
+        defaults = {field.name: field.default for field in dataclasses.fields(self) if field.repr}
     else:
-        defaults = {name: value._field_defaults.get(name, dataclasses.MISSING) for name in value._fields}
-    found = [(name, getattr(value, name), default) for name, default in defaults.items()]
+        defaults = {name: self._field_defaults.get(name, dataclasses.MISSING) for name in self._fields}
+    found = [(name, getattr(self, name), default) for name, default in defaults.items()]
     shown = [f"{name}={brief(entry)}" for name, entry, default in found if not _is_empty_default(entry, default)]
-    return f"{type(value).__name__}({', '.join(shown)})"
+    return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def brief(value: Any) -> str:
@@ -45,11 +45,11 @@ def brief(value: Any) -> str:
         ("{'w': f64[3,4], 'b': f64[4]}", '0.5', 'len')
     """
     if type(value).__repr__ is short_repr or hasattr(type(value), "described_kind"):
-        return repr(value)
+        return _cut(repr(value))
     if isinstance(value, bool | int | np.bool_ | np.integer) or value is None:
         return str(value)
     if isinstance(value, float | np.floating):
-        return f"{float(value):.6g}"
+        return str(float(f"{value:.6g}"))
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return _array(value)
     if isinstance(value, nn.Module | nnx.Module | optax.GradientTransformation):
@@ -67,7 +67,7 @@ def brief(value: Any) -> str:
 
 def _array(value: Any) -> str:
     """Returns type and shape of an array, and the value of a single number that is known."""
-    if value.shape == () and value.dtype.kind in "biuf" and _is_known(value):
+    if value.shape == () and getattr(value.dtype, "kind", "") in ("b", "i", "u", "f") and _is_known(value):
         return brief(np.asarray(value).item())
     name = str(getattr(value.dtype, "name", value.dtype))
     kind, bits = re.fullmatch(r"(\D*)(.*)", name, re.DOTALL).groups()  # pyright: ignore[reportOptionalMemberAccess]

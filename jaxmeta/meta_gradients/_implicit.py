@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_function, check_positive
+from jaxmeta._checks import check_function, check_positive, check_takes
 from jaxmeta._noise import noise_like
 from jaxmeta._types import LossFn, Metrics, PyTree
 from jaxmeta.display import described
@@ -49,6 +49,7 @@ def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> Me
     """
     check_positive(proximal=proximal)
     linear_solve = cg() if solver is None else solver
+    check_takes(2, " (matvec, b), such as cg(5)", solver=linear_solve)
     run = reverse().unroll
 
     def unroll(

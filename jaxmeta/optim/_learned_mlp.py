@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_fraction, check_integer, check_number, check_transformation
+from jaxmeta._checks import check_fraction, check_integers, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
 from jaxmeta.display import described
@@ -184,6 +184,6 @@ def _check_network(sizes: Sequence[int], momenta: Sequence[Any], second_moment: 
     """Raises ValueError unless there is a hidden layer, all sizes are integers and all decays are in [0, 1)."""
     if len(sizes) == 0:
         raise ValueError("sizes must have at least one hidden layer, got none")
-    check_integer(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
+    check_integers(sizes=sizes)
     check_fraction(below_one=True, **{f"momenta[{i}]": decay for i, decay in enumerate(momenta)})
     check_fraction(below_one=True, second_moment=second_moment)

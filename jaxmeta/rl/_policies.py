@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_integer, check_positive
+from jaxmeta._checks import check_integer, check_integers, check_positive
 from jaxmeta.models import MLP
 from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
 
@@ -46,7 +46,8 @@ class GaussianPolicy(nn.Module):
     min_std: float | jax.Array = 1e-6
 
     def __post_init__(self) -> None:
-        check_integer(action_size=self.action_size, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_integer(action_size=self.action_size)
+        check_integers(sizes=self.sizes)
         check_positive(init_std=self.init_std, min_std=self.min_std)
         super().__post_init__()
 
@@ -90,7 +91,8 @@ class CategoricalPolicy(nn.Module):
     activation: Callable[[jax.Array], jax.Array] = nn.tanh
 
     def __post_init__(self) -> None:
-        check_integer(action_size=self.action_size, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_integer(action_size=self.action_size)
+        check_integers(sizes=self.sizes)
         super().__post_init__()
 
     @nn.compact

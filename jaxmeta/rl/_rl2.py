@@ -16,7 +16,7 @@ from jaxmeta._checks import check_fraction, check_integer, check_not_negative, c
 from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
-from jaxmeta.display import described
+from jaxmeta.display import brief, described
 from jaxmeta.rl._collector import Samples
 from jaxmeta.rl._distributions import Distribution
 from jaxmeta.rl._policies import RecurrentPolicy
@@ -98,6 +98,7 @@ def rl2(
     """
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3)) if optimizer is None else optimizer
     check_transformation(optimizer=optimizer)
+    _check_parts(trial, policy)
     check_integer(num_tasks=num_tasks, epochs=epochs, minibatches=minibatches)
     check_fraction(discount=discount, trace_decay=trace_decay)
     check_not_negative(value_weight=value_weight, entropy_weight=entropy_weight)
@@ -139,6 +140,13 @@ def rl2(
         return constrain((TrainingState(meta, opt_state, state.update + 1), metrics), mesh)
 
     return Training(init, step)
+
+
+def _check_parts(trial: Any, policy: Any) -> None:
+    if not isinstance(trial, Trial):
+        raise TypeError(f"trial must be a Trial(env, episodes), got {brief(trial)}")
+    if not hasattr(policy, "empty_memory"):
+        raise TypeError(f"policy must be a RecurrentPolicy, got {brief(policy)}")
 
 
 def _play(trial: Trial, policy: RecurrentPolicy, params: PyTree, tasks: PyTree, keys: jax.Array) -> Trajectory:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta._types import PyTree
-from jaxmeta.display import short_repr
+from jaxmeta.display import brief, short_repr
 from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._distributions import Distribution
 
@@ -40,6 +40,12 @@ class Trajectory(NamedTuple):
     """Flag of a step that belongs to the episode, bool `[T, E]`."""
 
     __repr__ = short_repr
+
+
+def check_env(env: Any) -> None:
+    """Raises TypeError unless a value is an environment."""
+    if not all(hasattr(env, name) for name in ("reset", "step", "observation_size", "action_size")):
+        raise TypeError(f"env must be an environment, such as envs.make('particles2d'), got {brief(env)}")
 
 
 def rollout(
@@ -87,6 +93,7 @@ def rollout(
         >>> data.reward.shape, round(float(data.reward[0, 0]), 3), data.truncated[:, 0].tolist()
         ((5, 2), -0.5, [False, False, False, False, True])
     """
+    check_env(env)
     check_integer(episodes=episodes)
     check_optional_integer(length=length)
     length = length or env.horizon
