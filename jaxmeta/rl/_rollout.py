@@ -44,7 +44,7 @@ class Trajectory(NamedTuple):
 
 def check_env(env: Any) -> None:
     """Raises TypeError unless a value is an environment."""
-    if not all(hasattr(env, name) for name in ("reset", "step", "observation_size", "action_size")):
+    if env is None or isinstance(env, str | type):
         raise TypeError(f"env must be an environment, such as envs.make('particles2d'), got {brief(env)}")
 
 
