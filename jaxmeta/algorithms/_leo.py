@@ -116,8 +116,7 @@ def leo(
     check_number(inner_rate=inner_rate, head_rate=head_rate)
     check_number(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
     check_fraction(below_one=True, dropout=dropout)
-    meta_gradient = whole_loop(meta_gradient)
-    rates = {"codes": inner_rate, "weights": head_rate}
+    meta_gradient, rates = whole_loop(meta_gradient), {"codes": inner_rate, "weights": head_rate}
     inner = _scale_by_column_rate({"params": rates, "penalty": None, "present": None})
 
     def problem(training: bool) -> InnerProblem:
@@ -125,7 +124,7 @@ def leo(
         rate = dropout if training else None
 
         def start(meta: MetaParams, support: Batch | None, key: jax.Array) -> PyTree:
-            params = meta.params
+            params: LEOParams = meta.params
             if support is None:
                 return _shapes(params)
             one_hot = one_hot_labels(support, ways, support.x.dtype)
@@ -145,8 +144,8 @@ def leo(
             # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
             of_codes = kl_weight * _divergence(mean, deviation) + encoder_weight * _distance(first, last)
             penalty = weighted_mean(of_codes, present) + orthogonality_weight * _correlation(params.decoder)
-            trained = {"codes": last, "weights": weights_of(last, decode_key)}
-            return {"params": trained, "penalty": penalty, "present": present}
+            weights = weights_of(last, decode_key)
+            return {"params": {"codes": last, "weights": weights}, "penalty": penalty, "present": present}
 
         def loss(adapted: PyTree, meta: MetaParams, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
             return _loss(_classifier(adapted, meta), batch, key, rate)
@@ -155,10 +154,8 @@ def leo(
 
     # w <- w - alpha_head * dL/dw
     build = partial(inner_loop, inner=inner, steps=head_steps, meta_gradient=meta_gradient)
-    training, test = (
-        build(problem(True), outer_loss=partial(_outer_loss, dropout=dropout)),
-        build(problem(False), outer_loss=_loss),
-    )
+    training = build(problem(True), outer_loss=partial(_outer_loss, dropout=dropout))
+    test = build(problem(False), outer_loss=_loss)
     return training._replace(init=partial(_init, training.init), adapt=test.adapt, loss=_loss)
 
 
