@@ -106,7 +106,7 @@ def by_features(
     test_ways: int | None,
     train_features: TrainFeatures | None,
     loss_fn: LossFn | None = None,
-    init: Callable[[PyTree], MetaParams] = MetaParams.of,
+    init: Callable[[PyTree], MetaParams] | None = None,
 ) -> MetaLearner:
     """Builds the learner of `with_head` for a head with parameters.
 
@@ -118,7 +118,7 @@ def by_features(
         test_ways: see `with_head`.
         train_features: see `with_head`.
         loss_fn: see `with_head`.
-        init: see `MetaLearner`.
+        init: see `by_fit`.
     """
     check_integer(ways=ways)
     check_optional_integer(test_ways=test_ways)
@@ -136,7 +136,7 @@ def by_features(
     def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
         return logits(*fitted, embed(fitted[0], x, key))
 
-    return by_fit(init, fit_support, predict, classification(call) if loss_fn is None else loss_fn, passes)
+    return by_fit(fit_support, predict, classification(call) if loss_fn is None else loss_fn, passes, init)
 
 
 def embedding(passes: Forward) -> Callable[[PyTree, Any, jax.Array | None], jax.Array]:
@@ -149,35 +149,40 @@ def embedding(passes: Forward) -> Callable[[PyTree, Any, jax.Array | None], jax.
 
 
 def by_fit(
-    init: Callable[[PyTree], MetaParams],
     fit: Callable[[MetaParams, Any, jax.Array | None], PyTree],
     predict: Callable[[PyTree, Any, jax.Array | None], Any],
     loss_fn: LossFn,
     passes: Forward | None = None,
+    init: Callable[[PyTree], MetaParams] | None = None,
 ) -> MetaLearner:
     """Builds a learner that is fitted to the support set by one differentiable function.
 
     Args:
-        init: see `MetaLearner`.
         fit: `(meta, support, key) -> fitted`. Here and in `predict` the key is `None` outside meta-training.
         predict: `(fitted, x, key) -> predictions`.
         loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` returns predictions.
         passes: the model, whose state moves with the inputs of the support and the query set. `None` (default) leaves
             the state as it is.
+        init: see `MetaLearner`. `None` (default) is that of a learner with nothing learned but the model.
     """
 
     def predict_at_test(fitted: PyTree, x: Any) -> Any:
         return predict(fitted, x, None)
 
+    def checked_fit(meta: MetaParams, support: Any, key: jax.Array | None) -> PyTree:
+        if init is None:
+            learned_or((), meta.learned, "learner")
+        return fit(meta, support, key)
+
     def adapt(meta: MetaParams, support: Any, key: jax.Array) -> Partial:
         del key
-        return Partial(predict_at_test, fit(meta, support, None))
+        return Partial(predict_at_test, checked_fit(meta, support, None))
 
     def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
         fit_key, predict_key, loss_key = jax.random.split(key, 3)
 
         def objective(trained: MetaParams) -> tuple[jax.Array, Metrics]:
-            fitted = fit(trained._replace(state=meta.state), task.support, fit_key)
+            fitted = checked_fit(trained._replace(state=meta.state), task.support, fit_key)
             return loss_fn(lambda x: predict(fitted, x, predict_key), task.query, loss_key)
 
         (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(meta._replace(state=()))
@@ -188,7 +193,7 @@ def by_fit(
             state = carried_like(state, variables)
         return with_loss(loss, metrics), gradient._replace(state=state)
 
-    return MetaLearner(init, adapt, as_loss(loss_fn).test, grad)
+    return MetaLearner(MetaParams.of if init is None else init, adapt, as_loss(loss_fn).test, grad)
 
 
 def call(predictor: Callable[[Any], Any], x: Any) -> Any:

@@ -65,7 +65,7 @@ def in_context(
         del key
         return decode(*fitted, x)
 
-    return by_fit(MetaParams.of, fit, predict, classification(call) if loss_fn is None else loss_fn)
+    return by_fit(fit, predict, classification(call) if loss_fn is None else loss_fn)
 
 
 class ContextTransformer(nn.Module):

@@ -46,7 +46,7 @@ def adaptation_curve(
         collect: collector of the samples, used at every step.
         inner: the inner optimizer. If you take more steps than in meta-training, let the later ones be smaller: an
             optax schedule in `inner` counts the steps, as in the example.
-        steps: number of inner steps.
+        steps: number of inner steps, at least 0. With 0 the policy plays as it starts.
         surrogate: surrogate of the inner loss.
         mesh: devices that share the tasks, see `maml_trpo`.
 
@@ -56,7 +56,7 @@ def adaptation_curve(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` is less than 1.
+        ValueError: if `steps` is not an integer of at least 0.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -71,7 +71,7 @@ def adaptation_curve(
         (2, 4)
     """
     check_transformation(inner=inner)
-    check_integer(steps=steps)
+    check_integer(least=0, steps=steps)
     adaptation = Inner(collect, inner, surrogate, steps)
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:

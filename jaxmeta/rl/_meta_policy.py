@@ -25,6 +25,7 @@ from jaxmeta._types import LossFn, MetaParams, Metrics, PyTree, Training, Traini
 from jaxmeta.display import brief
 from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.rl._collector import Collector, Samples
+from jaxmeta.rl._policies import policy_params
 from jaxmeta.rl._returns import masked_mean
 from jaxmeta.rl._rollout import Policy, episode_returns
 from jaxmeta.rl._surrogates import Surrogate, reinforce, surrogate_loss
@@ -111,8 +112,9 @@ def meta_policy_search(
 
     def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
         del key
-        learned, _ = partition(inner.optimizer.init(params))
-        meta = definite(MetaParams(params, learned))
+        meta = policy_params(params)
+        learned, _ = partition(inner.optimizer.init(meta.params))
+        meta = definite(meta._replace(learned=learned))
         return TrainingState(meta, outer.optimizer.init(meta), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta._checks import check_integer, check_integers, check_positive
+from jaxmeta._types import MetaParams, PyTree
+from jaxmeta._variables import is_variable
 from jaxmeta.models import MLP
 from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
 
@@ -59,6 +61,24 @@ class GaussianPolicy(nn.Module):
         log_std = self.param("log_std", start, (self.action_size,), mean.dtype)
         log_std = jnp.maximum(log_std, _log(self.min_std))
         return DiagonalGaussian(mean, jnp.broadcast_to(log_std, mean.shape))
+
+
+def policy_params(params: PyTree, learned: PyTree = ()) -> MetaParams:
+    """Returns the meta-parameters of a policy.
+
+    Raises:
+        ValueError: if the parameters hold what would only be carried, such as running statistics. A policy returns a
+            distribution and no new state, so that nothing could update it.
+    """
+    meta = MetaParams.of(params)
+    if meta.state != ():
+        paths = jax.tree.leaves_with_path(meta.state, is_leaf=is_variable)
+        names = ", ".join(jax.tree_util.keystr(path) for path, _ in paths)
+        raise ValueError(
+            f"params of a policy must be real numbers that are trained, got also {names}: a policy has no running "
+            "statistics, counters or random keys. Layer norm has none"
+        )
+    return meta._replace(learned=learned)
 
 
 def _log(value: float | jax.Array) -> float | jax.Array:

@@ -19,7 +19,7 @@ from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
 from jaxmeta.display import brief, described
 from jaxmeta.rl._collector import Samples
 from jaxmeta.rl._distributions import Distribution
-from jaxmeta.rl._policies import RecurrentPolicy
+from jaxmeta.rl._policies import RecurrentPolicy, policy_params
 from jaxmeta.rl._returns import gae, masked_mean, next_step, normalize
 from jaxmeta.rl._rollout import Trajectory, episode_returns, rollout
 from jaxmeta.rl._surrogates import clipped
@@ -120,7 +120,7 @@ def rl2(
 
     def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
         del key
-        meta = MetaParams(params)
+        meta = policy_params(params)
         return TrainingState(meta, optimizer.init(meta), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
