@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 
 
 class Summary(NamedTuple):
@@ -22,6 +23,8 @@ class Summary(NamedTuple):
     """Share of the tasks whose value is finite, in [0, 1]."""
     num_tasks: int
     """Number of tasks."""
+
+    __repr__ = short_repr
 
     def __str__(self) -> str:
         return f"{self.mean:.4f} ± {self.interval:.4f}"

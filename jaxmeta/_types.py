@@ -5,8 +5,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmeta._variables import merge, split
+from jaxmeta.display import brief, short_repr, task_html
 
 PyTree: TypeAlias = Any
 """Any nested container of arrays (see ``jax.tree``)."""
@@ -34,6 +36,8 @@ class WeightedBatch(NamedTuple):
     weight: Any
     """Weight of each example: `[n]`, not negative, or booleans. An example of weight 0 is padding without influence."""
 
+    __repr__ = short_repr
+
 
 class Batch(_Pair):
     """Examples of one task, a pair `(x, y)`.
@@ -58,6 +62,8 @@ class Batch(_Pair):
         """None, which counts all examples alike."""
         return None
 
+    __repr__ = short_repr
+
 
 class Task(NamedTuple):
     """One task: the data to adapt on, and the data that measure the adapted learner.
@@ -69,6 +75,9 @@ class Task(NamedTuple):
     """Given to `MetaLearner.adapt`."""
     query: Any
     """Given to `MetaLearner.loss` after adaptation."""
+
+    __repr__ = short_repr
+    _repr_html_ = task_html
 
 
 class MetaParams(NamedTuple):
@@ -82,6 +91,8 @@ class MetaParams(NamedTuple):
     """The state that the model carries and no optimizer sees, such as running statistics (see `jaxmeta.split`).
 
     In a meta-gradient it is the state after the task."""
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, variables: Any) -> "MetaParams":
@@ -135,6 +146,8 @@ class Details(NamedTuple):
 
     `None` for learners without inner steps."""
 
+    __repr__ = short_repr
+
 
 class TrainingState(NamedTuple):
     """State of a `Training` with one outer optimizer."""
@@ -145,6 +158,8 @@ class TrainingState(NamedTuple):
     """State of the outer optimizer."""
     update: jax.Array
     """Number of updates so far."""
+
+    __repr__ = short_repr
 
 
 class Training(NamedTuple):
@@ -159,6 +174,8 @@ class Training(NamedTuple):
     may then be left out."""
     step: Callable[..., tuple[Any, Metrics]]
     """`(state, key, *data) -> (state, metrics)`: one update, with scalar metrics."""
+
+    __repr__ = short_repr
 
 
 def call_adapted(adapted: Any, x: Any) -> Any:
@@ -192,6 +209,8 @@ class MetaLearner(NamedTuple):
     follow: Callable[[MetaParams, Task, jax.Array, jax.Array], tuple[Any, Metrics]] | None = None
     """`(meta, task, adapt_key, loss_key) -> (adapted, metrics)`: `adapt`, with the metrics of `loss` on the query set
     before the first inner step and after each one, `[steps + 1]`. `None` for learners without inner steps."""
+
+    __repr__ = short_repr
 
 
 def predictions_of(learner: MetaLearner, adapted: Any, x: Any) -> Any:
@@ -236,3 +255,39 @@ def at_least_float32(tree: PyTree) -> PyTree:
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(widen, tree)
+
+
+def check_meta(meta: Any) -> None:
+    """Raises TypeError unless a value is `MetaParams`."""
+    if isinstance(meta, MetaParams):
+        return
+    hint = "pass its field meta" if hasattr(meta, "meta") else "learner.init(params) makes them of parameters"
+    raise TypeError(f"meta must be MetaParams, got {brief(meta)}: {hint}")
+
+
+def check_task(task: Any) -> Any:
+    """Returns what a sampler drew, and raises TypeError unless it is a `Task`."""
+    if not isinstance(task, Task):
+        raise TypeError(f"a sampler must return a Task(support, query) of two Batches (x, y), got {brief(task)}")
+    return task
+
+
+def check_batch(batch: Any) -> None:
+    """Raises TypeError unless a value is a `Batch`."""
+    if isinstance(batch, Batch | WeightedBatch) or all(hasattr(batch, name) for name in ("x", "y", "weight")):
+        return
+    hint = ": pass its part support or query" if isinstance(batch, Task) else ": write jaxmeta.Batch(x, y)"
+    raise TypeError(f"batch must be a Batch, got {brief(batch)}{hint}")
+
+
+def check_key(key: Any) -> None:
+    """Raises TypeError unless a value is one random key, of the new or the old kind."""
+    old = hasattr(key, "dtype") and key.dtype == np.uint32 and key.ndim == 1
+    if not old and not (is_key(key) and key.ndim == 0):
+        raise TypeError(f"key must be one random key, such as jax.random.key(0), got {brief(key)}")
+
+
+def check_state(state: Any) -> None:
+    """Raises TypeError unless a value is a `TrainingState`."""
+    if not isinstance(state, TrainingState):
+        raise TypeError(f"state must be a TrainingState, got {brief(state)}: training.init(meta) makes one")

@@ -10,7 +10,7 @@ from flax import struct
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
+from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
 from jaxmeta.data.samplers._checks import (
     ArrayLike,
     Size,
@@ -23,6 +23,7 @@ from jaxmeta.data.samplers._checks import (
 )
 from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
 from jaxmeta.data.samplers._sampling import Draw, ExampleIndex, Groups, draw, draw_sizes, group, rotate, sort_classes
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -76,6 +77,8 @@ class FewShot:
     """True if the classes of a task are in random order, else they are sorted by rotation, then by number."""
     class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     """Names of the classes, in the order of `counts`. Empty if the labels are numbers."""
+
+    __repr__ = short_repr
 
     @classmethod
     def create(
@@ -247,9 +250,8 @@ class FewShot:
 
     def _draw(self, key: jax.Array, ways: int | jax.Array) -> Draw:
         """Draws the classes of a task of so many ways, in the order of its labels, and their examples."""
-        most = map(largest, (self.ways, self.shots, self.queries))
-        most_ways, per_class = next(most), sum(most)
-        bits = jax.random.bits(key, (most_ways, 1 + per_class), jnp.uint32)  # one call for a task
+        per_class = largest(self.shots) + largest(self.queries)
+        bits = jax.random.bits(key, (largest(self.ways), 1 + per_class), jnp.uint32)  # one call for a task
         drawn = draw(bits, self.rows, self.starts, self.counts, self.rotations, self.replacement)
         return drawn if self.shuffle else sort_classes(drawn, ways)
 
@@ -291,7 +293,7 @@ def from_groups(
     shots, queries = sizes.per_class
     ways, shots, queries = check_sizes(ways=sizes.ways, shots=shots, queries=queries)
     check_enough(sizes, groups.counts, groups.names, rotations)
-    warn_of_scale(inputs)
+    warn_of_inputs(inputs)
     placed, rows, starts, counts = place(inputs, groups[1:], device)
     sampler = FewShot(placed, rows, starts, counts, ways, shots, queries, rotations, sizes.replacement)
     named = groups.names.dtype.kind == "U"

@@ -9,10 +9,11 @@ from flax import struct
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
+from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
 from jaxmeta.data.samplers._checks import check_examples, check_sizes
 from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
 from jaxmeta.data.samplers._sampling import Groups, distinct, group
+from jaxmeta.display import short_repr
 
 
 class EpisodeSizes(NamedTuple):
@@ -80,6 +81,8 @@ class MetaDatasetSampler:
     largest_class: int = struct.field(pytree_node=False)
     """Number of examples of the largest class."""
 
+    __repr__ = short_repr
+
     @classmethod
     def create(
         cls,
@@ -117,7 +120,7 @@ class MetaDatasetSampler:
                 has fewer classes than the least ways, or a class has fewer than 2 examples.
         """
         inputs, labels = check_examples(inputs, labels)
-        warn_of_scale(inputs)
+        warn_of_inputs(inputs)
         names, *index = group(labels)
         counts = index[-1]
         least, most = _pair(ways)

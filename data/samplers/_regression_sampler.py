@@ -15,6 +15,7 @@ from jaxmeta.data.samplers._checks import TaskSizes, check_enough, check_inputs
 from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
 from jaxmeta.data.samplers._regression import regression_task
 from jaxmeta.data.samplers._sampling import draw, group
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -49,6 +50,8 @@ class RegressionSampler:
     """Number of support examples, K."""
     queries: int = struct.field(pytree_node=False)
     """Number of query examples, Q."""
+
+    __repr__ = short_repr
 
     @classmethod
     def create(

@@ -10,6 +10,7 @@ from jaxmeta._checks import check_integer
 from jaxmeta._types import Task, class_ids_of
 from jaxmeta.data.samplers import sample_without_replacement
 from jaxmeta.data.tasks._loading import Augment, augmentation_number
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -31,6 +32,13 @@ class Augmented:
     """Sampler of tasks whose support and query are each a `Batch`."""
     augments: tuple[Augment, ...] = struct.field(pytree_node=False)
     """Augmentations of the inputs, in the order in which they apply."""
+
+    __repr__ = short_repr
+
+    @property
+    def ways(self) -> Any:
+        """Number of classes in a task, if the inner sampler knows it, else `None`."""
+        return getattr(self.sampler, "ways", None)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -85,8 +93,15 @@ class FixedTasks:
     num_tasks: int = struct.field(pytree_node=False)
     """Number of tasks."""
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_integer(num_tasks=self.num_tasks)
+
+    @property
+    def ways(self) -> Any:
+        """Number of classes in a task, if the inner sampler knows it, else `None`."""
+        return getattr(self.sampler, "ways", None)
 
     @property
     def class_names(self) -> tuple[str, ...]:

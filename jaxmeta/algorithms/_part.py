@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 
 
 class Part(NamedTuple):
@@ -15,6 +16,8 @@ class Part(NamedTuple):
     """`(params) -> part`."""
     put: Callable[[PyTree, PyTree], PyTree]
     """`(part, params) -> params`, with `part` in its place."""
+
+    __repr__ = short_repr
 
 
 def named(name: str, *, inside: bool = True, argument: str = "head") -> Part:

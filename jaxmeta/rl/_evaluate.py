@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Inner, collect_and_adapt
 from jaxmeta.rl._rollout import episode_returns, rollout
@@ -32,6 +33,8 @@ class AdaptationCurve(NamedTuple):
 
     `jaxmeta.envs.save_video` takes those of one episode. `None` if they were not asked for."""
 
+    __repr__ = short_repr
+
 
 def adaptation_curve(
     collect: Collector,
@@ -48,7 +51,7 @@ def adaptation_curve(
         collect: collector of the samples, used at every step.
         inner: the inner optimizer. If you take more steps than in meta-training, let the later ones be smaller: an
             optax schedule in `inner` counts the steps, as in the example.
-        steps: number of inner steps.
+        steps: number of inner steps, at least 0. With 0 the policy plays as it starts.
         surrogate: surrogate of the inner loss.
         states: whether to keep the states of an episode at every step.
         mesh: devices that share the tasks, see `maml_trpo`.
@@ -59,7 +62,7 @@ def adaptation_curve(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` is less than 1.
+        ValueError: if `steps` is not an integer of at least 0.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -74,7 +77,7 @@ def adaptation_curve(
         (2, 4)
     """
     check_transformation(inner=inner)
-    check_integer(steps=steps)
+    check_integer(least=0, steps=steps)
     adaptation = Inner(collect, inner, surrogate, steps)
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:

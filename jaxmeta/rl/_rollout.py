@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta._types import PyTree
+from jaxmeta.display import brief, short_repr
 from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._distributions import Distribution
 
@@ -39,6 +40,14 @@ class Trajectory(NamedTuple):
     """Flag of a step that belongs to the episode, bool `[T, E]`."""
     states: Any = None
     """State of the environment after the step, leading axes `[T, E]`, or `None` if it was not asked for."""
+
+    __repr__ = short_repr
+
+
+def check_env(env: Any) -> None:
+    """Raises TypeError unless a value is an environment."""
+    if env is None or isinstance(env, str | type):
+        raise TypeError(f"env must be an environment, such as envs.make('particles2d'), got {brief(env)}")
 
 
 def rollout(
@@ -93,6 +102,7 @@ def rollout(
         >>> data = rollout(env, policy, None, goal, jax.random.key(0), episodes=2, length=5, states=True)
         >>> envs.save_video(env, jax.tree.map(lambda x: x[:, 0], data.states), "particle.gif")
     """
+    check_env(env)
     check_integer(episodes=episodes)
     check_optional_integer(length=length)
     length = length or env.horizon

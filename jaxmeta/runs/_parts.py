@@ -13,6 +13,7 @@ from jaxmeta._cost import Cost
 from jaxmeta._summary import Summary
 from jaxmeta._types import MetaParams
 from jaxmeta.catalog import Settings
+from jaxmeta.display import short_repr
 from jaxmeta.reports import Findings, Tested
 from jaxmeta.training import Trained
 
@@ -83,3 +84,5 @@ class Result(NamedTuple):
     """The best meta-parameters and the history."""
     test: dict[str, Summary]
     """Each metric over the test tasks."""
+
+    __repr__ = short_repr

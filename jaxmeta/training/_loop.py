@@ -15,6 +15,7 @@ from tqdm import tqdm
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._parallel import replicate
 from jaxmeta._types import PyTree, Training
+from jaxmeta.display import short_repr
 from jaxmeta.training._chunks import chunk_runner, copied, is_gone, is_large
 from jaxmeta.training._log import Log, Snapshot
 from jaxmeta.training._preemption import anywhere, deferred_sigterm
@@ -41,6 +42,8 @@ class Trained(NamedTuple):
     """
     state: Any
     """The state after the last update."""
+
+    __repr__ = short_repr
 
 
 class LoopSettings(NamedTuple):

@@ -1,0 +1,6 @@
+"""Short texts and pictures of values, for `repr`, notebooks and error messages."""
+
+from jaxmeta.display._described import described as described
+from jaxmeta.display._pictures import task_html as task_html
+from jaxmeta.display._short import brief as brief
+from jaxmeta.display._short import short_repr as short_repr
