@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmeta import rl
+from jaxmeta import envs, rl
 from jaxmeta.envs import State
 
 KEY = jax.random.key(0)
