@@ -12,6 +12,7 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -198,11 +199,16 @@ def check_sampler(**values: Any) -> None:
         raise TypeError(f"{name} must be a sampler, a function of a key to a Task, got {brief(value)}{hint}")
 
 
-def check_path(**values: Any) -> None:
-    """Raises TypeError unless every value is a path."""
-    for name, value in values.items():
-        if not isinstance(value, str | os.PathLike):
-            raise TypeError(f"{name} must be a path, got {brief(value)}")
+def as_path(**values: Any) -> Path:
+    """Returns the one value as a path.
+
+    Raises:
+        TypeError: if it is something else.
+    """
+    ((name, value),) = values.items()
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {brief(value)}")
+    return Path(value)
 
 
 def check_meta_gradient(meta_gradient: Any) -> None:

@@ -149,3 +149,12 @@ def test_a_task_of_images_is_a_table_of_pictures():
 def test_other_tasks_have_no_picture(task):
     assert task._repr_html_() is None
     assert jax.eval_shape(lambda task: [] if task._repr_html_() is None else [1], TASK) == []
+
+
+def test_the_cost_of_a_program_that_is_there_has_no_time():
+    jitted = jax.jit(lambda x: jnp.sin(x @ x))
+    x = jnp.ones((3, 3))
+    first, second = (jaxmeta.cost(jitted, x) for _ in range(2))
+    plain = [jaxmeta.cost(jitted.__wrapped__, x).compile_seconds for _ in range(2)]
+    assert first.compile_seconds > 0 and np.isnan(second.compile_seconds) and min(plain) > 0
+    assert repr(second).endswith(", compile_seconds=nan)")

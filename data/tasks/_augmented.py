@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Task
+from jaxmeta._types import Task, check_key
 from jaxmeta.data.samplers import sample_without_replacement
 from jaxmeta.data.tasks._loading import Augment, augmentation_number
 from jaxmeta.display import short_repr
@@ -118,4 +118,5 @@ class FixedTasks:
         Returns:
             The task.
         """
+        check_key(self.key)
         return self.sampler(jax.random.fold_in(self.key, sample_without_replacement(key, self.num_tasks, 1)[0]))
