@@ -152,6 +152,7 @@ def test_compiled_programs_are_kept_where_they_can_be(cache, options, kept, tmp_
     assert (tmp_path / "cache" / "programs").is_dir() == (kept == "cache/programs")
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     assert jaxmeta.evaluate_run(finished.folder) == finished.test
@@ -250,6 +251,7 @@ def test_learners_of_environments_with_discrete_actions(learner):
 
 
 @pytest.mark.parametrize("learner", ["maml", "cavia", "protonet", "in-context", "baseline-plus-plus", "leo"])
+@pytest.mark.quick("protonet")
 def test_text_learners_build(learner, monkeypatch):
     """With the sizes of a benchmark of sentences."""
     sampler = data.FewShot.from_classes(np.zeros((9, 30, 12), np.float32), ways=2, shots=1, queries=2)
