@@ -1,35 +1,50 @@
 """The command line: `jaxmeta train`, `jaxmeta evaluate`, `jaxmeta predict`, ..."""
 
 import argparse
-import contextlib
 import difflib
+import io
 import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxmeta._commands import compare, evaluate, list_names, predict, show_versions
 from jaxmeta._cost import Cost
-from jaxmeta._files import cache_folder
-from jaxmeta._parallel import task_mesh
-from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
-from jaxmeta.runs import OPTIONS, Experiment, effort, headline, load_module
-from jaxmeta.training import on_sigterm
+from jaxmeta.catalog import GROUPS, Option, default_of
+from jaxmeta.runs import (
+    OPTIONS,
+    Experiment,
+    compare_runs,
+    effort,
+    headline,
+    keep_programs,
+    load_module,
+    mesh_of_cores,
+    requested_mesh,
+)
+from jaxmeta.training import LOGGERS, named_loggers, on_sigterm
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 _TYPES = {int: "N", float: "X", str: "NAME"}
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Help that shows an option with one value, though several are allowed."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.option_strings and action.nargs == "+":
+            return str(action.metavar)
+        return super()._format_args(action, default_metavar)
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser with errors in one line, suggestions, and no abbreviated options."""
 
     def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}{_hint(message)} (see {self.prog} --help)\n")
@@ -54,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "Meta-train, test, and write a report.")
     train.epilog = (
         "`jaxmeta list NAME` shows a default 'by learner' (model, benchmark ...). An option that does not apply is an "
-        "error. Run the same command again to resume a run that was interrupted."
+        "error. Several values of an option, such as --seed 0 1 2, are a run for each of them, in a folder of its own. "
+        "Run the same command again to resume what was interrupted."
     )
     for title in GROUPS:
         group = train.add_argument_group(title)
@@ -63,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     files = train.add_argument_group("files")
     files.add_argument("--folder", type=Path, help="Folder of the run; runs/<benchmark>-<learner>-... if not given.")
     files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+    names = f"{{{','.join(LOGGERS)}}}"
+    files.add_argument("--log", nargs="+", default=[], metavar=names, help="Write the metrics for other tools too.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
     where = train.add_argument_group("time and devices")
@@ -121,7 +139,8 @@ def _add(group: Any, option: Option) -> None:
         group.add_argument(option.flag, action="store_true", default=argparse.SUPPRESS, help=text)
         return
     metavar = f"{{{','.join(option.choices)}}}" if option.choices else _TYPES[option.type]
-    group.add_argument(option.flag, type=option.type, default=argparse.SUPPRESS, metavar=metavar, help=text)
+    kind = {"type": option.type, "nargs": "+", "metavar": metavar}
+    group.add_argument(option.flag, default=argparse.SUPPRESS, help=text, **kind)
 
 
 def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "") -> argparse.ArgumentParser:
@@ -132,94 +151,40 @@ def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "")
     return parser
 
 
-def _keep_programs() -> None:
-    """Lets JAX keep compiled programs in the user's cache, unless the user has chosen a folder or none."""
-    config = _config()
-    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
-        return
-    with contextlib.suppress(OSError, RuntimeError):  # no home, or a folder that cannot be written: nothing is kept
-        folder = cache_folder().absolute() / "programs"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        config.update("jax_compilation_cache_dir", str(folder))
-
-
-def _train(
-    folder: Path | None, root: Path | None, download: bool, minutes: float | None, estimate: bool, **options: Any
-) -> None:
-    mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
-    experiment = Experiment(**options)
-    settings = experiment.resolve()
-    mesh = mesh or _mesh_of_cores(settings)
+def _train(folder: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any) -> int:
+    mesh = requested_mesh(**{name: options.pop(name) for name in _DEVICES})
+    files = {name: options.pop(name) for name in ("root", "download")}
+    runs = Experiment().vary(**{name: value if isinstance(value, list) else [value] for name, value in options.items()})
+    meshes = [mesh or mesh_of_cores(experiment.resolve()) for experiment in runs.values()]
+    first = next(iter(runs.values()))
     if estimate:
-        _say(_describe_cost(experiment.build(root, download).estimate(mesh)))
-        return
-    folder = folder or experiment.default_folder()
+        if len(runs) > 1:
+            raise ValueError(f"--estimate needs one value for each option, got those of {len(runs)} runs")
+        _say(_describe_cost(first.build(**files).estimate(meshes[0])))
+        return 0
+    folders = {name: (folder or first.default_folder(len(runs) > 1)) / name for name in runs}
+    loggers = [named_loggers(log, folders[name], runs[name].resolve()) for name in runs]
+    failed = 0
+    for (name, experiment), mesh, callback in zip(runs.items(), meshes, loggers, strict=True):
+        try:
+            _run(experiment, folders[name], **files, mesh=mesh, minutes=minutes, callback=callback)
+        except FloatingPointError as error:  # the others may do better
+            if len(runs) == 1:
+                raise
+            _say(f"{folders[name]}: {error}")
+            failed += 1
+    if len(runs) > 1:
+        _say(compare_runs(list(folders.values())))
+    return int(failed > 0)
+
+
+def _run(experiment: Experiment, folder: Path, **options: Any) -> None:
+    settings = experiment.resolve()
     _say(f"{settings.learner} on {settings.benchmark}, results go to {folder}")
-    result = experiment.run(folder, root=root, download=download, mesh=mesh, minutes=minutes)
+    result = experiment.run(folder, **options)
     _say(headline(result.settings, result.test))
     _say(effort(result.settings, result.trained))
     _say(f"report: {folder / 'report.md'}\nplot:   {folder / 'curve.png'}")
-
-
-def _mesh(
-    devices: int | None, distributed: bool, coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> Any:
-    """Returns the requested devices, or None for one device."""
-    import jax
-
-    if coordinator is None and (num_processes, process_id) != (None, None):
-        raise ValueError("--num-processes and --process-id need --coordinator")
-    if coordinator is not None and None in (num_processes, process_id):
-        raise ValueError("--coordinator needs --num-processes and --process-id")
-    if distributed or coordinator is not None:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
-    elif devices is None:
-        return None
-    elif devices > 1:
-        with contextlib.suppress(RuntimeError):  # JAX runs already; on a CPU, as many devices as requested
-            jax.config.update("jax_num_cpu_devices", devices)
-    return task_mesh(devices)
-
-
-def _mesh_of_cores(settings: Settings) -> Any:
-    """Returns a simulated device for each core of a machine that has only a CPU, where that is faster, or None.
-
-    Milliseconds per update on two cores, one device and two, the least of 12 in turns: MAML on glyphs 213 and 138,
-    ProtoNets with 5 ways and 8 tasks 131 and 98, with 60 ways and 2 tasks 339 and 310, MAML on 26 sinusoids 1.32 and
-    0.80. ProMP on Particles2D 1,250 and 1,138, but it compiles for 27 s instead of 16, so policies stay on one device.
-    So do larger networks: XLA ends a process whose devices wait for each other for a minute, as they may on a busy
-    machine if an update is slow.
-    """
-    import jax
-
-    cores, config = _cores(), _config()
-    chosen = config.jax_num_cpu_devices not in (-1, cores) or "device_count" in os.environ.get("XLA_FLAGS", "")
-    faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams") and settings.num_tasks % cores == 0
-    quick = settings.get("model", "mlp") in ("cnn", "fc", "mlp")
-    if chosen or cores == 1 or not (faster and quick):
-        return None
-    with contextlib.suppress(RuntimeError):  # JAX runs already
-        config.update("jax_num_cpu_devices", cores)
-    return task_mesh() if jax.default_backend() == "cpu" and jax.device_count() == cores else None
-
-
-def _config() -> Any:
-    """Returns JAX's options, whose names type checkers do not know."""
-    import jax
-
-    return jax.config
-
-
-def _cores() -> int:
-    """Returns how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # there is no such file, or it says "max"
-        quota, period = map(int, _CPU_QUOTA.read_text().split())
-        cores = min(cores, quota // period)
-    return max(1, cores)
 
 
 def _describe_cost(cost: Cost) -> str:
@@ -235,6 +200,8 @@ def _say(text: str) -> None:
 
     if jax.distributed.is_initialized() and jax.process_index() > 0:
         return
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -260,6 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     run, version = options.pop("run"), options.pop("version")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the encoding of the terminal may lack a character
+            stream.reconfigure(errors="replace")
     try:
         if version or run is None:
             _say(show_versions() if version else parser.format_help().rstrip("\n"))
@@ -267,11 +237,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for module in options.pop("module"):
             load_module(module)
         if run in (_train, evaluate, predict):
-            _keep_programs()
+            keep_programs()
         with on_sigterm(_terminate):
-            text = run(**options)
-        if text:
-            _say(text)
+            found = run(**options)
+        if isinstance(found, int):
+            return found
+        _say(found)
+    except BrokenPipeError:  # as of `jaxmeta list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 128 + signal.SIGPIPE
     except _Terminated:
         sys.stderr.write("jaxmeta: stopped by SIGTERM; run the same command again to resume\n")
         return 128 + signal.SIGTERM

@@ -4,6 +4,7 @@ Integers are whatever `operator.index` accepts, except booleans. Numbers may als
 can be swept under `jax.vmap` or learned. The range of a traced value is not checked, because it is not known yet.
 """
 
+import importlib.util
 import math
 import numbers
 import operator
@@ -119,3 +120,16 @@ def check_transformation(**values: Any) -> None:
             )
         if not isinstance(value, optax.GradientTransformation):
             raise TypeError(f"{name} must be an optax.GradientTransformation such as optax.sgd(0.1), got {value!r}")
+
+
+def check_installed(package: str, needed_by: str, extra: str, note: str = "") -> None:
+    """Raises ModuleNotFoundError with the command that installs a package, if it is missing.
+
+    Args:
+        package: name of the package.
+        needed_by: name of whatever needs it.
+        extra: extra of jaxmeta that contains the package.
+        note: words that follow the command.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f'{needed_by} needs {package}: pip install "jaxmeta[{extra}]"{note}', name=package)

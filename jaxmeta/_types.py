@@ -200,3 +200,15 @@ def at_least_float32(tree: PyTree) -> PyTree:
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(widen, tree)
+
+
+def noise_like(key: jax.Array, tree: PyTree) -> PyTree:
+    """Standard normal noise of the shapes and types of `tree`."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return structure.unflatten([jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])
+
+
+def perturbed(tree: PyTree, noise: PyTree, amount: float) -> PyTree:
+    """`tree + amount * noise`."""
+    return jax.tree.map(lambda x, n: x + amount * n, tree, noise)

@@ -19,8 +19,8 @@ SOURCES = {
     for folder in (PACKAGE, PACKAGE / "data", PACKAGE / "envs")
     for path in sorted(folder.rglob("*.py"))
 }
-CORE = ["_types", "_variables", "_checks", "_noise", "_learned", "losses", "_cost", "_files", "_parallel", "_step"]
-CORE += ["_summary"]
+CORE = ["_types", "_variables", "_checks", "_learned", "losses", "_cost", "_files", "_parallel", "_progress"]
+CORE += ["_step", "_summary"]
 LOOPS = [*CORE, "meta_gradients", "_adapt"]
 # What each module or package directly below jaxmeta may import of jaxmeta. One that is missing here is an error.
 ALLOWED = {
@@ -31,19 +31,19 @@ ALLOWED = {
     "_summary": ["_types"],
     "_cost": [],
     "_names": ["_checks"],
-    "_noise": ["_types"],
+    "_progress": [],
     "_learned": ["_types"],
     "losses": ["_types", "_variables", "_checks"],
     "_parallel": ["_types"],
     "_save": ["_types", "_files"],
     "_step": ["_types", "_variables", "_checks", "_learned", "_parallel"],
-    "meta_gradients": ["_types", "_checks", "_noise", "_learned"],
+    "meta_gradients": ["_types", "_checks", "_learned"],
     "_adapt": ["_types", "_variables", "_checks", "_learned", "meta_gradients"],
     "estimators": LOOPS,
     "models": ["_checks", "_types"],
     "optim": LOOPS,
     "algorithms": [*LOOPS, "optim"],
-    "data": ["_types", "_checks", "_names", "_files"],
+    "data": ["_types", "_checks", "_names", "_files", "_progress"],
     "envs": ["_types", "_checks", "_names"],
     "rl": [*LOOPS, "algorithms", "envs", "models", "optim"],
     "training": [*CORE, "algorithms", "data", "models"],

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_positive
-from jaxmeta._noise import noise_like, perturbed
-from jaxmeta._types import Metrics, PyTree
+from jaxmeta._types import Metrics, PyTree, noise_like, perturbed
 from jaxmeta.estimators._process import GradientEstimator, Process, ProcessRun, advance, start_run
 
 

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_positive
-from jaxmeta._noise import noise_like, perturbed
-from jaxmeta._types import PyTree
+from jaxmeta._types import PyTree, noise_like, perturbed
 from jaxmeta.meta_gradients._reverse import reverse
 from jaxmeta.meta_gradients._unrolling import MetaGradient, Objective
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._checks import check_function, check_positive
-from jaxmeta._noise import noise_like
-from jaxmeta._types import LossFn, Metrics, PyTree
+from jaxmeta._types import LossFn, Metrics, PyTree, noise_like
 from jaxmeta.meta_gradients._reverse import reverse
 from jaxmeta.meta_gradients._solvers import LinearSolver, cg
 from jaxmeta.meta_gradients._unrolling import MetaGradient, Unrolled, explicit_arguments

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._noise import noise_like
-from jaxmeta._types import MetaLearner, MetaParams, PyTree, Task
+from jaxmeta._types import MetaLearner, MetaParams, PyTree, Task, noise_like
 from jaxmeta.testing._compare import check_close
 
 
