@@ -1,6 +1,7 @@
 """Progress: a bar in a terminal or a notebook, and plain lines in a pipe or a file."""
 
 import io
+import os
 import sys
 import warnings
 from typing import Any
@@ -68,7 +69,16 @@ def progress_bar(
         from tqdm.auto import tqdm as bar
     notebook = any(base.__name__ == "tqdm_notebook" for base in bar.__mro__)
     if notebook or sys.stderr.isatty():
-        return bar(**options, **({"bar_format": "{desc}", "leave": False} if total is None else {}))
+        alone = {"bar_format": "{desc}", "leave": False} if total is None else {}
+        return bar(**options, **alone, ncols=None if notebook or _has_width() else 80)
     # A notebook shows what goes to stderr in red.
     file = sys.stdout if "ipykernel" in sys.modules else sys.stderr
     return _Lines(file=file, **{**options, "mininterval": _SECONDS, "miniters": 1})
+
+
+def _has_width() -> bool:
+    """Tells whether the terminal knows its width; a recorded one, as of `script`, may not."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
