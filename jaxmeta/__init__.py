@@ -3,7 +3,10 @@
 Algorithms compose with any optax optimizer, tasks are sampled on the device, and a meta-update is one XLA program.
 """
 
+import sys as _sys
+
 from jaxmeta import data as data
+from jaxmeta import elsewhere as _elsewhere
 from jaxmeta import estimators as estimators
 from jaxmeta import models as models
 from jaxmeta import optim as optim
@@ -14,6 +17,7 @@ from jaxmeta._cost import cost as cost
 from jaxmeta._learned import Learned as Learned
 from jaxmeta._learned import combine as combine
 from jaxmeta._learned import partition as partition
+from jaxmeta._names import explain_missing as _explain_missing
 from jaxmeta._parallel import task_mesh as task_mesh
 from jaxmeta._save import load as load
 from jaxmeta._save import save as save
@@ -58,3 +62,9 @@ from jaxmeta.training import loop as loop
 from jaxmeta.training import pretrain as pretrain
 from jaxmeta.training import pretrain_step as pretrain_step
 from jaxmeta.training import train as train
+
+for _owner in (_sys.modules[__name__], _sys.modules["jaxmeta.algorithms"], data, models, optim):
+    _explain_missing(_owner, _elsewhere.NAMES)
+for _owner in (data.FewShot, data.Glyphs, data.MetaDatasetSampler, data.RegressionSampler, data.Sinusoid):
+    _explain_missing(_owner, _elsewhere.SAMPLING)
+_explain_missing(MetaLearner, _elsewhere.METHODS)

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
+from jaxmeta._checks import (
+    check_integer,
+    check_learner,
+    check_mesh,
+    check_optional_integer,
+    check_sampler,
+    check_transformation,
+    labels_of,
+)
 from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, divided, over_devices
 from jaxmeta._types import (
@@ -20,16 +28,22 @@ from jaxmeta._types import (
     Task,
     Training,
     TrainingState,
+    check_key,
+    check_meta,
+    check_state,
+    check_task,
     definite,
     with_loss,
 )
 from jaxmeta._variables import change, changed
+from jaxmeta.display import described
 
 Reduce = Callable[[Metrics, MetaParams], MetaParams]
 """Reduction over the tasks: `(metrics [num_tasks], gradients [num_tasks, ...]) -> gradient`."""
 Evaluate = Callable[[MetaParams, Sampler, jax.Array], Metrics]
 
 
+@described
 def meta_step(
     learner: MetaLearner | Callable[[jax.Array], MetaLearner],
     optimizer: optax.GradientTransformation,
@@ -80,27 +94,34 @@ def meta_step(
         >>> sorted(metrics)
         ['loss']
     """
+    check_learner(learner, changes=True)
     check_transformation(optimizer=optimizer)
     check_integer(num_tasks=num_tasks)
+    check_mesh(mesh)
     batch_size = batch_size_of(num_tasks, batch_size)
     if divide_optimizer and mesh is None:
         raise ValueError("divide_optimizer needs a mesh")
 
     def init(meta: MetaParams, key: jax.Array | None = None) -> TrainingState:
         del key
+        check_meta(meta)
         trained = definite(_trained(meta))
         return TrainingState(trained._replace(state=meta.state), optimizer.init(trained), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array, sampler: Sampler) -> tuple[TrainingState, Metrics]:
-        at_update = learner if isinstance(learner, MetaLearner) else learner(state.update)
+        check_state(state)
+        at_update = _learner_at(learner, state.update)
+        check_key(key)
+        check_sampler(sampler=sampler)
         keys = jax.random.split(key, num_tasks)
 
         def draw(key: jax.Array) -> tuple[Task, jax.Array]:
             task_key, learner_key = jax.random.split(key)
-            return sampler(task_key), learner_key
+            return check_task(sampler(task_key)), learner_key
 
         def task_grad(meta: MetaParams, drawn: tuple[Task, jax.Array]) -> tuple[Metrics, MetaParams]:
-            metrics, gradient = at_update.grad(meta, *drawn)
+            with labels_of(drawn[0], sampler):
+                metrics, gradient = at_update.grad(meta, *drawn)
             return metrics, gradient._replace(state=change(gradient.state, meta.state))
 
         def value_fn(trained: MetaParams) -> jax.Array:
@@ -113,10 +134,8 @@ def meta_step(
             every, gradients = _each(task_grad, draw, state.meta, keys, batch_size, mesh)
             carried, metrics = jax.tree.map(lambda x: jnp.mean(_widen(x), 0), (gradients.state, every))
             gradient = reduce(every, _trained(gradients))._replace(state=carried)
-        before, grads = _trained(state.meta), _trained(gradient)
-        meta, opt_state = update_with(
-            optimizer, grads, state.opt_state, before, value=metrics["loss"], value_fn=value_fn
-        )
+        before, grads, value = _trained(state.meta), _trained(gradient), metrics["loss"]
+        meta, opt_state = update_with(optimizer, grads, state.opt_state, before, value=value, value_fn=value_fn)
         meta = meta._replace(state=changed(gradient.state, state.meta.state))
         if mesh is not None and divide_optimizer:
             meta, opt_state = constrain(meta, mesh), divided(opt_state, mesh)
@@ -151,17 +170,23 @@ def evaluate(
         >>> run(learner.init(jnp.array([1.0])), data.Sinusoid(), jax.random.key(0))["loss"].shape
         (8,)
     """
+    check_learner(learner)
     check_integer(num_tasks=num_tasks)
+    check_mesh(mesh)
     batch_size = batch_size_of(num_tasks, batch_size)
 
     def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Metrics:
+        check_sampler(sampler=sampler)
+        check_key(key)
+
         def draw(key: jax.Array) -> tuple[Task, jax.Array, jax.Array]:
             task_key, adapt_key, loss_key = jax.random.split(key, 3)
-            return sampler(task_key), adapt_key, loss_key
+            return check_task(sampler(task_key)), adapt_key, loss_key
 
         def task_metrics(meta: MetaParams, drawn: tuple[Task, jax.Array, jax.Array]) -> Metrics:
             task, adapt_key, loss_key = drawn
-            loss, metrics = learner.loss(learner.adapt(meta, task.support, adapt_key), task.query, loss_key)
+            with labels_of(task, sampler):
+                loss, metrics = learner.loss(learner.adapt(meta, task.support, adapt_key), task.query, loss_key)
             return with_loss(loss, metrics)
 
         return _each(task_metrics, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
@@ -175,6 +200,12 @@ def batch_size_of(number: int, batch_size: int | None) -> int:
     if batch_size is None:
         return 1 if jax.default_backend() == "cpu" else number
     return min(batch_size, number)
+
+
+def _learner_at(learner: MetaLearner | Callable[[jax.Array], MetaLearner], update: jax.Array) -> MetaLearner:
+    found = learner if isinstance(learner, MetaLearner) else learner(update)
+    check_learner(found)
+    return found
 
 
 def _trained(meta: MetaParams) -> MetaParams:

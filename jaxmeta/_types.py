@@ -5,8 +5,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmeta._variables import merge, split
+from jaxmeta.display import brief, short_repr, task_html
 
 PyTree: TypeAlias = Any
 """Any nested container of arrays (see ``jax.tree``)."""
@@ -34,6 +36,8 @@ class WeightedBatch(NamedTuple):
     weight: Any
     """Weight of each example: `[n]`, not negative, or booleans. An example of weight 0 is padding without influence."""
 
+    __repr__ = short_repr
+
 
 class Batch(_Pair):
     """Examples of one task, a pair `(x, y)`.
@@ -58,6 +62,8 @@ class Batch(_Pair):
         """None, which counts all examples alike."""
         return None
 
+    __repr__ = short_repr
+
 
 class Task(NamedTuple):
     """One task: the data to adapt on, and the data that measure the adapted learner.
@@ -69,6 +75,9 @@ class Task(NamedTuple):
     """Given to `MetaLearner.adapt`."""
     query: Any
     """Given to `MetaLearner.loss` after adaptation."""
+
+    __repr__ = short_repr
+    _repr_html_ = task_html
 
 
 class MetaParams(NamedTuple):
@@ -82,6 +91,8 @@ class MetaParams(NamedTuple):
     """The state that the model carries and no optimizer sees, such as running statistics (see `jaxmeta.split`).
 
     In a meta-gradient it is the state after the task."""
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, variables: Any) -> "MetaParams":
@@ -124,6 +135,8 @@ class TrainingState(NamedTuple):
     update: jax.Array
     """Number of updates so far."""
 
+    __repr__ = short_repr
+
 
 class Training(NamedTuple):
     """A training algorithm as two pure functions, to jit, to scan, to `vmap` over seeds, or to pass to `jaxmeta.loop`.
@@ -137,6 +150,8 @@ class Training(NamedTuple):
     may then be left out."""
     step: Callable[..., tuple[Any, Metrics]]
     """`(state, key, *data) -> (state, metrics)`: one update, with scalar metrics."""
+
+    __repr__ = short_repr
 
 
 def call_adapted(adapted: Any, x: Any) -> Any:
@@ -167,6 +182,8 @@ class MetaLearner(NamedTuple):
     `state` holds the model's state after the task."""
     predict: Callable[[Any, Any], Any] = call_adapted
     """`(adapted, x) -> predictions`: what the adapted learner says about inputs `[n, ...]`, such as logits."""
+
+    __repr__ = short_repr
 
 
 def with_loss(loss: jax.Array, metrics: Metrics) -> Metrics:
@@ -202,13 +219,37 @@ def at_least_float32(tree: PyTree) -> PyTree:
     return jax.tree.map(widen, tree)
 
 
-def noise_like(key: jax.Array, tree: PyTree) -> PyTree:
-    """Standard normal noise of the shapes and types of `tree`."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    return structure.unflatten([jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])
+def check_meta(meta: Any) -> None:
+    """Raises TypeError unless a value is `MetaParams`."""
+    if isinstance(meta, MetaParams):
+        return
+    hint = "pass its field meta" if hasattr(meta, "meta") else "learner.init(params) makes them of parameters"
+    raise TypeError(f"meta must be MetaParams, got {brief(meta)}: {hint}")
 
 
-def perturbed(tree: PyTree, noise: PyTree, amount: float) -> PyTree:
-    """`tree + amount * noise`."""
-    return jax.tree.map(lambda x, n: x + amount * n, tree, noise)
+def check_task(task: Any) -> Any:
+    """Returns what a sampler drew, and raises TypeError unless it is a `Task`."""
+    if not isinstance(task, Task):
+        raise TypeError(f"a sampler must return a Task(support, query) of two Batches (x, y), got {brief(task)}")
+    return task
+
+
+def check_batch(batch: Any) -> None:
+    """Raises TypeError unless a value is a `Batch`."""
+    if isinstance(batch, Batch | WeightedBatch) or all(hasattr(batch, name) for name in ("x", "y", "weight")):
+        return
+    hint = ": pass its part support or query" if isinstance(batch, Task) else ": write jaxmeta.Batch(x, y)"
+    raise TypeError(f"batch must be a Batch, got {brief(batch)}{hint}")
+
+
+def check_key(key: Any) -> None:
+    """Raises TypeError unless a value is one random key, of the new or the old kind."""
+    old = hasattr(key, "dtype") and key.dtype == np.uint32 and key.ndim == 1
+    if not old and not (is_key(key) and key.ndim == 0):
+        raise TypeError(f"key must be one random key, such as jax.random.key(0), got {brief(key)}")
+
+
+def check_state(state: Any) -> None:
+    """Raises TypeError unless a value is a `TrainingState`."""
+    if not isinstance(state, TrainingState):
+        raise TypeError(f"state must be a TrainingState, got {brief(state)}: training.init(meta) makes one")

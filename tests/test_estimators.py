@@ -9,7 +9,7 @@ import pytest
 
 import jaxmeta
 from jaxmeta import estimators, optim
-from jaxmeta._types import noise_like
+from jaxmeta._noise import noise_like
 from jaxmeta.estimators import Process
 
 KEY = jax.random.key(0)

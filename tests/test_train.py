@@ -22,7 +22,7 @@ import pytest
 import jaxmeta
 import jaxmeta.training._log
 from jaxmeta import data, models
-from jaxmeta._progress import progress_bar
+from jaxmeta.display import progress_bar
 
 MODEL = models.MLP(sizes=(8,))
 SAMPLER = data.Sinusoid(shots=3, queries=3)

@@ -10,9 +10,10 @@ from flax import struct
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
+from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
 from jaxmeta.data.samplers._checks import (
     ArrayLike,
+    Created,
     Size,
     TaskSizes,
     check_enough,
@@ -23,10 +24,11 @@ from jaxmeta.data.samplers._checks import (
 )
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import ExampleIndex, Groups, draw, draw_sizes, group
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
-class FewShot:
+class FewShot(Created):
     """A sampler of N-way K-shot tasks over labeled examples.
 
     A call draws one task. It draws `ways` classes, all equally likely and in random order, and labels them
@@ -76,6 +78,8 @@ class FewShot:
     """True if the classes of a task are in random order, else they are sorted by rotation, then by number."""
     class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     """Names of the classes, in the order of `counts`. Empty if the labels are numbers."""
+
+    __repr__ = short_repr
 
     @classmethod
     def create(
@@ -283,7 +287,7 @@ def from_groups(
     shots, queries = sizes.per_class
     ways, shots, queries = check_sizes(ways=sizes.ways, shots=shots, queries=queries)
     check_enough(sizes, groups.counts, groups.names, rotations)
-    warn_of_scale(inputs)
+    warn_of_inputs(inputs)
     placed, rows, starts, counts = place(inputs, groups[1:], device)
     sampler = FewShot(placed, rows, starts, counts, ways, shots, queries, rotations, sizes.replacement)
     named = groups.names.dtype.kind == "U"

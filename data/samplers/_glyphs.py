@@ -10,6 +10,7 @@ from flax import struct
 from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.samplers._sampling import sample_without_replacement
+from jaxmeta.display import short_repr
 
 _SPLITS = ("train", "validation", "test")
 _CLASSES = 2**31 - 1  # class ids are non-negative int32
@@ -76,6 +77,8 @@ class Glyphs:
     """Seed of the classes. Another seed gives another set of characters."""
     size: int = struct.field(pytree_node=False, default=28)
     """Height and width of the images in pixels, at least 8."""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_integer(ways=self.ways, shots=self.shots, queries=self.queries)

@@ -9,11 +9,12 @@ from flax import struct
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
-from jaxmeta.data.samplers._checks import check_examples, check_sizes
+from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
+from jaxmeta.data.samplers._checks import Created, check_examples, check_sizes
 from jaxmeta.data.samplers._few_shot import zeros_for_model
 from jaxmeta.data.samplers._placement import Placement, place
 from jaxmeta.data.samplers._sampling import Groups, distinct, group
+from jaxmeta.display import short_repr
 
 
 class EpisodeSizes(NamedTuple):
@@ -26,7 +27,7 @@ class EpisodeSizes(NamedTuple):
 
 
 @struct.dataclass
-class MetaDatasetSampler:
+class MetaDatasetSampler(Created):
     """A sampler of tasks of random and unequal sizes, by the rules of Meta-Dataset.
 
     A call draws one task. It draws a group of classes, such as an alphabet, and from it the classes: the number of ways
@@ -81,6 +82,8 @@ class MetaDatasetSampler:
     largest_class: int = struct.field(pytree_node=False)
     """Number of examples of the largest class."""
 
+    __repr__ = short_repr
+
     @classmethod
     def create(
         cls,
@@ -118,7 +121,7 @@ class MetaDatasetSampler:
                 has fewer classes than the least ways, or a class has fewer than 2 examples.
         """
         inputs, labels = check_examples(inputs, labels)
-        warn_of_scale(inputs)
+        warn_of_inputs(inputs)
         names, *index = group(labels)
         counts = index[-1]
         least, most = _pair(ways)

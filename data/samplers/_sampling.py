@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.data.samplers._checks import Size
+from jaxmeta.display import short_repr
 
 
 class ExampleIndex(NamedTuple):
@@ -17,6 +18,8 @@ class ExampleIndex(NamedTuple):
     """Rows of `FewShot.inputs`: `[n]`."""
     turns: jax.Array
     """Number of quarter turns, counterclockwise: `[n]`."""
+
+    __repr__ = short_repr
 
 
 class Groups(NamedTuple):

@@ -9,6 +9,7 @@ from jaxmeta._checks import check_integer
 from jaxmeta._types import Task
 from jaxmeta.data.samplers._checks import largest
 from jaxmeta.data.samplers._sampling import sample_without_replacement
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -29,6 +30,8 @@ class Streams:
     """Sampler of few-shot tasks, which groups the examples of a task by class."""
     outputs: int = struct.field(pytree_node=False)
     """Number of outputs of the learner's head, at least the ways of the tasks."""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_integer(outputs=self.outputs)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmeta._checks import check_optional_integer
 from jaxmeta.data.containers import Examples
+from jaxmeta.display import short_repr
 
 PARTS = ("train", "validation", "test")
 Lists = Mapping[str, Sequence[str]]
@@ -24,6 +25,8 @@ class Division(NamedTuple):
     """Examples for choosing meta-parameters and hyper-parameters. It has no classes if there are too few for it."""
     test: Examples
     """Examples for the reported numbers."""
+
+    __repr__ = short_repr
 
 
 def divide(examples: Examples, lists: Lists, *, others: str = "refused") -> Division:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxmeta._progress import progress_bar
+from jaxmeta.display import progress_bar
 
 
 class Remote(NamedTuple):

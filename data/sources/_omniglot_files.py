@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmeta._progress import progress_bar
 from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._download import Remote, fetch
 from jaxmeta.data.sources._tfds import class_names, find_prepared, records, splits, stamp
+from jaxmeta.display import progress_bar
 
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 

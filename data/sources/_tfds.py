@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmeta._progress import progress_bar
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._images import decode
 from jaxmeta.data.sources._readers import ReadRequest
+from jaxmeta.display import progress_bar
 
 
 class Prepared(NamedTuple):

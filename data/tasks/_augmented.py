@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Task
+from jaxmeta._types import Task, check_key
 from jaxmeta.data.samplers import sample_without_replacement
 from jaxmeta.data.tasks._loading import Augment, augmentation_number
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -31,6 +32,13 @@ class Augmented:
     """Sampler of tasks whose support and query are each a `Batch`."""
     augments: tuple[Augment, ...] = struct.field(pytree_node=False)
     """Augmentations of the inputs, in the order in which they apply."""
+
+    __repr__ = short_repr
+
+    @property
+    def ways(self) -> Any:
+        """Number of classes in a task, if the inner sampler knows it, else `None`."""
+        return getattr(self.sampler, "ways", None)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -81,8 +89,15 @@ class FixedTasks:
     num_tasks: int = struct.field(pytree_node=False)
     """Number of tasks."""
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_integer(num_tasks=self.num_tasks)
+
+    @property
+    def ways(self) -> Any:
+        """Number of classes in a task, if the inner sampler knows it, else `None`."""
+        return getattr(self.sampler, "ways", None)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -103,4 +118,5 @@ class FixedTasks:
         Returns:
             The task.
         """
+        check_key(self.key)
         return self.sampler(jax.random.fold_in(self.key, sample_without_replacement(key, self.num_tasks, 1)[0]))

@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jaxmeta._progress import progress_bar
 from jaxmeta.data.containers import as_labels, scalar_label
+from jaxmeta.display import progress_bar
 
 Keys: TypeAlias = tuple[Any, Any] | None
 """Keys of the input and the label in a row, or `None` for data sets of pairs."""

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta._adapt import unroll
-from jaxmeta._checks import check_integer, check_optional_integer, check_transformation
+from jaxmeta._checks import check_integer, check_meta_gradient, check_optional_integer, check_transformation
 from jaxmeta._learned import combine
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, call_adapted
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, call_adapted, check_key, check_meta
 from jaxmeta._variables import merge, split
 from jaxmeta.algorithms._hoist import hoisted
 from jaxmeta.algorithms._objective import grad_of, learned_state, whole_loop
 from jaxmeta.algorithms._part import Part
+from jaxmeta.display import brief, described, short_repr
 from jaxmeta.losses import Loss, as_loss, train_pass
 from jaxmeta.meta_gradients import MetaGradient, reverse
 
@@ -40,7 +41,10 @@ class InnerProblem(NamedTuple):
     """`(meta, support, key, steps) -> entries`: what differs between steps, such as the indices of a minibatch. The
     leading axis is the number of steps. The loss of a step then gets `(support, entry)` in place of the support set."""
 
+    __repr__ = short_repr
 
+
+@described
 def inner_loop(
     problem: InnerProblem,
     inner: optax.GradientTransformation,
@@ -94,9 +98,7 @@ def inner_loop(
         >>> learner.predict(learner.adapt(meta, one, jax.random.key(0)), jnp.ones((1, 1))).tolist()
         [[1.0]]
     """
-    check_transformation(inner=inner)
-    check_integer(least=0, steps=steps)
-    check_optional_integer(least=0, test_steps=test_steps)
+    _check_arguments(problem, inner, steps, test_steps, meta_gradient)
     outer = as_loss(outer_loss)
     weights: Any = None if step_weights is None else jnp.asarray(step_weights)
     if weights is not None and weights.shape != (steps,):
@@ -114,6 +116,8 @@ def inner_loop(
         meta: MetaParams, support: Any, key: jax.Array, steps: int, loss: Any, score: Any = None
     ) -> tuple[Any, jax.Array | int]:
         """Returns what comes out of the loop, and the weighted sum of `score(...)[0]` after all steps but the last."""
+        check_meta(meta)
+        check_key(key)
         start = problem.start(meta, support, key)
         step_loss, xs = _step_loss(problem, loss, start, meta, support, key, steps)
         trained, carried = split(start)
@@ -139,6 +143,15 @@ def inner_loop(
         return loss, (metrics, variables)
 
     return MetaLearner(init, adapt, outer.test, grad_of(objective, meta_gradient), outer.predict or call_adapted)
+
+
+def _check_arguments(problem: Any, inner: Any, steps: Any, test_steps: Any, meta_gradient: Any) -> None:
+    if not isinstance(problem, InnerProblem):
+        raise TypeError(f"problem must be an InnerProblem, such as model_problem(loss_fn), got {brief(problem)}")
+    check_transformation(inner=inner)
+    check_meta_gradient(meta_gradient)
+    check_integer(least=0, steps=steps)
+    check_optional_integer(least=0, test_steps=test_steps)
 
 
 def _step_loss(

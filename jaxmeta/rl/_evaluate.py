@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Inner, collect_and_adapt
 from jaxmeta.rl._rollout import episode_returns, rollout
@@ -27,6 +28,8 @@ class AdaptationCurve(NamedTuple):
     """Return with sampled actions, in the episodes on which the next step adapts, `[num_tasks, steps + 1]`."""
     mode: jax.Array
     """Return with the most probable actions, `[num_tasks, steps + 1]`."""
+
+    __repr__ = short_repr
 
 
 def adaptation_curve(
@@ -43,7 +46,7 @@ def adaptation_curve(
         collect: collector of the samples, used at every step.
         inner: the inner optimizer. If you take more steps than in meta-training, let the later ones be smaller: an
             optax schedule in `inner` counts the steps, as in the example.
-        steps: number of inner steps.
+        steps: number of inner steps, at least 0. With 0 the policy plays as it starts.
         surrogate: surrogate of the inner loss.
         mesh: devices that share the tasks, see `maml_trpo`.
 
@@ -53,7 +56,7 @@ def adaptation_curve(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` is less than 1.
+        ValueError: if `steps` is not an integer of at least 0.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -68,7 +71,7 @@ def adaptation_curve(
         (2, 4)
     """
     check_transformation(inner=inner)
-    check_integer(steps=steps)
+    check_integer(least=0, steps=steps)
     adaptation = Inner(collect, inner, surrogate, steps)
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:

@@ -185,7 +185,7 @@ def pearl_curve(
     Args:
         env: the environment.
         policy: the networks.
-        steps: largest number of episodes in the context.
+        steps: largest number of episodes in the context, at least 0.
         mesh: devices that share the tasks, see `maml_trpo`.
 
     Returns:
@@ -194,7 +194,7 @@ def pearl_curve(
         episode at every step, with the most probable actions given the most probable latent.
 
     Raises:
-        ValueError: if `steps` is less than 1.
+        ValueError: if `steps` is not an integer of at least 0.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -206,7 +206,7 @@ def pearl_curve(
         >>> run(MetaParams(params), tasks, jax.random.key(2)).sampled.shape
         (4, 3)
     """
-    check_integer(steps=steps)
+    check_integer(least=0, steps=steps)
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:
         sample_key, key = jax.random.split(key)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta._types import PyTree
+from jaxmeta.display import brief, short_repr
 from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._distributions import Distribution
 
@@ -37,6 +38,14 @@ class Trajectory(NamedTuple):
     """Flag of a step after which the episode was cut off, bool `[T, E]`."""
     valid: jax.Array
     """Flag of a step that belongs to the episode, bool `[T, E]`."""
+
+    __repr__ = short_repr
+
+
+def check_env(env: Any) -> None:
+    """Raises TypeError unless a value is an environment."""
+    if env is None or isinstance(env, str | type):
+        raise TypeError(f"env must be an environment, such as envs.make('particles2d'), got {brief(env)}")
 
 
 def rollout(
@@ -84,6 +93,7 @@ def rollout(
         >>> data.reward.shape, round(float(data.reward[0, 0]), 3), data.truncated[:, 0].tolist()
         ((5, 2), -0.5, [False, False, False, False, True])
     """
+    check_env(env)
     check_integer(episodes=episodes)
     check_optional_integer(length=length)
     length = length or env.horizon

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
 from jaxmeta.envs import MetaEnv, State
+from jaxmeta.rl._rollout import check_env
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Trial:
     episodes: int = 1
 
     def __post_init__(self) -> None:
+        check_env(self.env)
         check_integer(episodes=self.episodes)
 
     @property

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 
 from jaxmeta._checks import check_function
 from jaxmeta._names import find_name
-from jaxmeta._progress import progress_bar
 from jaxmeta._save import save
 from jaxmeta.catalog import LEARNERS, Settings, check_minutes, options_of, resolve
 from jaxmeta.data import BenchmarkTasksets
+from jaxmeta.display import progress_bar
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._data import load_tasksets
 from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes

@@ -15,6 +15,7 @@ from jaxmeta._save import load
 from jaxmeta._summary import Summary
 from jaxmeta._types import Batch, MetaLearner, MetaParams
 from jaxmeta.catalog import Settings
+from jaxmeta.display import short_repr
 from jaxmeta.prediction import Classifier, Inputs, read_labeled
 from jaxmeta.runs._data import stand_in
 from jaxmeta.runs._evaluate_run import evaluate_run, experiment_of
@@ -38,6 +39,8 @@ class Run(NamedTuple):
     """The best meta-parameters."""
     record: Record
     """Record of the run in its folder: versions, command, data, modules of the user."""
+
+    __repr__ = short_repr
 
     @property
     def inputs(self) -> Inputs:

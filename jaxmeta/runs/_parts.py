@@ -13,6 +13,7 @@ from jaxmeta._cost import Cost
 from jaxmeta._summary import Summary
 from jaxmeta._types import MetaParams
 from jaxmeta.catalog import Settings
+from jaxmeta.display import short_repr
 from jaxmeta.training import Callback, Trained
 
 P = ParamSpec("P")
@@ -76,6 +77,8 @@ class Result(NamedTuple):
     """The best meta-parameters and the history."""
     test: dict[str, Summary]
     """Each metric over the test tasks."""
+
+    __repr__ = short_repr
 
 
 def monitored(kind: str) -> str:

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._types import MetaLearner, MetaParams, PyTree, Task, noise_like
+from jaxmeta._noise import noise_like
+from jaxmeta._types import MetaLearner, MetaParams, PyTree, Task
 from jaxmeta.testing._compare import check_close
 
 

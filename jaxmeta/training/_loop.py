@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._parallel import replicate
-from jaxmeta._progress import progress_bar
 from jaxmeta._types import PyTree, Training
+from jaxmeta.display import progress_bar, short_repr
 from jaxmeta.training._callback import Callback, Callbacks
 from jaxmeta.training._chunks import Chunks, Snapshot, copied, is_gone, is_large
 from jaxmeta.training._course import Course, LoopSettings, Validate
@@ -37,6 +37,8 @@ class Trained(NamedTuple):
     """
     state: Any
     """The state after the last update."""
+
+    __repr__ = short_repr
 
 
 def loop(

@@ -11,10 +11,11 @@ import optax
 from jax.sharding import Mesh
 from jax.tree_util import Partial
 
+from jaxmeta._checks import check_sampler
 from jaxmeta._parallel import divided, replicate
 from jaxmeta._step import evaluate, meta_step
 from jaxmeta._summary import summarize
-from jaxmeta._types import MetaLearner, MetaParams, Sampler, TrainingState
+from jaxmeta._types import MetaLearner, MetaParams, Sampler, TrainingState, check_key, check_meta
 from jaxmeta.training._callback import Callback
 from jaxmeta.training._course import LoopSettings
 from jaxmeta.training._loop import Trained, check_settings, run_loop
@@ -103,6 +104,9 @@ def train(
         numbers={"num_tasks": num_tasks, "validation_tasks": validation_tasks},
         minutes=minutes,
     )
+    check_meta(meta)
+    check_sampler(tasks=tasks, **({} if validation is None else {"validation": validation}))
+    check_key(key)
     options: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh}
     training = meta_step(learner, optimizer, num_tasks, divide_optimizer=divide_optimizer, **options)
     check_settings(training, found)
