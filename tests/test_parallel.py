@@ -13,9 +13,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmeta
+import jaxmeta.__main__ as command_line
 from jaxmeta import Task, data, models
 from jaxmeta.__main__ import main
-from jaxmeta.runs import _devices
 
 MODEL = models.MLP(sizes=(8,))
 LOSS = jaxmeta.regression(MODEL.apply)
@@ -192,9 +192,10 @@ def test_command_line(tmp_path, capsys):
 
 
 WITHOUT_DEVICES = """
-from jaxmeta.runs import Experiment, _devices
+from jaxmeta import Experiment
+import jaxmeta.__main__ as command_line
 
-_devices._cores = lambda: 2
+command_line._cores = lambda: 2
 for options in (
     {"benchmark": "sinusoid", "num_tasks": 3},
     {"learner": "simpleshot"},
@@ -203,7 +204,7 @@ for options in (
     {"benchmark": "sinusoid", "num_tasks": 4},
     {"learner": "oml", "num_tasks": 2},
 ):
-    mesh = _devices.mesh_of_cores(Experiment(**options).resolve())
+    mesh = command_line._mesh_of_cores(Experiment(**options).resolve())
     print(mesh and mesh.size)
 """
 
@@ -226,10 +227,10 @@ def test_a_cpu_has_a_device_for_each_core_if_nothing_is_chosen(chosen, expected)
 )
 def test_cores_are_those_that_the_process_may_use(quota, cores, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3, 5}, raising=False)
-    monkeypatch.setattr(_devices, "_CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(command_line, "_CPU_QUOTA", tmp_path / "cpu.max")
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert _devices._cores() == cores
+    assert command_line._cores() == cores
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,6 @@ from jaxmeta.runs._describe import describe as describe
 from jaxmeta.runs._describe import options_tables as options_tables
 from jaxmeta.runs._describe import overview as overview
 from jaxmeta.runs._describe import recipes_tables as recipes_tables
-from jaxmeta.runs._devices import keep_programs as keep_programs
-from jaxmeta.runs._devices import mesh_of_cores as mesh_of_cores
-from jaxmeta.runs._devices import requested_mesh as requested_mesh
 from jaxmeta.runs._evaluate_run import evaluate_run as evaluate_run
 from jaxmeta.runs._experiment import OPTIONS as OPTIONS
 from jaxmeta.runs._experiment import Experiment as Experiment
