@@ -27,9 +27,9 @@ class Callbacks:
         for function in self._functions:
             check_function(callback=function)
         self.ended = False
-        """Whether a function has asked the training to end."""
+        """True if a function has asked the training to end."""
         self.error: Exception | None = None
-        """What a function has raised."""
+        """The error of a function, or `None`."""
 
     def __call__(self, record: dict[str, float]) -> None:
         """Calls all functions, until one raises."""
@@ -38,7 +38,7 @@ class Callbacks:
         try:
             for function in self._functions:
                 self.ended |= _asks_to_end(function(dict(record)))
-        except Exception as error:  # raised by `check`, when the state is saved
+        except Exception as error:  # raised by `raise_error`, when the state is saved
             self.error = error
 
     def raise_error(self) -> None:
