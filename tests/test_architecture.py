@@ -54,8 +54,8 @@ ALLOWED = {
     "register": ["catalog", "data", "envs"],
     "prediction": ["_types", "_files", "_save", "data", "display"],
     "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "training"],
-    "_commands": ["prediction", "runs"],
-    "__main__": ["_commands", "_cost", "_files", "_parallel", "catalog", "runs", "training"],
+    "_commands": ["_cost", "prediction", "runs"],
+    "__main__": ["_commands", "_files", "_parallel", "catalog", "runs", "training"],
 }
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from jaxmeta._summary import Summary
 from jaxmeta._types import MetaParams
 from jaxmeta.catalog import Settings
 from jaxmeta.display import short_repr
-from jaxmeta.training import Trained
+from jaxmeta.training import Callback, Trained
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,8 +33,10 @@ class Parts(Protocol):
         """Facts about the data for the record of the run."""
         ...
 
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
-        """Meta-trains, with metrics and checkpoints in the folder, and with the time that it may take."""
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
+        """Meta-trains in the time that it may take, with metrics and checkpoints in the folder."""
         ...
 
     def load(self, folder: Path) -> MetaParams:
