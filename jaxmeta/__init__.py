@@ -54,6 +54,7 @@ from jaxmeta.runs import load_run as load_run
 from jaxmeta.training import Minibatches as Minibatches
 from jaxmeta.training import Trained as Trained
 from jaxmeta.training import best_meta as best_meta
+from jaxmeta.training import embed as embed
 from jaxmeta.training import loop as loop
 from jaxmeta.training import pretrain as pretrain
 from jaxmeta.training import pretrain_step as pretrain_step

@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     files = train.add_argument_group("files")
     files.add_argument("--folder", type=Path, help="Folder of the run; runs/<benchmark>-<learner>-... if not given.")
     files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+    files.add_argument("--features", type=Path, metavar="X.npz", help="Short for --benchmark features --root X.npz.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
     where = train.add_argument_group("time and devices")
@@ -146,8 +147,18 @@ def _keep_programs() -> None:
 
 
 def _train(
-    folder: Path | None, root: Path | None, download: bool, minutes: float | None, estimate: bool, **options: Any
+    folder: Path | None,
+    root: Path | None,
+    features: Path | None,
+    download: bool,
+    minutes: float | None,
+    estimate: bool,
+    **options: Any,
 ) -> None:
+    if features is not None:
+        if root is not None or "benchmark" in options:
+            raise ValueError("--features FILE is --benchmark features --root FILE, and goes with neither of the two")
+        options["benchmark"], root = "features", features
     mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
     experiment = Experiment(**options)
     settings = experiment.resolve()

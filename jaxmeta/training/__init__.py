@@ -1,5 +1,6 @@
 """Training: loops of compiled updates with validation, metrics and checkpoints."""
 
+from jaxmeta.training._embed import embed as embed
 from jaxmeta.training._identity import installed_versions as installed_versions
 from jaxmeta.training._log import best_meta as best_meta
 from jaxmeta.training._loop import LoopSettings as LoopSettings
