@@ -58,6 +58,7 @@ from jaxmeta.runs import load_run as load_run
 from jaxmeta.training import Minibatches as Minibatches
 from jaxmeta.training import Trained as Trained
 from jaxmeta.training import best_meta as best_meta
+from jaxmeta.training import embed as embed
 from jaxmeta.training import installed_versions as _installed_versions
 from jaxmeta.training import loop as loop
 from jaxmeta.training import pretrain as pretrain

@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
     names = f"{{{','.join(LOGGERS)}}}"
     files.add_argument("--log", nargs="+", default=[], metavar=names, help="Write the metrics for other tools too.")
+    files.add_argument("--features", type=Path, metavar="X.npz", help="Short for --benchmark features --root X.npz.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
     where = train.add_argument_group("time and devices")
@@ -150,9 +151,15 @@ def _keep_programs() -> None:
         config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _train(folder: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any) -> int:
+def _train(
+    folder: Path | None, features: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any
+) -> int:
     asked = _mesh(**{name: options.pop(name) for name in _DEVICES})
     files = {name: options.pop(name) for name in ("root", "download")}
+    if features is not None:
+        if files["root"] is not None or "benchmark" in options:
+            raise ValueError("--features FILE is --benchmark features --root FILE, and goes with neither of the two")
+        options["benchmark"], files["root"] = "features", features
     runs = Experiment().vary(**{name: value if isinstance(value, list) else [value] for name, value in options.items()})
     meshes = [asked or _mesh_of_cores(experiment.resolve()) for experiment in runs.values()]
     first = next(iter(runs.values()))
