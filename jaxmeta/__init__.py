@@ -26,6 +26,7 @@ from jaxmeta._step import meta_step as meta_step
 from jaxmeta._summary import Summary as Summary
 from jaxmeta._summary import summarize as summarize
 from jaxmeta._types import Batch as Batch
+from jaxmeta._types import Details as Details
 from jaxmeta._types import LossFn as LossFn
 from jaxmeta._types import MetaLearner as MetaLearner
 from jaxmeta._types import MetaParams as MetaParams

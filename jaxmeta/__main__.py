@@ -17,7 +17,8 @@ from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names
 from jaxmeta._files import cache_folder
 from jaxmeta._parallel import task_mesh
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
-from jaxmeta.runs import OPTIONS, Experiment, effort, headline, load_module
+from jaxmeta.reports import effort, headline
+from jaxmeta.runs import OPTIONS, Experiment, load_module
 from jaxmeta.training import LOGGERS, named_loggers, on_sigterm
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
@@ -86,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     rotations = "Rotated characters are classes of their own (Omniglot), if not as in the run."
     test.add_argument("--test-rotations", action=argparse.BooleanOptionalAction, help=rotations)
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+    test.add_argument("--report", type=Path, metavar="FILE", help="Write a page of HTML about this test.")
+    table = "Write the predictions for all queries: a table .csv, or arrays .npz."
+    test.add_argument("--predictions", type=Path, metavar="FILE", help=table)
 
     _add_uses(commands)
     about = _command(
@@ -180,7 +184,7 @@ def _run(experiment: Experiment, folder: Path, **options: Any) -> int:
     settings = experiment.resolve()
     _say(f"{settings.learner} on {settings.benchmark}, results go to {folder}")
     result = experiment.run(folder, **options)
-    files = f"report: {folder / 'report.md'}\nplot:   {folder / 'curve.png'}"
+    files = f"report: {folder / 'report.html'}\nplot:   {folder / 'curve.png'}"
     _say("\n".join([headline(result.settings, result.test), effort(result.settings, result.trained), files]))
     return 0
 

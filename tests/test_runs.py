@@ -46,6 +46,7 @@ FILES = {
     "curve.png",
     "meta.msgpack",
     "metrics.jsonl",
+    "report.html",
     "report.md",
     "result.json",
     "training.json",
@@ -278,7 +279,7 @@ def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys
     assert main(words) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert f"{learner} on {benchmark}" in out
-    assert f"report: {tmp_path / 'run' / 'report.md'}" in out
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in out
     test = json.loads((tmp_path / "run" / "result.json").read_text())["test"]
     assert {name for name, summary in test.items() if summary["finite"] < 1.0} == set()
     assert jaxmeta.evaluate_run(tmp_path / "run") == {n: jaxmeta.Summary(**summary) for n, summary in test.items()}
@@ -354,7 +355,7 @@ def test_training_and_test_have_the_precision_of_the_run(tmp_path, precisions):
     trained = parts.train(tmp_path, None, None, False, [])
     assert precisions == {"highest"}
     precisions.clear()
-    parts.test(trained.meta)
+    parts.test([trained.meta])
     assert precisions == {"highest"}
 
 
