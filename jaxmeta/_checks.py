@@ -5,6 +5,7 @@ can be swept under `jax.vmap` or learned. The range of a traced value is not che
 """
 
 import contextlib
+import importlib.util
 import inspect
 import math
 import numbers
@@ -12,6 +13,7 @@ import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -198,11 +200,16 @@ def check_sampler(**values: Any) -> None:
         raise TypeError(f"{name} must be a sampler, a function of a key to a Task, got {brief(value)}{hint}")
 
 
-def check_path(**values: Any) -> None:
-    """Raises TypeError unless every value is a path."""
-    for name, value in values.items():
-        if not isinstance(value, str | os.PathLike):
-            raise TypeError(f"{name} must be a path, got {brief(value)}")
+def as_path(**values: Any) -> Path:
+    """Returns the one value as a path.
+
+    Raises:
+        TypeError: if it is something else.
+    """
+    ((name, value),) = values.items()
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, got {brief(value)}")
+    return Path(value)
 
 
 def check_meta_gradient(meta_gradient: Any) -> None:
@@ -263,3 +270,16 @@ def check_transformation(**values: Any) -> None:
         elif inspect.isfunction(value):
             hint += ": call it"
         raise TypeError(f"{name} must be an optax.GradientTransformation, {hint}")
+
+
+def check_installed(package: str, needed_by: str, extra: str, note: str = "") -> None:
+    """Raises ModuleNotFoundError with the command that installs a package, if it is missing.
+
+    Args:
+        package: name of the package.
+        needed_by: name of whatever needs it.
+        extra: extra of jaxmeta that contains the package.
+        note: words that follow the command.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f'{needed_by} needs {package}: pip install "jaxmeta[{extra}]"{note}', name=package)

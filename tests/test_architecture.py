@@ -31,13 +31,13 @@ ALLOWED = {
     "_checks": ["_types", "display"],
     "_files": [],
     "_summary": ["_types", "display"],
-    "_cost": [],
+    "_cost": ["_checks", "display"],
     "_names": ["_checks"],
     "_noise": ["_types"],
     "_learned": ["_types", "display"],
     "losses": ["_types", "_variables", "_checks", "display"],
     "_parallel": ["_types"],
-    "_save": ["_types", "_files"],
+    "_save": ["_types", "_checks", "_files"],
     "_step": ["_types", "_variables", "_checks", "_learned", "_parallel", "display"],
     "meta_gradients": ["_types", "_checks", "_noise", "_learned", "display"],
     "_adapt": ["_types", "_variables", "_checks", "_learned", "display", "losses", "meta_gradients"],
@@ -55,8 +55,8 @@ ALLOWED = {
     "prediction": ["_types", "_files", "_save", "data", "display"],
     "reports": [*CORE, "algorithms", "catalog", "data", "envs", "training"],
     "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "reports", "training"],
-    "_commands": ["prediction", "reports", "runs"],
-    "__main__": ["_commands", "_cost", "_files", "_parallel", "catalog", "reports", "runs", "training"],
+    "_commands": ["_cost", "prediction", "reports", "runs"],
+    "__main__": ["_commands", "_files", "_parallel", "catalog", "reports", "runs", "training"],
 }
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """Short texts of values, pictures of tasks, and that both leave the values what they are."""
 
 import base64
@@ -88,7 +89,7 @@ def test_a_value_is_shown_in_short(name):
         jaxmeta.Trained(META, 3, [{"step": i, "loss": 0.5} for i in range(400)], META),
         jaxmeta.Minibatches(FEW, 8),
         jaxmeta.TrainingState(META, optax.adam(1e-3).init(META), jnp.int32(3)),
-        jaxmeta.Prediction(np.array(["a"]), np.ones(1), np.ones((1, 100))),
+        jaxmeta.Prediction("a", 0.5, {str(i): 0.01 for i in range(100)}),
         jaxmeta.maml(LOSS, SGD)._replace(init=lambda variables: META),
     ],
     ids=lambda value: type(value).__name__,
@@ -117,7 +118,7 @@ def test_the_values_stay_what_they_are():
 
 def pictures_of(html):
     """The images of each cell of a task's table, by row and column, as numbers."""
-    rows = re.findall(r"<tr><th>(\d+)</th><td>(.*?)</td><td>(.*?)</td></tr>", html)
+    rows = re.findall(r"<tr><th>(\d+)</th><td.*?>(.*?)</td><td.*?>(.*?)</td></tr>", html)
     return {
         int(label): [
             np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
@@ -149,3 +150,12 @@ def test_a_task_of_images_is_a_table_of_pictures():
 def test_other_tasks_have_no_picture(task):
     assert task._repr_html_() is None
     assert jax.eval_shape(lambda task: [] if task._repr_html_() is None else [1], TASK) == []
+
+
+def test_the_cost_of_a_program_that_is_there_has_no_time():
+    jitted = jax.jit(lambda x: jnp.sin(x @ x))
+    x = jnp.ones((3, 3))
+    first, second = (jaxmeta.cost(jitted, x) for _ in range(2))
+    plain = [jaxmeta.cost(jitted.__wrapped__, x).compile_seconds for _ in range(2)]
+    assert first.compile_seconds > 0 and np.isnan(second.compile_seconds) and min(plain) > 0
+    assert repr(second).endswith(", compile_seconds=nan)")

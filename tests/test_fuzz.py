@@ -1,7 +1,11 @@
 # pyright: reportPrivateImportUsage=false
-"""Random files, frames and labels: the right numbers, by another way, or an error of ours. Never anything else."""
+"""Random files, frames and labels: the right numbers, by another way, or an error of ours. Never anything else.
+
+Set JAXMETA_FUZZ=10000 for more of them: `JAXMETA_FUZZ=10000 pytest -m slow tests/test_fuzz.py`.
+"""
 
 import io
+import os
 import warnings
 import zipfile
 
@@ -16,7 +20,7 @@ from jaxmeta.data.containers import as_labels
 from jaxmeta.data.sources._images import decode
 from jaxmeta.prediction._labeled import read_arrays
 
-QUICK, MANY = 300, 10_000
+QUICK, MANY = 300, int(os.environ.get("JAXMETA_FUZZ", "2000"))
 ORIENTATION = 0x0112
 
 
@@ -300,26 +304,28 @@ def check_frame(rng):
     frame = frame.iloc[rows]
     inputs, labels = frame[["a", "b", "c"]], frame["label"]
     numeric &= not inputs.isna().any(axis=None)
-    takers = [lambda: data.Examples.of(inputs, labels), lambda: data.MetaDataset((inputs, labels))]
-    takers += [lambda: data.MetaDataset(frame, keys=(["a", "b", "c"], "label"))]
-    for take in takers:
-        try:
-            found = take()
-        except (ValueError, TypeError) as error:
-            assert not (numeric and classes), error
-            assert str(error).split()[0] in ("inputs", "labels", "names", "label"), error
-            assert len(str(error)) < 400
-            continue
-        assert classes or _is_whole(labels), labels
-        expected = [str(y[row]) for row in rows] if y is not None else [str(value) for value in labels.tolist()]
-        if isinstance(found, data.Examples):
-            assert numeric, inputs.dtypes
-            np.testing.assert_array_equal(found.inputs, x[rows])  # pyright: ignore[reportOptionalSubscript]
-            assert [found.names[label] for label in found.labels] == expected
-        else:
-            assert [str(label) for label in found.targets.tolist()] == expected
-            if numeric:
-                np.testing.assert_array_equal(np.stack(found.take(np.arange(len(rows)))), x[rows])  # pyright: ignore
+    take = [
+        lambda: data.Examples.of(inputs, labels),
+        lambda: data.MetaDataset((inputs, labels)),
+        lambda: data.MetaDataset(frame, keys=(["a", "b", "c"], "label")),
+    ][rng.integers(0, 3)]
+    try:
+        found = take()
+    except (ValueError, TypeError) as error:
+        assert not (numeric and classes), error
+        assert str(error).split()[0] in ("inputs", "labels", "names", "label"), error
+        assert len(str(error)) < 400
+        return
+    assert classes or _is_whole(labels), labels
+    expected = [str(y[row]) for row in rows] if y is not None else [str(value) for value in labels.tolist()]
+    if isinstance(found, data.Examples):
+        assert numeric, inputs.dtypes
+        np.testing.assert_array_equal(found.inputs, x[rows])  # pyright: ignore[reportOptionalSubscript]
+        assert [found.names[label] for label in found.labels] == expected
+        return
+    assert [str(label) for label in found.targets.tolist()] == expected
+    if numeric:
+        np.testing.assert_array_equal(np.stack(found.take(np.arange(len(rows)))), x[rows])  # pyright: ignore
 
 
 def _is_whole(labels):
@@ -396,5 +402,5 @@ def test_a_sample(kind, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CHECKS)
-def test_ten_thousand(kind, tmp_path):
+def test_many(kind, tmp_path):
     run(kind, range(MANY), tmp_path)

@@ -186,6 +186,11 @@ FACTORIES = [
     ),
 ]
 TRAINING = [
+    (lambda: jaxmeta.save(PARAMS, "weights"), TypeError, "path must be a path, got {'params'"),
+    (lambda: jaxmeta.load(3), TypeError, "path must be a path, got 3"),
+    (lambda: jaxmeta.summarize(np.zeros(3)), TypeError, r"metrics must be a mapping .* got f64\[3\]"),
+    (lambda: jaxmeta.compare_runs("runs"), ValueError, "folders must be of two runs or more, got 'runs'"),
+    (lambda: jaxmeta.anil(LOSS, SGD, head=3), TypeError, "head must be a name .* got 3"),
     (lambda: jaxmeta.meta_step(LEARNER, 1e-3, 4), TypeError, "optimizer must be an optax.* got 0.001"),
     (lambda: jaxmeta.meta_step(LEARNER, optax.adam, 4), TypeError, "optimizer .* got adam: call it"),
     (lambda: jaxmeta.meta_step(ADAM, LEARNER, 4), TypeError, "learner must be a MetaLearner, .* got Gradient"),
@@ -196,6 +201,7 @@ TRAINING = [
     ),
     (lambda: jaxmeta.meta_step(MODEL, ADAM, 4), TypeError, "learner must be a MetaLearner, .* got MLP"),
     (lambda: jaxmeta.meta_step(LEARNER, ADAM, 4, mesh=2), TypeError, "mesh must be a jax.sharding.Mesh, .* got 2"),
+    (lambda: jaxmeta.cost(jnp.ones(3)), TypeError, r"fn must be a function, got f32\[3\]"),
     (lambda: jaxmeta.evaluate(LOSS), TypeError, r"learner must be a MetaLearner, .* got classification\(model=MLP\)"),
     (lambda: jaxmeta.evaluate(LEARNER, TASKS), ValueError, "num_tasks must be an integer .* got FewShot"),
     (lambda: STEP.init(PARAMS), TypeError, r"meta must be MetaParams, got {.*learner.init\(params\) makes them"),
@@ -261,6 +267,13 @@ TRAINING = [
     ),
 ]
 DATA = [
+    (lambda: data.FewShot(X, Y, ways=5), TypeError, "FewShot is made by FewShot.create or FewShot.from_classes"),
+    (
+        lambda: data.RegressionSampler(X, Y),
+        TypeError,
+        "is made by RegressionSampler.create or RegressionSampler.from_t",
+    ),
+    (lambda: data.FixedTasks(TASKS, 5, 3)(KEY), TypeError, "key must be one random key, .* got 5"),
     (lambda: data.Taskset((X, Y), data.NWays(5)), TypeError, r"must be a list of transforms, .* got NWays\(n=5\)"),
     (lambda: data.Taskset(X, Y), TypeError, r"must be a list of transforms, .* got i64\[60\]"),
     (lambda: data.prefetch(TASKS, 2), TypeError, "tasks must be a Taskset .* got FewShot"),

@@ -111,9 +111,9 @@ def test_a_report_of_a_policy_has_a_floor_and_a_ceiling(finished):
     assert [step["number"] for step in result["steps"]] == [0, 2, 4]  # of two episodes each
     assert [step["return"] for step in result["steps"]] == [result["test"][f"return_{i}"] for i in range(3)]
     floors = {name: values["return"]["mean"] for name, values in result["floors"].items()}
-    tasks = envs.make("particles2d", horizon=4).sample_tasks(
-        jax.random.split(Experiment("particles2d", **TINY).build().test_key)[0], 3, split="test"
-    )
+    parts: Any = Experiment("particles2d", **TINY).build()
+    task_key, _ = jax.random.split(parts.test_key)
+    tasks = envs.make("particles2d", horizon=4).sample_tasks(task_key, 3, split="test")
     distances = np.linalg.norm(tasks["goal"], axis=-1)
     assert floors["a policy that does nothing useful"] == pytest.approx(-4 * distances.mean(), rel=1e-5)
     assert floors["a policy that knows the task"] > floors["a policy that does nothing useful"]
@@ -140,9 +140,9 @@ def test_another_run_in_its_folder_is_refused(finished, capsys):
 @pytest.mark.slow
 def test_a_run_that_was_interrupted_resumes_to_the_same_numbers(finished, tmp_path):
     run = Experiment("particles2d", test_steps=2, **TINY)
-    dataclasses.replace(run, iterations=1).build().train(tmp_path / "run", None, None, False)
+    dataclasses.replace(run, iterations=1).build().train(tmp_path / "run", None, None, False, ())
     parts = run.build()
-    trained = parts.train(tmp_path / "run", None, None, False)
+    trained = parts.train(tmp_path / "run", None, None, False, ())
     whole = parts.load(finished)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), trained.meta, whole)
 

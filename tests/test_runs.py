@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def test_compiled_programs_are_kept_where_they_can_be(cache, options, kept, tmp_
     assert (tmp_path / "cache" / "programs").is_dir() == (kept == "cache/programs")
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     assert jaxmeta.evaluate_run(finished.folder) == finished.test
@@ -251,6 +253,7 @@ def test_learners_of_environments_with_discrete_actions(learner):
 
 
 @pytest.mark.parametrize("learner", ["maml", "cavia", "protonet", "in-context", "baseline-plus-plus", "leo"])
+@pytest.mark.quick("protonet")
 def test_text_learners_build(learner, monkeypatch):
     """With the sizes of a benchmark of sentences."""
     sampler = data.FewShot.from_classes(np.zeros((9, 30, 12), np.float32), ways=2, shots=1, queries=2)
@@ -349,7 +352,7 @@ def test_updates_are_compiled_with_the_precision_of_the_run(options, module, ask
 def test_training_and_test_have_the_precision_of_the_run(tmp_path, precisions):
     parts = Experiment("sinusoid", num_tasks=2, precision="highest", **QUICK).build()
     precisions.clear()
-    trained = parts.train(tmp_path, None, None, False)
+    trained = parts.train(tmp_path, None, None, False, [])
     assert precisions == {"highest"}
     precisions.clear()
     parts.test([trained.meta])
@@ -445,7 +448,7 @@ def refused(arguments, capsys):
     assert status not in (0, None)
     *before, line, end = printed.split("\n")
     assert line.startswith("jaxmeta") and not end
-    assert all(text == "" or text.startswith("\r") for text in before), printed  # progress
+    assert all(re.match("Reading|Compiling|Training|Testing", text) for text in before), printed  # progress
     return line
 
 

@@ -36,8 +36,6 @@ def as_column(values: Any, name: str) -> np.ndarray | jax.Array | list[Any]:
         return to_array(values)
     if hasattr(values, "to_numpy"):  # pandas, polars, pyarrow
         return _without_objects(np.asarray(values.to_numpy()))
-    if hasattr(values, "iloc"):
-        return _of_list([to_array(values.iloc[i])[()] for i in range(len(values))])
     if hasattr(values, "__array__") or isinstance(values, range):
         return _without_objects(np.asarray(values))
     return _of_list(list(values) if hasattr(values, "__iter__") else [values[i] for i in range(len(values))])

@@ -13,6 +13,7 @@ from jaxmeta._types import Batch, Task
 from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
 from jaxmeta.data.samplers._checks import (
     ArrayLike,
+    Created,
     Size,
     TaskSizes,
     check_enough,
@@ -27,7 +28,7 @@ from jaxmeta.display import short_repr
 
 
 @struct.dataclass
-class FewShot:
+class FewShot(Created):
     """A sampler of N-way K-shot tasks over labeled examples.
 
     A call draws one task. It draws `ways` classes, all equally likely and in random order, and labels them

@@ -10,7 +10,7 @@ from flax import struct
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
-from jaxmeta.data.samplers._checks import check_examples, check_sizes
+from jaxmeta.data.samplers._checks import Created, check_examples, check_sizes
 from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
 from jaxmeta.data.samplers._sampling import Groups, distinct, group
 from jaxmeta.display import short_repr
@@ -26,7 +26,7 @@ class EpisodeSizes(NamedTuple):
 
 
 @struct.dataclass
-class MetaDatasetSampler:
+class MetaDatasetSampler(Created):
     """A sampler of tasks of random and unequal sizes, by the rules of Meta-Dataset.
 
     A call draws one task. It draws a group of classes, such as an alphabet, and from it the classes: the number of ways

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Task, class_ids_of
+from jaxmeta._types import Task, check_key, class_ids_of
 from jaxmeta.data.samplers import sample_without_replacement
 from jaxmeta.data.tasks._loading import Augment, augmentation_number
 from jaxmeta.display import short_repr
@@ -122,6 +122,7 @@ class FixedTasks:
         Returns:
             The task.
         """
+        check_key(key)
         return self.sampler(self._key(key))
 
     def class_ids(self, key: jax.Array) -> jax.Array | None:

@@ -43,8 +43,9 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathL
         FileNotFoundError: if a folder is not that of a run.
         ValueError: if a folder is damaged, there are fewer than two, or the plot would mix different metrics.
     """
-    if len(folders) < 2:
-        raise ValueError(f"folders must be of two runs or more, got {len(folders)}")
+    if isinstance(folders, str | os.PathLike) or len(folders) < 2:
+        found = len(folders) if isinstance(folders, Sequence) and not isinstance(folders, str) else repr(folders)
+        raise ValueError(f"folders must be of two runs or more, got {found}")
     runs = [_read(Path(folder)) for folder in folders]
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
     differ = [name for name in names if len({str(run.settings.get(name)) for run in runs}) > 1]

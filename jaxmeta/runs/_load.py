@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from jaxmeta._save import load
 from jaxmeta._summary import Summary
 from jaxmeta._types import Batch, MetaLearner, MetaParams
-from jaxmeta.catalog import Settings
+from jaxmeta.catalog import CLASSES, Settings
 from jaxmeta.display import short_repr
 from jaxmeta.prediction import Classifier, Inputs, read_labeled
 from jaxmeta.runs._data import stand_in
@@ -68,7 +68,7 @@ class Run(NamedTuple):
                 classes and cannot do with more.
             TypeError: if the run is no classifier, or an example is of a wrong type.
         """
-        if self.settings.kind not in ("images", "text"):
+        if self.settings.kind not in CLASSES:
             raise TypeError(
                 f"adapt is for classification, and this run is on {self.settings.benchmark} ({self.settings.kind}). "
                 "Use run.learner.adapt(run.meta, jaxmeta.Batch(x, y), key)"

@@ -15,7 +15,7 @@ from jaxmeta._types import MetaParams
 from jaxmeta.catalog import Settings
 from jaxmeta.display import short_repr
 from jaxmeta.reports import Findings, Tested
-from jaxmeta.training import Trained
+from jaxmeta.training import Callback, Trained
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,8 +34,10 @@ class Parts(Protocol):
         """Facts about the data for the record of the run."""
         ...
 
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
-        """Meta-trains, with metrics and checkpoints in the folder, and with the time that it may take."""
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
+        """Meta-trains in the time that it may take, with metrics and checkpoints in the folder."""
         ...
 
     def load(self, folder: Path) -> MetaParams:

@@ -16,7 +16,7 @@ from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.catalog import LEARNERS, Agent, Settings
 from jaxmeta.reports import Findings, Tested, examine_policy, monitored
 from jaxmeta.runs._parts import Parts, at_precision
-from jaxmeta.training import LoopSettings, Trained, best_meta, run_loop
+from jaxmeta.training import Callback, LoopSettings, Trained, best_meta, run_loop
 
 
 class PolicyParts(NamedTuple):
@@ -36,7 +36,9 @@ class PolicyParts(NamedTuple):
         return {}
 
     @at_precision
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
         """Meta-trains."""
         s, agent = self.settings, self.agent_on(mesh)
         validate_every = min(s.validate_every, s.iterations)
@@ -64,7 +66,7 @@ class PolicyParts(NamedTuple):
         )
         training, place = Training(agent.training.init, step), partial(replicate, mesh=mesh)
         key = replicate(train_key, mesh)
-        return run_loop(training, self.meta.params, key, (), options, validate, folder, progress, place)
+        return run_loop(training, self.meta.params, key, (), options, validate, folder, progress, callbacks, place)
 
     def load(self, folder: Path) -> MetaParams:
         """Returns the best meta-parameters that a run has saved."""

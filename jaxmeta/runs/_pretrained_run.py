@@ -22,7 +22,16 @@ from jaxmeta.reports import Findings, Tested, examine_tasks, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import at_precision
 from jaxmeta.runs._task_run import network_of
-from jaxmeta.training import Minibatches, Trained, best_meta, measure_statistics, pretrain, pretrain_step, train
+from jaxmeta.training import (
+    Callback,
+    Minibatches,
+    Trained,
+    best_meta,
+    measure_statistics,
+    pretrain,
+    pretrain_step,
+    train,
+)
 
 
 class PretrainedParts(NamedTuple):
@@ -50,11 +59,13 @@ class PretrainedParts(NamedTuple):
         return LEARNERS[self.settings.learner].trains_on == "features"
 
     @at_precision
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
         """Pre-trains the network, and then meta-trains the learner if it has meta-parameters of its own."""
         _check_one_device(self.settings, mesh)
         if not self.on_features:
-            done = self._pretrain(folder, self.settings.iterations, progress, minutes)
+            done = self._pretrain(folder, self.settings.iterations, progress, minutes, callbacks)
             return done._replace(meta=self.learner.init(done.meta))
         s = self.settings
         done = self._pretrain(folder / "pretraining", s.pretraining, progress)
@@ -68,6 +79,7 @@ class PretrainedParts(NamedTuple):
             batch_size=s.batch_size or None,
             folder=folder,
             progress=progress,
+            callback=callbacks,
             **self._schedule(s.iterations),
         )
 
@@ -107,7 +119,14 @@ class PretrainedParts(NamedTuple):
         training = pretrain_step(self.model, build_optimizer(s))
         return cost(training.step, training.init(self.start), self.train_key, self.batches)
 
-    def _pretrain(self, folder: Path, iterations: int, progress: bool, minutes: float | None = None) -> Trained:
+    def _pretrain(
+        self,
+        folder: Path,
+        iterations: int,
+        progress: bool,
+        minutes: float | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Trained:
         own = optax.adam(optax.cosine_decay_schedule(1e-3, iterations))
         return pretrain(
             self.model,
@@ -119,6 +138,7 @@ class PretrainedParts(NamedTuple):
             learner=None if self.on_features else self.learner,
             folder=folder,
             progress=progress,
+            callback=callbacks,
             **self._schedule(iterations),
         )
 

@@ -22,7 +22,7 @@ from jaxmeta.losses import classification, regression
 from jaxmeta.reports import Findings, Tested, examine_tasks, monitored, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import Parts, at_precision
-from jaxmeta.training import Trained, best_meta, train
+from jaxmeta.training import Callback, Trained, best_meta, train
 
 
 def _crop(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -62,7 +62,9 @@ class TaskParts(NamedTuple):
         return facts_of(self.settings, self.tasksets)
 
     @at_precision
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
         """Meta-trains."""
         s = self.settings
         validate_every = min(s.validate_every, s.iterations)
@@ -85,6 +87,7 @@ class TaskParts(NamedTuple):
             skip_nonfinite=s.skip_nonfinite,
             folder=folder,
             progress=progress,
+            callback=callbacks,
         )
 
     def load(self, folder: Path) -> MetaParams:
