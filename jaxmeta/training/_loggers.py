@@ -78,6 +78,7 @@ def tensorboard_logger(folder: str | os.PathLike[str]) -> Callback:
         event: Any = event_pb2  # whose names type checkers do not know
         new = partial(event.Event, wall_time=time.time(), step=int(record["step"]))
         if not writers:
+            Path(folder).mkdir(parents=True, exist_ok=True)
             writers.append(event_file_writer.EventsWriter(str(Path(folder, "events"))))
             # From here on TensorBoard drops what earlier files say about this step and later ones.
             writers[0].write_event(new(session_log=event.SessionLog(status=event.SessionLog.START)))
