@@ -17,7 +17,8 @@ from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names
 from jaxmeta._files import cache_folder
 from jaxmeta._parallel import task_mesh
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
-from jaxmeta.runs import OPTIONS, Experiment, effort, headline, load_module
+from jaxmeta.reports import effort, headline
+from jaxmeta.runs import OPTIONS, Experiment, load_module
 from jaxmeta.training import LOGGERS, named_loggers, on_sigterm
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
     names = f"{{{','.join(LOGGERS)}}}"
     files.add_argument("--log", nargs="+", default=[], metavar=names, help="Write the metrics for other tools too.")
+    files.add_argument("--features", type=Path, metavar="X.npz", help="Short for --benchmark features --root X.npz.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
     where = train.add_argument_group("time and devices")
@@ -85,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     rotations = "Rotated characters are classes of their own (Omniglot), if not as in the run."
     test.add_argument("--test-rotations", action=argparse.BooleanOptionalAction, help=rotations)
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+    test.add_argument("--report", type=Path, metavar="FILE", help="Write a page of HTML about this test.")
+    table = "Write the predictions for all queries: a table .csv, or arrays .npz."
+    test.add_argument("--predictions", type=Path, metavar="FILE", help=table)
 
     _add_uses(commands)
     about = _command(
@@ -150,9 +155,15 @@ def _keep_programs() -> None:
         config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _train(folder: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any) -> int:
+def _train(
+    folder: Path | None, features: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any
+) -> int:
     asked = _mesh(**{name: options.pop(name) for name in _DEVICES})
     files = {name: options.pop(name) for name in ("root", "download")}
+    if features is not None:
+        if files["root"] is not None or "benchmark" in options:
+            raise ValueError("--features FILE is --benchmark features --root FILE, and goes with neither of the two")
+        options["benchmark"], files["root"] = "features", features
     runs = Experiment().vary(**{name: value if isinstance(value, list) else [value] for name, value in options.items()})
     meshes = [asked or _mesh_of_cores(experiment.resolve()) for experiment in runs.values()]
     first = next(iter(runs.values()))
@@ -173,7 +184,7 @@ def _run(experiment: Experiment, folder: Path, **options: Any) -> int:
     settings = experiment.resolve()
     _say(f"{settings.learner} on {settings.benchmark}, results go to {folder}")
     result = experiment.run(folder, **options)
-    files = f"report: {folder / 'report.md'}\nplot:   {folder / 'curve.png'}"
+    files = f"report: {folder / 'report.html'}\nplot:   {folder / 'curve.png'}"
     _say("\n".join([headline(result.settings, result.test), effort(result.settings, result.trained), files]))
     return 0
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from jaxmeta._cost import Cost
 from jaxmeta.prediction import load_classifier, named_inputs, predictions_as
-from jaxmeta.runs import OPTIONS, compare_runs, describe, evaluate_run, load_run, overview, show, versions
+from jaxmeta.reports import show
+from jaxmeta.runs import OPTIONS, compare_runs, describe, evaluate_run, load_run, overview, versions
 
 
 def evaluate(folder: Path, **options: Any) -> str:

@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
 """What users hand in: every container is read by position, whatever its own index says, or refused in words."""
 
 from types import SimpleNamespace

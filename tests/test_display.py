@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """Short texts of values, pictures of tasks, and that both leave the values what they are."""
 
 import base64
@@ -88,7 +89,7 @@ def test_a_value_is_shown_in_short(name):
         jaxmeta.Trained(META, 3, [{"step": i, "loss": 0.5} for i in range(400)], META),
         jaxmeta.Minibatches(FEW, 8),
         jaxmeta.TrainingState(META, optax.adam(1e-3).init(META), jnp.int32(3)),
-        jaxmeta.Prediction(np.array(["a"]), np.ones(1), np.ones((1, 100))),
+        jaxmeta.Prediction("a", 0.5, {str(i): 0.01 for i in range(100)}),
         jaxmeta.maml(LOSS, SGD)._replace(init=lambda variables: META),
     ],
     ids=lambda value: type(value).__name__,
@@ -117,7 +118,7 @@ def test_the_values_stay_what_they_are():
 
 def pictures_of(html):
     """The images of each cell of a task's table, by row and column, as numbers."""
-    rows = re.findall(r"<tr><th>(\d+)</th><td>(.*?)</td><td>(.*?)</td></tr>", html)
+    rows = re.findall(r"<tr><th>(\d+)</th><td.*?>(.*?)</td><td.*?>(.*?)</td></tr>", html)
     return {
         int(label): [
             np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))

@@ -46,6 +46,7 @@ FILES = {
     "curve.png",
     "meta.msgpack",
     "metrics.jsonl",
+    "report.html",
     "report.md",
     "result.json",
     "training.json",
@@ -153,6 +154,7 @@ def test_compiled_programs_are_kept_where_they_can_be(cache, options, kept, tmp_
     assert (tmp_path / "cache" / "programs").is_dir() == (kept == "cache/programs")
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     assert jaxmeta.evaluate_run(finished.folder) == finished.test
@@ -251,6 +253,7 @@ def test_learners_of_environments_with_discrete_actions(learner):
 
 
 @pytest.mark.parametrize("learner", ["maml", "cavia", "protonet", "in-context", "baseline-plus-plus", "leo"])
+@pytest.mark.quick("protonet")
 def test_text_learners_build(learner, monkeypatch):
     """With the sizes of a benchmark of sentences."""
     sampler = data.FewShot.from_classes(np.zeros((9, 30, 12), np.float32), ways=2, shots=1, queries=2)
@@ -276,7 +279,7 @@ def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys
     assert main(words) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert f"{learner} on {benchmark}" in out
-    assert f"report: {tmp_path / 'run' / 'report.md'}" in out
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in out
     test = json.loads((tmp_path / "run" / "result.json").read_text())["test"]
     assert {name for name, summary in test.items() if summary["finite"] < 1.0} == set()
     assert jaxmeta.evaluate_run(tmp_path / "run") == {n: jaxmeta.Summary(**summary) for n, summary in test.items()}
@@ -352,7 +355,7 @@ def test_training_and_test_have_the_precision_of_the_run(tmp_path, precisions):
     trained = parts.train(tmp_path, None, None, False, [])
     assert precisions == {"highest"}
     precisions.clear()
-    parts.test(trained.meta)
+    parts.test([trained.meta])
     assert precisions == {"highest"}
 
 

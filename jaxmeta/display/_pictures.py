@@ -25,12 +25,12 @@ def task_html(task: Any) -> str | None:
     parts = [_images(part) for part in task]
     if any(part is None for part in parts):
         return None
-    support, query = parts
-    labels = sorted({*support, *query})  # pyright: ignore[reportOptionalIterable]
-    rows = [
-        f"<tr><th>{label}</th>{''.join(f'<td>{_strip(part.get(label, []))}</td>' for part in (support, query))}</tr>"  # pyright: ignore[reportOptionalMemberAccess]
-        for label in labels[:_CLASSES]
-    ]
+    found: list[Any] = parts
+    labels = sorted({label for part in found for label in part})
+    rows = []
+    for label in labels[:_CLASSES]:
+        cells = "".join(f"<td style='padding-right:16px'>{_strip(part.get(label, []))}</td>" for part in found)
+        rows.append(f"<tr><th>{label}</th>{cells}</tr>")
     if len(labels) > _CLASSES:
         rows.append(f"<tr><td colspan='3'>and {len(labels) - _CLASSES} more classes</td></tr>")
     return f"<table><tr><th>class</th><th>support</th><th>query</th></tr>{''.join(rows)}</table>"

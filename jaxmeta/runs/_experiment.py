@@ -14,15 +14,15 @@ from jax.sharding import Mesh
 from jaxmeta._checks import check_function
 from jaxmeta._names import find_name
 from jaxmeta._save import save
-from jaxmeta.catalog import LEARNERS, Settings, check_minutes, options_of, resolve
+from jaxmeta.catalog import LEARNERS, Settings, check_minutes, resolve
 from jaxmeta.data import BenchmarkTasksets
 from jaxmeta.display import progress_bar
+from jaxmeta.reports import task_name, write_report
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._data import load_tasksets
-from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes
-from jaxmeta.runs._options import Options
-from jaxmeta.runs._parts import Parts, Result, task_name
-from jaxmeta.runs._report import write_report
+from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes, report_of
+from jaxmeta.runs._options import OPTIONS, Options
+from jaxmeta.runs._parts import Parts, Result
 from jaxmeta.training import Callback
 
 
@@ -128,8 +128,8 @@ class Experiment(Options):
         """Meta-trains, tests on the test split, and leaves a folder that records the settings and the results.
 
         The folder holds `config.json`, `training.json`, `metrics.jsonl`, `checkpoints/`, `meta.msgpack` (the best
-        meta-parameters, for `load_run`), `result.json`, `curve.png` and `report.md`. A run that was interrupted resumes
-        from its last checkpoint when you call it again.
+        meta-parameters, for `load_run`), `result.json`, `curve.png`, `report.md` and `report.html`. A run that was
+        interrupted resumes from its last checkpoint when you call it again.
 
         Args:
             folder: folder of the run; `default_folder()` if `None`.
@@ -165,18 +165,16 @@ class Experiment(Options):
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
         parts = self.build(root, download, recorded_classes(folder))
-        claim_folder(folder, settings, parts.facts)
+        claim_folder(folder, settings, parts.facts, root)
         trained = parts.train(folder, mesh, minutes, progress, callbacks)
         shown = progress and jax.process_index() == 0
         with progress_bar(f"Testing on {settings.test_tasks} tasks", shown=shown, delay=0.0):
-            result = Result(settings, folder, trained, parts.test(trained.meta, mesh))
+            tested, untrained = parts.test([trained.meta, parts.untrained()], mesh)
         if jax.process_index() == 0:
-            save(result.folder / META_FILE, trained.meta)
-            write_report(result.folder, settings, trained, result.test)
-        return result
-
-
-OPTIONS = options_of(Experiment)
+            save(folder / META_FILE, trained.meta)
+            findings = parts.examine(trained.meta, tested, untrained)
+            write_report(folder, report_of(folder, settings, trained, tested, findings))
+        return Result(settings, folder, trained, tested.summaries)
 
 
 def build(settings: Settings, read: Callable[[], BenchmarkTasksets] | None = None) -> Parts:

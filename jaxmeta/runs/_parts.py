@@ -14,6 +14,7 @@ from jaxmeta._summary import Summary
 from jaxmeta._types import MetaParams
 from jaxmeta.catalog import Settings
 from jaxmeta.display import short_repr
+from jaxmeta.reports import Findings, Tested
 from jaxmeta.training import Callback, Trained
 
 P = ParamSpec("P")
@@ -43,8 +44,16 @@ class Parts(Protocol):
         """Returns the best meta-parameters that a run has saved in its folder."""
         ...
 
-    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to the test tasks and summarizes each metric."""
+    def untrained(self) -> MetaParams:
+        """Returns the meta-parameters before the training, ready for a test."""
+        ...
+
+    def test(self, metas: Sequence[MetaParams], mesh: Mesh | None = None) -> list[Tested]:
+        """Adapts each of some meta-parameters to the test tasks, with one program."""
+        ...
+
+    def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
+        """Returns what a report shows beside the test."""
         ...
 
     def estimate(self, mesh: Mesh | None = None) -> Cost:
@@ -79,16 +88,3 @@ class Result(NamedTuple):
     """Each metric over the test tasks."""
 
     __repr__ = short_repr
-
-
-def monitored(kind: str) -> str:
-    """Returns the metric that selects the best meta-parameters and heads the report."""
-    return {"regression": "loss", "environment": "return"}.get(kind, "accuracy")
-
-
-def task_name(settings: Settings) -> str:
-    """Returns the kind of task in a few words, such as `5-way 1-shot`."""
-    if settings.kind == "environment":
-        return f"{settings.episodes}-episode"
-    ways = f"{settings.ways}-way " if "ways" in settings else ""
-    return f"{ways}{settings.shots}-shot"

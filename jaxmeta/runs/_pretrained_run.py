@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 from jaxmeta import data
 from jaxmeta._cost import Cost, cost
-from jaxmeta._step import evaluate, meta_step
-from jaxmeta._summary import Summary, summarize
+from jaxmeta._step import meta_step
 from jaxmeta._types import Batch, MetaLearner, MetaParams, PyTree, Task, Training
 from jaxmeta.algorithms import leo_params
 from jaxmeta.catalog import LEARNERS, Settings, build_network, build_optimizer
+from jaxmeta.reports import Findings, Tested, examine_tasks, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import at_precision
 from jaxmeta.runs._task_run import network_of
@@ -92,12 +92,21 @@ class PretrainedParts(NamedTuple):
         return self.learner.init(self._with_statistics(params))
 
     @at_precision
-    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to tasks of the test split and summarizes each metric."""
+    def untrained(self) -> MetaParams:
+        """Returns the meta-parameters before the training, with the statistics of the untrained network."""
+        return self.meta if self.on_features else self.learner.init(self._with_statistics(self.start))
+
+    @at_precision
+    def test(self, metas: Sequence[MetaParams], mesh: Mesh | None = None) -> list[Tested]:
+        """Adapts each of some meta-parameters to tasks of the test split."""
         _check_one_device(self.settings, mesh)
-        s = self.settings
-        run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None))
-        return summarize(run(meta, self.tasksets.test, self.test_key))
+        return test_on_tasks(self.settings, self.learner, metas, self.tasksets.test, self.test_key)
+
+    @at_precision
+    def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
+        """Returns what a report shows beside the test."""
+        sampler, bright = self.tasksets.test, bool(self.facts["invert"])
+        return examine_tasks(self.settings, self.learner, None, meta, tested, untrained, sampler, self.test_key, bright)
 
     @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:

@@ -2,6 +2,7 @@
 
 from jaxmeta.training._callback import Callback as Callback
 from jaxmeta.training._course import LoopSettings as LoopSettings
+from jaxmeta.training._embed import embed as embed
 from jaxmeta.training._identity import installed_versions as installed_versions
 from jaxmeta.training._log import best_meta as best_meta
 from jaxmeta.training._loggers import LOGGERS as LOGGERS
