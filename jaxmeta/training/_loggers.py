@@ -6,6 +6,7 @@ import io
 import os
 import time
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,7 @@ def tensorboard_logger(folder: str | os.PathLike[str]) -> Callback:
         if not writers:
             Path(folder).mkdir(parents=True, exist_ok=True)
             writers.append(event_file_writer.EventsWriter(str(Path(folder, "events"))))
+            weakref.finalize(log, writers[0].close)
             # From here on TensorBoard drops what earlier files say about this step and later ones.
             writers[0].write_event(new(session_log=event.SessionLog(status=event.SessionLog.START)))
         for name, value in _numbers(record).items():
