@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxmeta._types import Sampler
+from jaxmeta.display import short_repr
 
 Kind: TypeAlias = Literal["images", "text", "vectors", "regression"]
 KINDS: tuple[Kind, ...] = ("images", "text", "vectors", "regression")
@@ -48,6 +49,8 @@ class BenchmarkTasksets(NamedTuple):
     """Sampler for choosing meta-parameters and hyper-parameters."""
     test: TaskSampler
     """Sampler for the reported numbers."""
+
+    __repr__ = short_repr
 
     @property
     def classes(self) -> dict[str, tuple[str, ...]]:

@@ -3,7 +3,10 @@
 Algorithms compose with any optax optimizer, tasks are sampled on the device, and a meta-update is one XLA program.
 """
 
+import sys as _sys
+
 from jaxmeta import data as data
+from jaxmeta import elsewhere as _elsewhere
 from jaxmeta import estimators as estimators
 from jaxmeta import models as models
 from jaxmeta import optim as optim
@@ -14,6 +17,7 @@ from jaxmeta._cost import cost as cost
 from jaxmeta._learned import Learned as Learned
 from jaxmeta._learned import combine as combine
 from jaxmeta._learned import partition as partition
+from jaxmeta._names import explain_missing as _explain_missing
 from jaxmeta._parallel import task_mesh as task_mesh
 from jaxmeta._save import load as load
 from jaxmeta._save import save as save
@@ -22,6 +26,7 @@ from jaxmeta._step import meta_step as meta_step
 from jaxmeta._summary import Summary as Summary
 from jaxmeta._summary import summarize as summarize
 from jaxmeta._types import Batch as Batch
+from jaxmeta._types import Details as Details
 from jaxmeta._types import LossFn as LossFn
 from jaxmeta._types import MetaLearner as MetaLearner
 from jaxmeta._types import MetaParams as MetaParams
@@ -55,7 +60,17 @@ from jaxmeta.training import Minibatches as Minibatches
 from jaxmeta.training import Trained as Trained
 from jaxmeta.training import best_meta as best_meta
 from jaxmeta.training import embed as embed
+from jaxmeta.training import installed_versions as _installed_versions
 from jaxmeta.training import loop as loop
 from jaxmeta.training import pretrain as pretrain
 from jaxmeta.training import pretrain_step as pretrain_step
 from jaxmeta.training import train as train
+
+__version__ = _installed_versions("jaxmeta")["jaxmeta"]
+"""Version of the installed package, "unknown" in a checkout that is not installed."""
+
+for _owner in (_sys.modules[__name__], _sys.modules["jaxmeta.algorithms"], data, models, optim):
+    _explain_missing(_owner, _elsewhere.NAMES)
+for _owner in (data.FewShot, data.Glyphs, data.MetaDatasetSampler, data.RegressionSampler, data.Sinusoid):
+    _explain_missing(_owner, _elsewhere.SAMPLING)
+_explain_missing(MetaLearner, _elsewhere.METHODS)

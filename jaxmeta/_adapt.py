@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta._checks import check_integer, check_meta_gradient, check_transformation
 from jaxmeta._learned import combine
-from jaxmeta._types import LossFn, Metrics, PyTree
+from jaxmeta._types import LossFn, Metrics, PyTree, check_key
 from jaxmeta._variables import merge, split
+from jaxmeta.display import brief
+from jaxmeta.losses import checked_loss
 from jaxmeta.meta_gradients import MetaGradient, Unrolled, reverse
 
 
@@ -47,6 +50,8 @@ def adapt(
         >>> float(w)
         0.75
     """
+    check_integer(least=0, steps=steps)
+    check_key(key)
     xs = jax.random.split(key, steps)
     return unroll(loss_fn, inner, params, batch, xs, learned=learned, meta_gradient=meta_gradient).params
 
@@ -89,10 +94,15 @@ def unroll(
         >>> float(end.params), end.losses.tolist()
         (1.25, [0.5, 1.125])
     """
+    check_transformation(inner=inner)
+    check_meta_gradient(meta_gradient)
+    loss_fn = checked_loss(loss_fn)
     meta_gradient = reverse() if meta_gradient is None else meta_gradient
     trained, carried = split(params)
     state = combine(learned, inner.init(trained) if state is None else state)
 
+    if not all(jnp.ndim(leaf) for leaf in jax.tree.leaves(xs)):
+        raise TypeError(f"xs must have one entry per step, such as jax.random.split(key, steps), got {brief(xs)}")
     if not jax.tree.leaves(xs)[0].shape[0]:
         return Unrolled(params, state, jnp.zeros(0))
 

@@ -10,6 +10,7 @@ import optax
 from flax import struct
 
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -24,6 +25,8 @@ class Learned:
     """
 
     value: PyTree
+
+    __repr__ = short_repr
 
 
 def _is_learned(node: Any) -> bool:

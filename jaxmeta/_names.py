@@ -3,8 +3,8 @@
 import difflib
 import inspect
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 from jaxmeta._checks import check_choice
 
@@ -47,6 +47,24 @@ def suggestion(value: Any, known: Iterable[str]) -> str:
     by_letters = {_letters(name): name for name in known}
     near = difflib.get_close_matches(_letters(str(value)), by_letters, n=2)
     return f". Did you mean {' or '.join(repr(by_letters[letters]) for letters in near)}?" if near else ""
+
+
+def explain_missing(owner: Any, elsewhere: Mapping[str, str]) -> None:
+    """Makes a module or a class answer a name that it does not have with the one that is meant.
+
+    Args:
+        owner: the module or the class.
+        elsewhere: what is done here instead of names of other libraries, as a sentence without its end.
+    """
+    kind = f"{owner.__name__!r} object" if isinstance(owner, type) else f"module {owner.__name__!r}"
+
+    def answer(name: str) -> NoReturn:
+        known = [other for other in dir(owner) if not other.startswith("_")]
+        hint = f". Here {elsewhere[name]}" if name in elsewhere else suggestion(name, known)
+        raise AttributeError(f"{kind} has no attribute {name!r}{'' if name.startswith('_') else hint}", name=name)
+
+    # By assignment, so that type checkers go on to report names that do not exist.
+    owner.__getattr__ = (lambda self, name: answer(name)) if isinstance(owner, type) else answer
 
 
 def check_new_name(kind: str, name: Any, known: Iterable[str]) -> None:

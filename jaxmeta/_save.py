@@ -1,13 +1,13 @@
 """Arrays to a file and back: what a run has learned, for use where it was not trained. Data only, never code."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import serialization
 
+from jaxmeta._checks import as_path
 from jaxmeta._files import write_atomically
 from jaxmeta._types import PyTree, is_key
 
@@ -35,7 +35,7 @@ def save(path: str | os.PathLike[str], tree: PyTree) -> None:
         >>> load(path)["w"].tolist()
         [1.0, 2.0]
     """
-    write_atomically(Path(path), serialization.msgpack_serialize(_nested(tree)))
+    write_atomically(as_path(path=path), serialization.msgpack_serialize(_nested(tree)))
 
 
 def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
@@ -53,7 +53,7 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or was not made by `save`, or holds another tree than `like`.
     """
-    path = Path(path)
+    path = as_path(path=path)
     try:
         state: Any = serialization.msgpack_restore(path.read_bytes())
     except OSError:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxmeta._types import PyTree
+from jaxmeta.display import brief, short_repr
 
 
 class Summary(NamedTuple):
@@ -23,6 +24,8 @@ class Summary(NamedTuple):
     num_tasks: int
     """Number of tasks."""
 
+    __repr__ = short_repr
+
     def __str__(self) -> str:
         return f"{self.mean:.4f} ± {self.interval:.4f}"
 
@@ -37,6 +40,7 @@ def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]
         A `Summary` per metric.
 
     Raises:
+        TypeError: if the metrics have no names.
         ValueError: if a metric is not `[num_tasks]`, one number per task.
 
     Example:
@@ -60,4 +64,6 @@ def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]
                 n,
             )
 
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be a mapping from names to arrays [num_tasks], got {brief(metrics)}")
     return {name: summary(name, values) for name, values in metrics.items()}

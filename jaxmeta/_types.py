@@ -5,8 +5,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmeta._variables import merge, split
+from jaxmeta.display import brief, short_repr, task_html
 
 PyTree: TypeAlias = Any
 """Any nested container of arrays (see ``jax.tree``)."""
@@ -34,6 +36,8 @@ class WeightedBatch(NamedTuple):
     weight: Any
     """Weight of each example: `[n]`, not negative, or booleans. An example of weight 0 is padding without influence."""
 
+    __repr__ = short_repr
+
 
 class Batch(_Pair):
     """Examples of one task, a pair `(x, y)`.
@@ -58,6 +62,8 @@ class Batch(_Pair):
         """None, which counts all examples alike."""
         return None
 
+    __repr__ = short_repr
+
 
 class Task(NamedTuple):
     """One task: the data to adapt on, and the data that measure the adapted learner.
@@ -69,6 +75,9 @@ class Task(NamedTuple):
     """Given to `MetaLearner.adapt`."""
     query: Any
     """Given to `MetaLearner.loss` after adaptation."""
+
+    __repr__ = short_repr
+    _repr_html_ = task_html
 
 
 class MetaParams(NamedTuple):
@@ -82,6 +91,8 @@ class MetaParams(NamedTuple):
     """The state that the model carries and no optimizer sees, such as running statistics (see `jaxmeta.split`).
 
     In a meta-gradient it is the state after the task."""
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, variables: Any) -> "MetaParams":
@@ -114,6 +125,30 @@ class Sampler(Protocol):
         ...
 
 
+class Details(NamedTuple):
+    """Everything that `evaluate` knows of its tasks beside the metrics, given with `details=True`."""
+
+    outputs: Any
+    """Predictions of `MetaLearner.predict` for the queries, such as logits `[num_tasks, n, ways]`.
+
+    `None` if the learner does not know its model."""
+    y: Any
+    """Labels or targets of the queries: `[num_tasks, n, ...]`."""
+    weight: Any
+    """Weights of the queries, `[num_tasks, n]`, or `None` if they all count alike."""
+    class_ids: Any
+    """Number of the class that each label stands for, `[num_tasks, ways]`: label 2 of task 7 is `class_ids[7, 2]`.
+
+    A number is an index of the sampler's `class_names`, if it has any. `None` if the sampler has no method
+    `class_ids`."""
+    steps: Any
+    """Metrics before the first inner step and after each one, `[num_tasks, steps + 1]`.
+
+    `None` for learners without inner steps."""
+
+    __repr__ = short_repr
+
+
 class TrainingState(NamedTuple):
     """State of a `Training` with one outer optimizer."""
 
@@ -123,6 +158,8 @@ class TrainingState(NamedTuple):
     """State of the outer optimizer."""
     update: jax.Array
     """Number of updates so far."""
+
+    __repr__ = short_repr
 
 
 class Training(NamedTuple):
@@ -138,6 +175,8 @@ class Training(NamedTuple):
     step: Callable[..., tuple[Any, Metrics]]
     """`(state, key, *data) -> (state, metrics)`: one update, with scalar metrics."""
 
+    __repr__ = short_repr
+
 
 def call_adapted(adapted: Any, x: Any) -> Any:
     """Calls the result of `MetaLearner.adapt`, which many learners make a function of inputs."""
@@ -150,7 +189,7 @@ def call_adapted(adapted: Any, x: Any) -> Any:
 
 
 class MetaLearner(NamedTuple):
-    """A meta-learning algorithm as five pure functions.
+    """A meta-learning algorithm as five pure functions, and a sixth one for learners with inner steps.
 
     All of them treat one task. Batch with `jax.vmap` or `jaxmeta.meta_step`.
     """
@@ -167,6 +206,22 @@ class MetaLearner(NamedTuple):
     `state` holds the model's state after the task."""
     predict: Callable[[Any, Any], Any] = call_adapted
     """`(adapted, x) -> predictions`: what the adapted learner says about inputs `[n, ...]`, such as logits."""
+    follow: Callable[[MetaParams, Task, jax.Array, jax.Array], tuple[Any, Metrics]] | None = None
+    """`(meta, task, adapt_key, loss_key) -> (adapted, metrics)`: `adapt`, with the metrics of `loss` on the query set
+    before the first inner step and after each one, `[steps + 1]`. `None` for learners without inner steps."""
+
+    __repr__ = short_repr
+
+
+def predictions_of(learner: MetaLearner, adapted: Any, x: Any) -> Any:
+    """Returns the predictions for inputs, or `None` if the learner does not know its model."""
+    return learner.predict(adapted, x) if learner.predict is not call_adapted or callable(adapted) else None
+
+
+def class_ids_of(sampler: Any, key: jax.Array) -> jax.Array | None:
+    """Returns the number of the class of each label in the task of a key, or `None` if the sampler does not know."""
+    find = getattr(sampler, "class_ids", None)
+    return None if find is None else find(key)
 
 
 def with_loss(loss: jax.Array, metrics: Metrics) -> Metrics:
@@ -200,3 +255,39 @@ def at_least_float32(tree: PyTree) -> PyTree:
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
     return jax.tree.map(widen, tree)
+
+
+def check_meta(meta: Any) -> None:
+    """Raises TypeError unless a value is `MetaParams`."""
+    if isinstance(meta, MetaParams):
+        return
+    hint = "pass its field meta" if hasattr(meta, "meta") else "learner.init(params) makes them of parameters"
+    raise TypeError(f"meta must be MetaParams, got {brief(meta)}: {hint}")
+
+
+def check_task(task: Any) -> Any:
+    """Returns what a sampler drew, and raises TypeError unless it is a `Task`."""
+    if not isinstance(task, Task):
+        raise TypeError(f"a sampler must return a Task(support, query) of two Batches (x, y), got {brief(task)}")
+    return task
+
+
+def check_batch(batch: Any) -> None:
+    """Raises TypeError unless a value is a `Batch`."""
+    if isinstance(batch, Batch | WeightedBatch) or all(hasattr(batch, name) for name in ("x", "y", "weight")):
+        return
+    hint = ": pass its part support or query" if isinstance(batch, Task) else ": write jaxmeta.Batch(x, y)"
+    raise TypeError(f"batch must be a Batch, got {brief(batch)}{hint}")
+
+
+def check_key(key: Any) -> None:
+    """Raises TypeError unless a value is one random key, of the new or the old kind."""
+    old = hasattr(key, "dtype") and key.dtype == np.uint32 and key.ndim == 1
+    if not old and not (is_key(key) and key.ndim == 0):
+        raise TypeError(f"key must be one random key, such as jax.random.key(0), got {brief(key)}")
+
+
+def check_state(state: Any) -> None:
+    """Raises TypeError unless a value is a `TrainingState`."""
+    if not isinstance(state, TrainingState):
+        raise TypeError(f"state must be a TrainingState, got {brief(state)}: training.init(meta) makes one")

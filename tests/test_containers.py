@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
 """What users hand in: every container is read by position, whatever its own index says, or refused in words."""
 
 from types import SimpleNamespace
@@ -5,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 from PIL import Image
@@ -16,65 +18,9 @@ NAMES = [f"class {i % 4}" for i in range(12)]
 ORDER = [7, 2, 11, 0, 5, 9, 4, 1, 10, 3, 8, 6]  # the index that a shuffled frame keeps
 
 
-class Series:
-    """As a series of pandas after shuffling: `[i]` is the entry whose label is i, `iloc[i]` the one at position i."""
-
-    def __init__(self, values, index=None):
-        self._values, self._index = list(values), list(ORDER if index is None else index)
-
-    @property
-    def iloc(self):
-        return self._values
-
-    def __len__(self):
-        return len(self._values)
-
-    def __iter__(self):
-        return iter(self._values)
-
-    def __getitem__(self, label):
-        return self._values[self._index.index(label)]
-
-
-class NumpySeries(Series):
-    """As above, and it can be converted at once, to objects where it holds strings."""
-
-    def to_numpy(self):
-        found = np.asarray(self._values)
-        return found.astype(object) if found.dtype.kind == "U" else found
-
-
-class Frame:
-    """As a frame of pandas: `[name]` is a column, iteration gives the names of the columns."""
-
-    def __init__(self, **columns):
-        self._columns = columns
-        self.columns = list(columns)
-        self.iloc = [np.array(row) for row in zip(*columns.values(), strict=True)]
-
-    def __len__(self):
-        return len(self.iloc)
-
-    def __iter__(self):
-        return iter(self.columns)
-
-    def __getitem__(self, name):
-        if isinstance(name, list):
-            return Frame(**{one: self._columns[one] for one in name})
-        return Series(self._columns[name])
-
-
-class Categorical:
-    """As a categorical of pandas, which numpy converts to an array of objects."""
-
-    def __init__(self, values):
-        self._values = values
-
-    def __len__(self):
-        return len(self._values)
-
-    def __array__(self, dtype=None, copy=None):
-        return np.array(self._values, object)
+def series(values, **options):
+    """A column as after shuffling: `[i]` is the entry whose label is i, `iloc[i]` the one at position i."""
+    return pd.Series(values, ORDER, **options)
 
 
 class Column:
@@ -121,7 +67,7 @@ def objects(values):
     return found
 
 
-FRAME = Frame(a=X[:, 0], b=X[:, 1], name=NAMES)
+FRAME = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "name": NAMES}, ORDER)
 INPUTS: dict[str, Any] = {
     "array": X,
     "jax": jnp.asarray(X),
@@ -130,7 +76,9 @@ INPUTS: dict[str, Any] = {
     "list of lists": X.tolist(),
     "objects": objects(list(X)),
     "table of objects": X.astype(object),
-    "series of rows": Series(list(X)),
+    "series of rows": series(list(X)),
+    "sorted frame": FRAME[["a", "b"]].sample(frac=1, random_state=0).sort_values("a"),
+    "nullable frame": FRAME[["a", "b"]].astype("Float32"),
     "frame": FRAME[["b", "a"]][["a", "b"]],
     "column": Column(X.tolist()),
 }
@@ -139,9 +87,13 @@ LABELS: dict[str, Any] = {
     "tuple": tuple(NAMES),
     "strings": np.array(NAMES),
     "objects": np.array(NAMES, object),
-    "series": Series(NAMES),
-    "numpy series": NumpySeries(NAMES),
-    "categorical": Categorical(NAMES),
+    "series": series(NAMES),
+    "series of objects": series(NAMES, dtype=object),
+    "series of strings": series(NAMES, dtype="string"),
+    "series of categories": series(NAMES, dtype="category"),
+    "categorical": pd.Categorical(NAMES),
+    "index": pd.Index(NAMES),
+    "variable strings": np.array(NAMES, np.dtypes.StringDType()),
     "column of a frame": FRAME["name"],
     "column": Column(NAMES),
 }
@@ -161,7 +113,7 @@ def test_every_container_is_read_by_position(inputs, labels):
     np.testing.assert_array_equal(np.stack(dataset.take(np.array([9, 2, 4]))), X[[9, 2, 4]])
 
 
-@pytest.mark.parametrize("kind", [Series, NumpySeries, Tensor, Column, list, np.asarray])
+@pytest.mark.parametrize("kind", [series, Tensor, Column, list, np.asarray])
 def test_every_consumer_reads_by_position(kind):
     """Integer labels, in what takes arrays: a label that is found by its index would be another row's."""
     numbers = [int(name[-1]) for name in NAMES]
@@ -175,7 +127,7 @@ def test_every_consumer_reads_by_position(kind):
         np.concatenate([_numpy(task.support.x), _numpy(task.query.x)]) // 2 % 4,
         np.concatenate([_numpy(task.support.y), _numpy(task.query.y)])[:, None] * [1, 1],
     )
-    parts = data.load_examples("folder", examples=(inputs, Series(NAMES)))
+    parts = data.load_examples("folder", examples=(inputs, series(NAMES)))
     for part in parts:
         np.testing.assert_array_equal(part.inputs[:, 0] // 2 % 4, [int(part.names[label][-1]) for label in part.labels])
 
@@ -185,7 +137,7 @@ def _numpy(column):
 
 
 def test_tables_need_the_names_of_their_columns():
-    for table in (FRAME, {"a": X[:, 0], "b": Series(X[:, 1]), "name": Categorical(NAMES)}):
+    for table in (FRAME, {"a": X[:, 0], "b": series(X[:, 1]), "name": pd.Categorical(NAMES)}):
         dataset = data.MetaDataset(table, keys=("b", "name"))
         assert dataset[4] == (9.0, "class 0") and len(dataset) == 12
         with pytest.raises(ValueError, match=r"has columns: name those .* with keys=, among \['a', 'b', 'name'\]"):
@@ -211,13 +163,16 @@ def test_images_and_examples_are_taken_everywhere():
     assert sorted(name for part in whole for name in part.names) == sorted(set(NAMES))
 
 
-def test_the_frame_of_pandas():
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"a": X[:, 0], "b": X[:, 1], "name": pandas.Categorical(NAMES)}).sample(frac=1)
-    labels = frame["name"].tolist()
-    found = data.Examples.of(frame[["a", "b"]], frame["name"])
-    assert [found.names[label] for label in found.labels] == labels
-    assert data.MetaDataset(frame, keys=("b", "name")).targets.tolist() == labels
+def test_a_filtered_frame_is_read_by_position():
+    frame = FRAME.assign(kind=pd.Categorical(NAMES)).sample(frac=1, random_state=1)
+    frame = frame[frame["a"] > 4]
+    labels = frame["kind"].tolist()
+    found = data.Examples.of(frame[["a", "b"]], frame["kind"])
+    assert [found.names[label] for label in found.labels] == labels and len(labels) == 9
+    np.testing.assert_array_equal(found.inputs, frame[["a", "b"]].to_numpy())
+    assert data.MetaDataset(frame, keys=("b", "kind")).targets.tolist() == labels
+    several = frame.set_index([frame["name"], frame["a"]])
+    np.testing.assert_array_equal(data.Examples.of(several[["b"]], several["kind"]).inputs, frame[["b"]])
 
 
 @pytest.mark.parametrize(
@@ -235,7 +190,13 @@ def test_the_frame_of_pandas():
         (X, [1, *NAMES[1:]], "all integers or all strings"),
         (X, np.linspace(0, 1, 12), "integers or strings, got float64"),
         (X, [True, *range(11)], "got True for example 0"),
-        (X, Series(NAMES[:-1]), "11"),
+        (X, pd.Series(NAMES[:-1]), "11"),
+        (FRAME, NAMES, "inputs must be all numbers or all strings, got object, such as 'class 0'"),
+        (FRAME[["a"]].assign(day=pd.Timestamp("2020-01-01")), NAMES, "all numbers or all strings, got .* Timestamp"),
+        (FRAME[["a", "b"]].astype("Int64").mask(FRAME[["a", "b"]] > 3), NAMES, "all numbers or all .*, got object"),
+        (X, pd.Series([None, *range(11)], dtype="Int64"), "integers or strings, got float64, such as nan"),
+        (X, pd.date_range("2020-01-01", periods=12), "integers or strings, got datetime64"),
+        (X, pd.Series([name.encode() for name in NAMES]), "integers or strings, got b'class 0'"),
     ],
 )
 def test_what_is_not_understood_is_refused(inputs, labels, message):

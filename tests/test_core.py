@@ -100,6 +100,7 @@ def test_flax_batch_norm_and_dropout_in_maml_are_a_loop_by_hand():
         assert jax.tree.leaves(state.meta.params["batch_stats"]) == []
 
 
+@pytest.mark.slow
 def test_flax_batch_norm_and_dropout_in_protonet_are_a_loop_by_hand():
     with jax.enable_x64(True):
         net, task, key = LinenNet(), draw_task(jax.random.key(0)), jax.random.key(1)
@@ -241,6 +242,8 @@ LEARNING = {  # name: (learner with learned values, parameters)
     "leo": (jaxmeta.leo(2, steps=1, head_steps=1), None),
 }
 TWO = Batch(jnp.eye(3)[:2], jnp.arange(2))
+RELATION = jaxmeta.relation_network(features, lambda params, pairs: pairs @ jnp.ones(6), 2)
+IN_CONTEXT = jaxmeta.in_context(lambda params, x, y: x.mean(0), lambda params, context, x: x @ params["head"])
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -266,6 +269,8 @@ def test_learned_values_start_where_the_learner_says(name):
         ("r2d2", "metaoptnet", r"head: .*log_scale.* the head has learned values at \['scale'\]"),
         ("metaoptnet", jaxmeta.protonet(features, 2), r"head: .*\['scale'\] \[\], and the head has no learned values"),
         ("r2d2", "meta-sgd", r"inner optimizer: it holds learned values at \['log_regularization'\]"),
+        ("r2d2", RELATION, r"learner: it holds learned values at \['log_regularization'\].* has no learned values"),
+        ("meta-sgd", IN_CONTEXT, r"learner: it holds learned values at \.rate"),
     ],
 )
 def test_learned_values_of_another_learner_are_refused_by_name(source, target, message):
@@ -289,6 +294,7 @@ def held(part):
 
 @pytest.mark.parametrize("part", ["head", "body"])
 @pytest.mark.parametrize("means", ["learner", "partition", "rate", "elements"])
+@pytest.mark.quick("learner-head")
 def test_implicit_is_exact_for_a_part(part, means):
     """d phi / d theta in closed form, for a support loss that couples what adapts with what does not."""
     with jax.enable_x64(True):

@@ -333,7 +333,7 @@ def test_nnx_and_plain_dicts_give_what_linen_gives(task):
         (
             lambda: jaxmeta.regression(lambda p, x: x)(None, Batch(jnp.ones((3, 2)), jnp.ones((3, 1))), None),
             ValueError,
-            r"apply must return the targets' shape \(3, 1\), got \(3, 2\)",
+            r"model must return the targets' shape \(3, 1\), got f32\[3,2\]",
         ),
     ],
 )

@@ -11,7 +11,8 @@ from flax import struct
 
 import jaxmeta
 from jaxmeta import Batch, MetaParams, Task
-from jaxmeta.algorithms._leo import _correlation, _encode
+from jaxmeta.algorithms._leo import _correlation
+from jaxmeta.algorithms._leo_networks import encode
 from jaxmeta.testing import check_learner, check_meta_gradient
 
 KEY = jax.random.key(0)
@@ -69,7 +70,7 @@ def test_encoder_by_hand(task):
             for matrix in initial_params().relation[:-1]:
                 hidden = np.maximum(hidden @ np.asarray(matrix), 0)
             classes[label] += hidden @ np.asarray(initial_params().relation[-1]) / len(codes) / np.sum(y == label)
-    encoded = _encode(initial_params(), task.support.x, jax.nn.one_hot(task.support.y, WAYS), None)
+    encoded = encode(initial_params(), task.support.x, jax.nn.one_hot(task.support.y, WAYS), None)
     mean, u = np.split(classes, 2, axis=1)
     np.testing.assert_allclose(encoded[0], mean, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(encoded[1], np.maximum(np.exp(u) - 1, 1e-10), rtol=1e-4, atol=1e-6)
@@ -89,7 +90,7 @@ def test_adapt_takes_means_and_is_gradient_descent_in_codes_then_in_weights(task
     def decode(codes):
         return (codes @ initial_params().decoder)[:, :FEATURES]
 
-    codes, _ = _encode(initial_params(), x, jax.nn.one_hot(y, WAYS), None)
+    codes, _ = encode(initial_params(), x, jax.nn.one_hot(y, WAYS), None)
     for _ in range(2):
         codes = codes - rates[0] * jax.grad(lambda codes: loss(decode(codes)))(codes)
     weights = decode(codes)
@@ -121,6 +122,7 @@ def test_the_order_of_the_classes_does_not_matter(task):
     np.testing.assert_allclose(renamed[order], weights, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_penalties(task):
     """Each is what the loss and the gradient grow by when its weight does; on the same random numbers."""
     weights = {"kl_weight": 0.0, "encoder_weight": 0.0, "orthogonality_weight": 0.0}
@@ -138,7 +140,7 @@ def test_penalties(task):
     changes = {name: jax.tree.map(jnp.subtract, grads, plain_grads) for name, (_, grads) in found.items()}
 
     one_hot = jax.nn.one_hot(task.support.y, WAYS)
-    mean, deviation = map(np.asarray, _encode(initial_params(), task.support.x, one_hot, None))
+    mean, deviation = map(np.asarray, encode(initial_params(), task.support.x, one_hot, None))
     noise = np.random.default_rng(0).normal(size=(20_000, *mean.shape))
     log_ratio = 0.5 * (mean + deviation * noise) ** 2 - np.log(deviation) - 0.5 * noise**2
     np.testing.assert_allclose(grown["kl_weight"], log_ratio.mean(), atol=0.02)

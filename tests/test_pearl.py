@@ -386,5 +386,5 @@ def test_pearl_rejects():
         rl.pearl(ENV, SMALL, tasks, num_tasks=2, optimizer=0.1)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="latent_size must be an integer of at least 1, got 0"):
         rl.LatentPolicy(action_size=1, latent_size=0)
-    with pytest.raises(ValueError, match="steps must be an integer of at least 1, got 0"):
-        rl.pearl_curve(ENV, SMALL, 0)
+    with pytest.raises(ValueError, match="steps must be an integer of at least 0, got -1"):
+        rl.pearl_curve(ENV, SMALL, -1)

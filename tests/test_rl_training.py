@@ -95,6 +95,15 @@ def test_the_adaptation_curve(trained):
     jax.tree.map(np.testing.assert_array_equal, curve, run(meta, task, KEY))
 
 
+def test_without_inner_steps_the_curve_is_its_first_column(trained):
+    _, states, _ = trained
+    meta = jax.tree.map(lambda x: x[0], states.meta)
+    task = COLLECT.env.sample_tasks(KEY, 3, split="test")
+    curve = jax.jit(rl.adaptation_curve(COLLECT, optax.sgd(0.1), 0))(meta._replace(learned=()), task, KEY)
+    assert curve.sampled.shape == (3, 1)
+    np.testing.assert_allclose(curve.mode[:, 0], -2 * (meta.params["mean"][0] - task) ** 2, rtol=1e-4, atol=1e-5)
+
+
 def test_the_loop_resumes_from_a_checkpoint_and_keeps_the_best(tmp_path):
     training = rl.multi_task_ppo(COLLECT, num_tasks=2, epochs=2, optimizer=optax.sgd(0.1))
     seen = []
@@ -204,6 +213,20 @@ def test_batches_of_tasks_change_memory_and_no_number(name, batch_size):
         memory.append(compiled.memory_analysis().temp_size_in_bytes)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *found)
     assert memory[0] > memory[1] or batch_size > 1
+
+
+@pytest.mark.parametrize(
+    ("carried", "names"),
+    [
+        ({"batch_stats": {"mean": jnp.zeros(1)}}, r"\['batch_stats'\]\['mean'\]"),
+        ({"count": jnp.int32(3)}, r"\['count'\]"),
+    ],
+)
+@pytest.mark.parametrize("name", [*BATCHED, "rl2"])
+def test_what_a_policy_would_only_carry_is_refused(name, carried, names):
+    training = rl.rl2(TRIAL, NETWORK, num_tasks=4) if name == "rl2" else BATCHED[name](num_tasks=2)
+    with pytest.raises(ValueError, match=f"params of a policy must be .* got also {names}"):
+        training.init({"params": START, **carried})
 
 
 @pytest.mark.parametrize(("backend", "played", "differentiated"), [("cpu", 16384, 1), ("gpu", 16384, 16384)])

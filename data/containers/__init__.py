@@ -14,4 +14,4 @@ from jaxmeta.data.containers._examples import read_arrays as read_arrays
 from jaxmeta.data.containers._labels import as_labels as as_labels
 from jaxmeta.data.containers._labels import scalar_label as scalar_label
 from jaxmeta.data.containers._scale import to_float as to_float
-from jaxmeta.data.containers._scale import warn_of_scale as warn_of_scale
+from jaxmeta.data.containers._scale import warn_of_inputs as warn_of_inputs

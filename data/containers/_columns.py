@@ -36,8 +36,6 @@ def as_column(values: Any, name: str) -> np.ndarray | jax.Array | list[Any]:
         return to_array(values)
     if hasattr(values, "to_numpy"):  # pandas, polars, pyarrow
         return _without_objects(np.asarray(values.to_numpy()))
-    if hasattr(values, "iloc"):
-        return _of_list([to_array(values.iloc[i])[()] for i in range(len(values))])
     if hasattr(values, "__array__") or isinstance(values, range):
         return _without_objects(np.asarray(values))
     return _of_list(list(values) if hasattr(values, "__iter__") else [values[i] for i in range(len(values))])
@@ -54,11 +52,16 @@ def as_array(values: Any, name: str) -> np.ndarray | jax.Array:
         An array `[M, ...]`.
 
     Raises:
-        TypeError: if it is no container, or its entries are dicts or tuples of several arrays.
+        TypeError: if it is no container, its entries are dicts or tuples of several arrays, or are neither numbers nor
+            strings.
         ValueError: if the entries differ in shape.
     """
     column = as_column(values, name)
     if not isinstance(column, list):
+        if column.dtype.kind in "OMm":  # extended types of JAX have other kinds
+            strange = np.argwhere([not isinstance(x, int | float | np.number) for x in column.reshape(-1).tolist()])
+            entry = f", such as {column.reshape(-1)[strange[0, 0]]!r}" if strange.size else ""
+            raise TypeError(f"{name} must be all numbers or all strings, got {column.dtype}{entry}")
         return column
     if not column:
         return np.zeros(0)
@@ -124,7 +127,7 @@ def _of_list(entries: list[Any]) -> np.ndarray | list[Any]:
 def _without_objects(array: np.ndarray) -> np.ndarray | list[Any]:
     """Returns an array of objects as one of numbers or strings if it holds these, else as a list of its entries."""
     if array.dtype.kind == "T":  # strings of variable length
-        return array.astype(str)
+        return _of_list(array.tolist())
     if array.dtype != object or array.ndim == 0:
         return array
     if array.ndim == 1:

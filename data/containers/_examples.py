@@ -12,6 +12,7 @@ import numpy as np
 from jaxmeta._files import write_atomically
 from jaxmeta.data.containers._columns import as_array
 from jaxmeta.data.containers._labels import as_labels
+from jaxmeta.display import short_repr
 
 PARTS = ("train", "validation", "test")
 
@@ -37,6 +38,8 @@ class Examples:
     """Sorted names of the classes."""
     parts: tuple[str, ...] | None = None
     """Part of each class, `"train"`, `"validation"` or `"test"`, if the files divide the classes."""
+
+    __repr__ = short_repr
 
     @classmethod
     def of(cls, inputs: Any, names: Any, parts: Mapping[str, str] | None = None) -> "Examples":

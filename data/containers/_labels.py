@@ -34,7 +34,9 @@ def as_labels(values: Any, name: str = "labels") -> np.ndarray:
     if labels.size and labels.dtype.kind not in "iuU":
         for i, value in enumerate(values if isinstance(values, list) else ()):
             scalar_label(value, i, name)
-        raise TypeError(f"{name} must be integers or strings, got {labels.dtype}")
+        entry = labels[~np.isfinite(labels)][:1] if labels.dtype.kind == "f" else labels[:0]
+        entry = entry if entry.size else labels[:1]
+        raise TypeError(f"{name} must be integers or strings, got {labels.dtype}, such as {entry[0]}")
     return labels
 
 

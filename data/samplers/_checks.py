@@ -1,6 +1,7 @@
 """Checks of data that samplers and task transforms share."""
 
-from typing import Any, NamedTuple, TypeAlias
+import dataclasses
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,22 @@ class TaskSizes(NamedTuple):
     """Name of `per_class` in error messages."""
     of: str = "class"
     """Name of the thing that has examples, in error messages."""
+
+
+class Created:
+    """Base of samplers that are made by methods such as `create`, and whose constructor takes prepared arrays."""
+
+    def __new__(cls, *args: Any, **fields: Any) -> Self:
+        """Checks the number of fields. None at all is what `copy` and `pickle` give.
+
+        Raises:
+            TypeError: if there are too few.
+        """
+        needed = [field for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]  # pyright: ignore[reportArgumentType]
+        if 0 < len(args) + len(fields) < len(needed):
+            made = [f"{cls.__name__}.{name}" for name in ("create", "from_classes", "from_tasks") if hasattr(cls, name)]
+            raise TypeError(f"{cls.__name__} is made by {' or '.join(made)}, which check and prepare the data")
+        return super().__new__(cls)
 
 
 def check_sizes(**sizes: Size) -> tuple[Size, ...]:

@@ -10,6 +10,7 @@ from flax import struct
 from jaxmeta._checks import check_integer, check_not_negative
 from jaxmeta._types import Task
 from jaxmeta.data.samplers._regression import Range, add_noise, check_ranges, one_input, regression_task, uniform
+from jaxmeta.display import short_repr
 
 
 class Tone(NamedTuple):
@@ -21,6 +22,8 @@ class Tone(NamedTuple):
     """Frequency of the sine, a scalar."""
     phases: jax.Array
     """Phases of the sine and of its overtone: `[2]`."""
+
+    __repr__ = short_repr
 
 
 @struct.dataclass
@@ -55,6 +58,8 @@ class Harmonic:
     """Range of the center of the inputs."""
     noise: float | jax.Array = struct.field(pytree_node=False, default=0.0)
     """Standard deviation of normal noise on the targets."""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_integer(shots=self.shots, queries=self.queries)

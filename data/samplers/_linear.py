@@ -8,6 +8,7 @@ from flax import struct
 from jaxmeta._checks import check_integer, check_not_negative
 from jaxmeta._types import Task
 from jaxmeta.data.samplers._regression import Range, add_noise, check_ranges, one_input, regression_task, uniform
+from jaxmeta.display import short_repr
 
 
 class Line(NamedTuple):
@@ -17,6 +18,8 @@ class Line(NamedTuple):
     """Slope of the line, a scalar."""
     intercept: jax.Array
     """Value of the line at 0, a scalar."""
+
+    __repr__ = short_repr
 
 
 @struct.dataclass
@@ -52,6 +55,8 @@ class Linear:
     """Range of the inputs `x`."""
     noise: float | jax.Array = struct.field(pytree_node=False, default=0.0)
     """Standard deviation of normal noise on the targets."""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_integer(shots=self.shots, queries=self.queries)

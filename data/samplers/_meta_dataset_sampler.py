@@ -9,11 +9,11 @@ from flax import struct
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import as_labels, to_float, warn_of_scale
-from jaxmeta.data.samplers._checks import check_examples, check_sizes
-from jaxmeta.data.samplers._few_shot import zeros_for_model
-from jaxmeta.data.samplers._placement import Placement, place
+from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
+from jaxmeta.data.samplers._checks import Created, check_examples, check_sizes
+from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
 from jaxmeta.data.samplers._sampling import Groups, distinct, group
+from jaxmeta.display import short_repr
 
 
 class EpisodeSizes(NamedTuple):
@@ -26,7 +26,7 @@ class EpisodeSizes(NamedTuple):
 
 
 @struct.dataclass
-class MetaDatasetSampler:
+class MetaDatasetSampler(Created):
     """A sampler of tasks of random and unequal sizes, by the rules of Meta-Dataset.
 
     A call draws one task. It draws a group of classes, such as an alphabet, and from it the classes: the number of ways
@@ -81,6 +81,8 @@ class MetaDatasetSampler:
     largest_class: int = struct.field(pytree_node=False)
     """Number of examples of the largest class."""
 
+    __repr__ = short_repr
+
     @classmethod
     def create(
         cls,
@@ -118,7 +120,7 @@ class MetaDatasetSampler:
                 has fewer classes than the least ways, or a class has fewer than 2 examples.
         """
         inputs, labels = check_examples(inputs, labels)
-        warn_of_scale(inputs)
+        warn_of_inputs(inputs)
         names, *index = group(labels)
         counts = index[-1]
         least, most = _pair(ways)
@@ -178,6 +180,10 @@ class MetaDatasetSampler:
         support = part(labels, sizes.queries + row - first, row < ends[-1])
         labels, columns = jnp.divmod(jnp.arange(most * self.max_queries), self.max_queries)
         return Task(support, part(labels, columns, (labels < ways) & (columns < sizes.queries)))
+
+    def class_ids(self, key: jax.Array) -> jax.Array:
+        """Returns the number of the class of each label in the task of a key: `[most ways]`, int32."""
+        return self._classes(jax.random.split(key, 4)[0])[0]
 
     def _classes(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Draws the classes of a task, `[most ways]`, and how many of them count."""

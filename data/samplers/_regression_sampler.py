@@ -11,15 +11,15 @@ from flax import struct
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Task
 from jaxmeta.data.containers import as_array, as_labels, to_float
-from jaxmeta.data.samplers._checks import TaskSizes, check_enough, check_inputs
-from jaxmeta.data.samplers._few_shot import zeros_for_model
-from jaxmeta.data.samplers._placement import Placement, place
+from jaxmeta.data.samplers._checks import Created, TaskSizes, check_enough, check_inputs
+from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
 from jaxmeta.data.samplers._regression import regression_task
 from jaxmeta.data.samplers._sampling import draw, group
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
-class RegressionSampler:
+class RegressionSampler(Created):
     """A sampler of regression tasks over data of your own: the measurements of a person, a device or a place.
 
     A call draws one of the tasks, all equally likely, and from its examples `shots` for support and `queries` others
@@ -50,6 +50,8 @@ class RegressionSampler:
     """Number of support examples, K."""
     queries: int = struct.field(pytree_node=False)
     """Number of query examples, Q."""
+
+    __repr__ = short_repr
 
     @classmethod
     def create(

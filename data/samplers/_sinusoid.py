@@ -10,6 +10,7 @@ from flax import struct
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Task
 from jaxmeta.data.samplers._regression import Range, check_ranges, one_input, regression_task, uniform
+from jaxmeta.display import short_repr
 
 
 class Wave(NamedTuple):
@@ -19,6 +20,8 @@ class Wave(NamedTuple):
     """Amplitude of the sine, a scalar."""
     phase: jax.Array
     """Phase of the sine in radians, a scalar."""
+
+    __repr__ = short_repr
 
 
 @struct.dataclass
@@ -50,6 +53,8 @@ class Sinusoid:
     """Range of the phase `p`."""
     inputs: Range = struct.field(pytree_node=False, default=(-5.0, 5.0))
     """Range of the inputs `x`."""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_integer(shots=self.shots, queries=self.queries)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmeta._checks import check_optional_integer
 from jaxmeta.data.containers import PARTS, Examples
+from jaxmeta.display import short_repr
 
 Lists = Mapping[str, Sequence[str]]
 
@@ -23,6 +24,8 @@ class Division(NamedTuple):
     """Examples for choosing meta-parameters and hyper-parameters. It has no classes if there are too few for it."""
     test: Examples
     """Examples for the reported numbers."""
+
+    __repr__ = short_repr
 
 
 def divide(examples: Examples, lists: Lists, *, others: str = "refused") -> Division:

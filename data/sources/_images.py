@@ -1,14 +1,13 @@
 """Decoding of image files to one array."""
 
 import io
-import struct
-import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmeta.data.sources._archives import Files
+from jaxmeta.display import progress_bar
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -16,7 +15,6 @@ DEFAULT_SIZE = 84
 _LARGEST = 128  # pixels of images that keep their size unasked
 _GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error)
 _ORIENTATION = 0x0112  # the tag of EXIF
 
 
@@ -50,8 +48,6 @@ def decode_all(
     Raises:
         ValueError: if an image is missing or cannot be read.
     """
-    from tqdm import tqdm
-
     rows = {picture.file: row for row, picture in enumerate(pictures)}
     if len(rows) != len(pictures):
         twice = sorted(picture.file for row, picture in enumerate(pictures) if rows[picture.file] != row)
@@ -61,7 +57,7 @@ def decode_all(
         size, channels = size or agreed[0], channels or agreed[1]
     images = np.zeros((len(pictures), size, size, channels), np.uint8)
     done = 0
-    with tqdm(total=len(pictures), desc="Reading images", unit="image", disable=not progress, delay=1) as bar:
+    with progress_bar("Reading images", len(pictures), "image", shown=progress) as bar:
         for file, content in files.read(rows.keys()):
             row = rows[file]
             try:
@@ -129,8 +125,8 @@ def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = No
                 image = image.crop(box)
             if image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.LANCZOS)
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
+    except Exception as error:  # whatever Pillow makes of bytes that are no image
+        raise ValueError(str(error) or type(error).__name__) from error
     return np.asarray(image).reshape(size, size, channels)
 
 
@@ -177,7 +173,7 @@ def _agreed(files: Files, pictures: Sequence[Picture]) -> tuple[int, int]:
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 sizes.add(image.size)
                 gray &= image.mode in _GRAY
-        except (*_DAMAGE, Image.DecompressionBombError) as error:
+        except Exception as error:  # whatever Pillow makes of bytes that are no image
             raise ValueError(f"{files.where(file)} is not a readable image ({error}). {files.advice}") from error
         if len(sizes) > 1 and not gray:
             break
@@ -225,7 +221,7 @@ def _orientation(image: Any) -> int:
     """Returns the orientation of an image, 1 if it has none or its EXIF data are damaged."""
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except (*_DAMAGE, TypeError, KeyError, AttributeError):
+    except Exception:  # whatever Pillow makes of damaged EXIF data, which say nothing then
         return 1
 
 

@@ -16,6 +16,7 @@ from jaxmeta.data.containers import Examples, as_array, as_labels
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._division import PARTS, check_lists, few
 from jaxmeta.data.sources._omniglot_files import ARCHIVES, DRAWINGS, EVALUATION, advice, find_halves
+from jaxmeta.display import short_repr
 
 _VERSION = 2  # to be increased when the decoding changes
 SPLITS = ("vinyals", "background", "random")
@@ -30,6 +31,8 @@ class OmniglotSplit(NamedTuple):
     """Characters for choosing meta-parameters and hyper-parameters: `[n]`, int."""
     test: np.ndarray
     """Characters for the reported numbers: `[n]`, int."""
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ class Omniglot:
     """Sorted names of the characters, `Alphabet/characterNN`."""
     background: np.ndarray
     """Mask of the background set (30 alphabets, 964 characters): `[1623]`, bool."""
+
+    __repr__ = short_repr
 
     @classmethod
     def load(cls, root: str | Path | None = None, *, download: bool = False, progress: bool = True) -> "Omniglot":

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Task
+from jaxmeta._types import Task, check_key, class_ids_of
 from jaxmeta.data.samplers import sample_without_replacement
 from jaxmeta.data.tasks._loading import Augment, augmentation_number
+from jaxmeta.display import short_repr
 
 
 @struct.dataclass
@@ -31,6 +32,13 @@ class Augmented:
     """Sampler of tasks whose support and query are each a `Batch`."""
     augments: tuple[Augment, ...] = struct.field(pytree_node=False)
     """Augmentations of the inputs, in the order in which they apply."""
+
+    __repr__ = short_repr
+
+    @property
+    def ways(self) -> Any:
+        """Number of classes in a task, if the inner sampler knows it, else `None`."""
+        return getattr(self.sampler, "ways", None)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -60,6 +68,10 @@ class Augmented:
                     parts[part] = parts[part]._replace(x=x)
         return Task(*parts)
 
+    def class_ids(self, key: jax.Array) -> jax.Array | None:
+        """Returns the number of the class of each label in the task of a key, if the inner sampler knows it."""
+        return class_ids_of(self.sampler, key)
+
 
 @struct.dataclass
 class FixedTasks:
@@ -81,8 +93,15 @@ class FixedTasks:
     num_tasks: int = struct.field(pytree_node=False)
     """Number of tasks."""
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_integer(num_tasks=self.num_tasks)
+
+    @property
+    def ways(self) -> Any:
+        """Number of classes in a task, if the inner sampler knows it, else `None`."""
+        return getattr(self.sampler, "ways", None)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -103,4 +122,13 @@ class FixedTasks:
         Returns:
             The task.
         """
-        return self.sampler(jax.random.fold_in(self.key, sample_without_replacement(key, self.num_tasks, 1)[0]))
+        check_key(key)
+        return self.sampler(self._key(key))
+
+    def class_ids(self, key: jax.Array) -> jax.Array | None:
+        """Returns the number of the class of each label in the task of a key, if the inner sampler knows it."""
+        return class_ids_of(self.sampler, self._key(key))
+
+    def _key(self, key: jax.Array) -> jax.Array:
+        """Returns the inner sampler's key of the task that a key draws."""
+        return jax.random.fold_in(self.key, sample_without_replacement(key, self.num_tasks, 1)[0])

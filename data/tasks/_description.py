@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from jaxmeta.data.tasks._threefry import fold_in, random_words
+from jaxmeta.display import short_repr
 
 _STEP = 1 << 29
 
@@ -67,6 +68,8 @@ class TaskDescription(NamedTuple):
     """Augmentations on the host (`AugmentOnHost`), in the order in which they apply, before the others."""
     axes: tuple[int, int] = (0, 1)
     """Axes of height and width of an example, for rotations."""
+
+    __repr__ = short_repr
 
     def take(self, which: np.ndarray) -> "TaskDescription":
         """Returns the description of some of the examples.

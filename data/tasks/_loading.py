@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmeta._checks import check_function
 from jaxmeta._types import Batch, Task
-from jaxmeta.data.containers import stack, to_array, to_float, warn_of_scale
+from jaxmeta.data.containers import stack, to_array, to_float, warn_of_inputs
 from jaxmeta.data.tasks._description import TaskDescription, TaskTransform
 from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._threefry import fold_in, wrap_key
@@ -184,7 +184,7 @@ def _load_part(
         return collate(list(zip(x, description.label.tolist(), strict=True)))
     x = stack(x)
     if isinstance(x, np.ndarray) and description.loaded:
-        warn_of_scale(x)
+        warn_of_inputs(x)
     return Batch(jax.tree.map(scale, x), description.label.copy())
 
 

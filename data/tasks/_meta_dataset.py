@@ -85,6 +85,9 @@ class MetaDataset:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} examples of {len(self.labels)} classes)"
+
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Returns the input of example `index` as it is in the data, and its label."""
         if not -len(self) <= index < len(self):

@@ -10,6 +10,7 @@ import jax
 
 from jaxmeta._checks import check_integer
 from jaxmeta.data.containers import stack, to_float
+from jaxmeta.display import brief
 
 
 def prefetch(
@@ -54,6 +55,8 @@ def prefetch(
         [(40, 6, 8), (40, 6, 8), (20, 6, 8)]
     """
     check_integer(batch_size=batch_size, workers=workers, ahead=ahead)
+    if not hasattr(tasks, "__getitem__"):
+        raise TypeError(f"tasks must be a Taskset or another sequence of tasks, got {brief(tasks)}")
     if indices is None:
         endless = getattr(tasks, "num_tasks", None) == -1
         indices = itertools.count() if endless else range(len(tasks))

@@ -20,6 +20,7 @@ from jaxmeta.data.tasks._loading import Augment, load
 from jaxmeta.data.tasks._meta_dataset import as_meta_dataset
 from jaxmeta.data.tasks._plan import TaskPlan, compile_plan
 from jaxmeta.data.tasks._threefry import fold_in, key_words, random_words, seed_key, wrap_key
+from jaxmeta.display import brief
 
 _BLOCK = 64  # number of tasks drawn together
 
@@ -79,6 +80,9 @@ class Taskset:
             TypeError: if a transform is not a function, or the data is of an unknown kind.
             ValueError: if there are too few classes or examples for a task, or an argument is out of range.
         """
+        if not isinstance(task_transforms, Sequence | None):
+            found = brief(task_transforms)
+            raise TypeError(f"task_transforms must be a list of transforms, such as [NWays(5), ...], got {found}")
         self.dataset = as_meta_dataset(dataset)
         self._plan = TaskPlan.of(self.dataset, list(task_transforms or []))
         self.num_tasks = -1 if num_tasks == -1 else check_integer(num_tasks=num_tasks)[0]
@@ -97,6 +101,10 @@ class Taskset:
 
     def __bool__(self) -> bool:
         return True
+
+    def __repr__(self) -> str:
+        number = "endlessly many" if self.num_tasks == -1 else self.num_tasks
+        return f"Taskset({number} tasks of {self.dataset!r})"
 
     def __getitem__(self, index: int) -> Any:
         """Returns a task.
@@ -145,6 +153,8 @@ class Taskset:
         """
         if self.task_collate is not None or not isinstance(self._stored_task, Task):
             raise ValueError("a Taskset is a sampler only with queries in KShots and without task_collate")
+        if not self.describe(0).loaded:
+            raise ValueError("a Taskset is a sampler only with LoadData() among its transforms")
         sampler: Any = self._from_host
         if self._augments:
             sampler = Augmented(sampler, self._augments)
@@ -157,6 +167,14 @@ class Taskset:
         """One input of zeros, as the model gets it, for `model.init`: `[1, ...]`."""
         shapes = jax.eval_shape(self, jax.random.key(0)).support.x
         return jax.tree.map(lambda shape: jnp.zeros((1, *shape.shape[1:]), shape.dtype), shapes)
+
+    @cached_property
+    def ways(self) -> int | None:
+        """One more than the largest label of the first task, or `None` if its labels are no integers."""
+        labels = [np.asarray(part.y) for part in self._stored_task if hasattr(part, "y")]
+        if not labels or any(part.dtype.kind not in "iu" or part.size == 0 for part in labels):
+            return None
+        return 1 + max(int(part.max()) for part in labels)
 
     @cached_property
     def _stored_task(self) -> Any:

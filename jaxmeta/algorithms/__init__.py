@@ -18,10 +18,10 @@ from jaxmeta.algorithms._inner_loop import InnerProblem as InnerProblem
 from jaxmeta.algorithms._inner_loop import inner_loop as inner_loop
 from jaxmeta.algorithms._inner_loop import model_problem as model_problem
 from jaxmeta.algorithms._inner_loop import proximal as proximal
-from jaxmeta.algorithms._leo import LEOParams as LEOParams
 from jaxmeta.algorithms._leo import LinearClassifier as LinearClassifier
 from jaxmeta.algorithms._leo import leo as leo
-from jaxmeta.algorithms._leo import leo_params as leo_params
+from jaxmeta.algorithms._leo_networks import LEOParams as LEOParams
+from jaxmeta.algorithms._leo_networks import leo_params as leo_params
 from jaxmeta.algorithms._lr_d2 import logistic_head as logistic_head
 from jaxmeta.algorithms._lr_d2 import lr_d2 as lr_d2
 from jaxmeta.algorithms._maml import fomaml as fomaml

@@ -9,10 +9,12 @@ import optax
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
 from jaxmeta.algorithms._part import Part, as_part, others
+from jaxmeta.display import described
 from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient
 
 
+@described
 def anil(
     loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
@@ -60,6 +62,7 @@ def anil(
     return inner_loop(problem, inner, steps, outer_loss=loss_fn, test_steps=test_steps, meta_gradient=meta_gradient)
 
 
+@described
 def boil(
     loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,

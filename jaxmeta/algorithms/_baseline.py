@@ -20,9 +20,11 @@ from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, one_h
 from jaxmeta.algorithms._heads import Head, class_means, mask_absent, masked_head, present_classes, unit_length
 from jaxmeta.algorithms._inner_loop import InnerLoss, InnerProblem, inner_loop
 from jaxmeta.algorithms._objective import nothing_learned
+from jaxmeta.display import described
 from jaxmeta.losses import Forward, Loss, classification, cross_entropy, forward
 
 
+@described
 def linear_head(
     inner: optax.GradientTransformation | None = None, steps: int = 100, *, scale: float | jax.Array | None = None
 ) -> Head:
@@ -73,6 +75,7 @@ def linear_head(
     return masked_head(fit, lambda weights, features: _logits(weights, features, scale), ())
 
 
+@described
 def baseline(
     features_fn: FeaturesFn,
     ways: int,
@@ -120,6 +123,7 @@ def baseline(
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)
 
 
+@described
 def baseline_plus_plus(
     features_fn: FeaturesFn,
     ways: int,
@@ -206,7 +210,7 @@ def _fine_tuned(
     optimizer = _default_inner(0.001) if inner is None else inner
     check_integer(ways=ways, steps=steps)
     check_optional_integer(test_ways=test_ways)
-    passes = forward(features_fn, train_features, method="features")
+    passes = forward(features_fn, train_features, method="features", argument="features_fn")
 
     def logits(fitted: _FineTuned, features: jax.Array) -> jax.Array:
         return mask_absent(_logits(fitted.weights, features, scale), fitted.present)
@@ -249,7 +253,7 @@ def _classifier_problem(passes: Forward, ways: int, scale: float | jax.Array | N
         if support is None:
             return _FineTuned(meta.params, None, None)
         features = passes.test(meta.variables, support.x)
-        one_hot = one_hot_labels(support, ways, features.dtype)
+        one_hot = one_hot_labels(support, ways, features)
         return _FineTuned(meta.params, _initial_weights(features, one_hot, scale), present_classes(one_hot))
 
     def loss(embed: Callable[[PyTree, Any, jax.Array], jax.Array]) -> InnerLoss:
@@ -257,7 +261,7 @@ def _classifier_problem(passes: Forward, ways: int, scale: float | jax.Array | N
             adapted: _FineTuned, meta: MetaParams, batch: Batch, key: jax.Array
         ) -> tuple[jax.Array, Metrics]:
             features = embed(merge(adapted.network, meta.state), batch.x, key)
-            one_hot = one_hot_labels(batch, ways, features.dtype)
+            one_hot = one_hot_labels(batch, ways, features)
             return _cross_entropy(_logits(adapted.weights, features, scale), one_hot), {}
 
         return support_loss

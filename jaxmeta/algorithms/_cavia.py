@@ -14,6 +14,7 @@ import optax
 from jaxmeta._checks import check_integer
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._inner_loop import InnerProblem, inner_loop
+from jaxmeta.display import described, short_repr
 from jaxmeta.losses import Loss, as_loss
 from jaxmeta.meta_gradients import MetaGradient
 
@@ -26,7 +27,10 @@ class Contextual(NamedTuple):
     context: jax.Array
     """Context parameters of the task, `[context_size]`, the paper's `phi`. They are zero before adaptation."""
 
+    __repr__ = short_repr
 
+
+@described
 def cavia(
     loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,

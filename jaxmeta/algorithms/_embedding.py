@@ -11,9 +11,21 @@ from jax.tree_util import Partial
 
 from jaxmeta._checks import check_integer, check_labels, check_optional_integer
 from jaxmeta._learned import learned_or
-from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, with_loss
+from jaxmeta._types import (
+    Batch,
+    LossFn,
+    MetaLearner,
+    MetaParams,
+    Metrics,
+    PyTree,
+    Task,
+    check_batch,
+    check_meta,
+    with_loss,
+)
 from jaxmeta._variables import carried_like
 from jaxmeta.algorithms._heads import Head
+from jaxmeta.display import brief, described
 from jaxmeta.losses import Forward, as_loss, classification, forward
 
 FeaturesFn = Callable[[PyTree, Any], Any] | nn.Module | nnx.Module
@@ -22,6 +34,7 @@ TrainFeatures = Callable[[PyTree, Any, jax.Array], Any]
 """A random embedding: `(params, x, key) -> features [n, d]`."""
 
 
+@described
 def with_head(
     features_fn: FeaturesFn,
     head: Head,
@@ -67,6 +80,8 @@ def with_head(
         >>> classifier(jnp.array([[2.0]])).tolist()
         [[-1.0, -25.0]]
     """
+    if not isinstance(head, Head):
+        raise TypeError(f"head must be a Head, such as euclidean_head(), got {brief(head)}")
 
     def init(variables: PyTree) -> MetaParams:
         meta = MetaParams.of(variables)
@@ -91,7 +106,7 @@ def by_features(
     test_ways: int | None,
     train_features: TrainFeatures | None,
     loss_fn: LossFn | None = None,
-    init: Callable[[PyTree], MetaParams] = MetaParams.of,
+    init: Callable[[PyTree], MetaParams] | None = None,
 ) -> MetaLearner:
     """Builds the learner of `with_head` for a head with parameters.
 
@@ -103,23 +118,25 @@ def by_features(
         test_ways: see `with_head`.
         train_features: see `with_head`.
         loss_fn: see `with_head`.
-        init: see `MetaLearner`.
+        init: see `by_fit`.
     """
     check_integer(ways=ways)
     check_optional_integer(test_ways=test_ways)
-    passes = forward(features_fn, train_features, method="features")
+    passes = forward(features_fn, train_features, method="features", argument="features_fn")
     embed = embedding(passes)
 
     def fit_support(meta: MetaParams, support: Batch, key: jax.Array | None) -> tuple[PyTree, PyTree]:
+        check_meta(meta)
+        check_batch(support)
         variables = meta.variables
         features = embed(variables, support.x, key)
-        one_hot = one_hot_labels(support, ways if key is not None else test_ways or ways, features.dtype)
+        one_hot = one_hot_labels(support, ways if key is not None else test_ways or ways, features)
         return variables, fit(meta, features, one_hot)
 
     def predict(fitted: tuple[PyTree, PyTree], x: Any, key: jax.Array | None) -> jax.Array:
         return logits(*fitted, embed(fitted[0], x, key))
 
-    return by_fit(init, fit_support, predict, classification(call) if loss_fn is None else loss_fn, passes)
+    return by_fit(fit_support, predict, classification(call) if loss_fn is None else loss_fn, passes, init)
 
 
 def embedding(passes: Forward) -> Callable[[PyTree, Any, jax.Array | None], jax.Array]:
@@ -132,35 +149,40 @@ def embedding(passes: Forward) -> Callable[[PyTree, Any, jax.Array | None], jax.
 
 
 def by_fit(
-    init: Callable[[PyTree], MetaParams],
     fit: Callable[[MetaParams, Any, jax.Array | None], PyTree],
     predict: Callable[[PyTree, Any, jax.Array | None], Any],
     loss_fn: LossFn,
     passes: Forward | None = None,
+    init: Callable[[PyTree], MetaParams] | None = None,
 ) -> MetaLearner:
     """Builds a learner that is fitted to the support set by one differentiable function.
 
     Args:
-        init: see `MetaLearner`.
         fit: `(meta, support, key) -> fitted`. Here and in `predict` the key is `None` outside meta-training.
         predict: `(fitted, x, key) -> predictions`.
         loss_fn: `(predictor, batch, key) -> (loss, metrics)`, where `predictor(x)` returns predictions.
         passes: the model, whose state moves with the inputs of the support and the query set. `None` (default) leaves
             the state as it is.
+        init: see `MetaLearner`. `None` (default) is that of a learner with nothing learned but the model.
     """
 
     def predict_at_test(fitted: PyTree, x: Any) -> Any:
         return predict(fitted, x, None)
 
+    def checked_fit(meta: MetaParams, support: Any, key: jax.Array | None) -> PyTree:
+        if init is None:
+            learned_or((), meta.learned, "learner")
+        return fit(meta, support, key)
+
     def adapt(meta: MetaParams, support: Any, key: jax.Array) -> Partial:
         del key
-        return Partial(predict_at_test, fit(meta, support, None))
+        return Partial(predict_at_test, checked_fit(meta, support, None))
 
     def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
         fit_key, predict_key, loss_key = jax.random.split(key, 3)
 
         def objective(trained: MetaParams) -> tuple[jax.Array, Metrics]:
-            fitted = fit(trained._replace(state=meta.state), task.support, fit_key)
+            fitted = checked_fit(trained._replace(state=meta.state), task.support, fit_key)
             return loss_fn(lambda x: predict(fitted, x, predict_key), task.query, loss_key)
 
         (loss, metrics), gradient = jax.value_and_grad(objective, has_aux=True)(meta._replace(state=()))
@@ -171,7 +193,7 @@ def by_fit(
             state = carried_like(state, variables)
         return with_loss(loss, metrics), gradient._replace(state=state)
 
-    return MetaLearner(init, adapt, as_loss(loss_fn).test, grad)
+    return MetaLearner(MetaParams.of if init is None else init, adapt, as_loss(loss_fn).test, grad)
 
 
 def call(predictor: Callable[[Any], Any], x: Any) -> Any:
@@ -186,7 +208,7 @@ def _rows(features: jax.Array) -> jax.Array:
     return features
 
 
-def one_hot_labels(batch: Batch, ways: int, dtype: jax.typing.DTypeLike) -> jax.Array:
+def one_hot_labels(batch: Batch, ways: int, features: jax.Array) -> jax.Array:
     """Returns one-hot labels `[n, ways]`, in float32 or wider, each row multiplied by the weight of the example.
 
     All are NaN if a label is out of range. No shape shows this mistake, so nothing else could report it inside a jitted
@@ -195,8 +217,8 @@ def one_hot_labels(batch: Batch, ways: int, dtype: jax.typing.DTypeLike) -> jax.
     Raises:
         ValueError: if a concrete label is out of range.
     """
-    check_labels(batch.y, ways, batch.weight)
-    one_hot = jax.nn.one_hot(batch.y, ways, dtype=jnp.promote_types(dtype, jnp.float32))
+    check_labels(batch.y, ways, batch.weight, features.shape[:1])
+    one_hot = jax.nn.one_hot(batch.y, ways, dtype=jnp.promote_types(features.dtype, jnp.float32))
     known = jnp.any(one_hot, 1)
     if batch.weight is not None:
         weight = jnp.asarray(batch.weight, one_hot.dtype)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_positive
 from jaxmeta._types import PyTree, at_least_float32
+from jaxmeta.display import described, short_repr
 
 
 class Head(NamedTuple):
@@ -28,7 +29,10 @@ class Head(NamedTuple):
     learned: PyTree = ()
     """Initial values of the numbers that are meta-learned together with the features, such as a scale."""
 
+    __repr__ = short_repr
 
+
+@described
 def euclidean_head(
     scale: float | jax.Array = 1.0, *, learn: bool = False, center: jax.Array | None = None, normalize: bool = False
 ) -> Head:
@@ -83,6 +87,7 @@ def euclidean_head(
     return masked_head(fit, logits, {"scale": scale} if learn else ())
 
 
+@described
 def cosine_head(scale: float | jax.Array = 10.0, *, learn: bool = True) -> Head:
     """A head of prototypes and cosine similarities.
 

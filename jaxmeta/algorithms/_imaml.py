@@ -8,9 +8,11 @@ import optax
 
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.display import described
 from jaxmeta.meta_gradients import LinearSolver, implicit
 
 
+@described
 def imaml(
     loss_fn: LossFn,
     inner: optax.GradientTransformation,

@@ -16,9 +16,11 @@ from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._embedding import by_fit, call
 from jaxmeta.algorithms._matching import log_weights
+from jaxmeta.display import described
 from jaxmeta.losses import classification
 
 
+@described
 def in_context(
     encode: Callable[..., PyTree],
     decode: Callable[[PyTree, PyTree, Any], Any],
@@ -63,7 +65,7 @@ def in_context(
         del key
         return decode(*fitted, x)
 
-    return by_fit(MetaParams.of, fit, predict, classification(call) if loss_fn is None else loss_fn)
+    return by_fit(fit, predict, classification(call) if loss_fn is None else loss_fn)
 
 
 class ContextTransformer(nn.Module):

@@ -4,7 +4,7 @@ The support set gives a latent code for each class. The inner loop moves the cod
 weights of a linear classifier, and then moves those weights.
 """
 
-import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,24 +14,16 @@ import optax
 
 from jaxmeta._adapt import adapt
 from jaxmeta._checks import check_fraction, check_integer, check_number
-from jaxmeta._learned import Learned, learned_or
-from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task
+from jaxmeta._learned import Learned, combine
+from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
 from jaxmeta.algorithms._embedding import one_hot_labels
-from jaxmeta.algorithms._heads import class_means, mask_absent, present_classes
-from jaxmeta.algorithms._objective import grad_of, learned_state, whole_loop
+from jaxmeta.algorithms._heads import mask_absent, present_classes
+from jaxmeta.algorithms._inner_loop import InnerProblem, inner_loop
+from jaxmeta.algorithms._leo_networks import LEOParams, decode, draw, drop, encode
+from jaxmeta.algorithms._objective import whole_loop
+from jaxmeta.display import described, short_repr
 from jaxmeta.losses import cross_entropy, weighted_mean
 from jaxmeta.meta_gradients import MetaGradient
-
-
-class LEOParams(NamedTuple):
-    """Parameters of LEO's networks, linear maps without biases."""
-
-    encoder: jax.Array
-    """Map from a feature vector to a code, the paper's `phi_e`: `[features, latents]`."""
-    relation: tuple[jax.Array, ...]
-    """Layers of a ReLU network on pairs of codes, the paper's `phi_r`: `[2 * latents, 2 * latents]` each."""
-    decoder: jax.Array
-    """Map from a code to mean and log-deviation of the class's weights, `phi_d`: `[latents, 2 * features]`."""
 
 
 class LinearClassifier(NamedTuple):
@@ -42,36 +34,14 @@ class LinearClassifier(NamedTuple):
     present: jax.Array
     """The classes that had support examples, as booleans: `[ways]`. The others have the logit -inf."""
 
+    __repr__ = short_repr
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the logits `[n, ways]` of features `x: [n, features]`."""
         return mask_absent(x @ self.weights.T, self.present)
 
 
-def leo_params(key: jax.Array, features: int, latents: int = 64) -> LEOParams:
-    """Draws initial parameters for `leo`, Xavier uniform.
-
-    Args:
-        key: random key.
-        features: length of the feature vectors.
-        latents: length of the codes (default: 64, as in the paper).
-
-    Returns:
-        The parameters.
-
-    Raises:
-        ValueError: if a size is not an integer of at least 1.
-
-    Example:
-        >>> [matrix.shape for matrix in jax.tree.leaves(leo_params(jax.random.key(0), features=640))]
-        [(640, 64), (128, 128), (128, 128), (128, 128), (64, 1280)]
-    """
-    check_integer(features=features, latents=latents)
-    sizes = [(features, latents), *[(2 * latents, 2 * latents)] * 3, (latents, 2 * features)]
-    xavier = jax.nn.initializers.xavier_uniform()
-    encoder, *relation, decoder = (xavier(k, size) for k, size in zip(jax.random.split(key, 5), sizes, strict=True))
-    return LEOParams(encoder, tuple(relation), decoder)
-
-
+@described
 def leo(
     ways: int,
     inner_rate: float | jax.Array = 5.0,
@@ -150,107 +120,82 @@ def leo(
     check_number(inner_rate=inner_rate, head_rate=head_rate)
     check_number(kl_weight=kl_weight, encoder_weight=encoder_weight, orthogonality_weight=orthogonality_weight)
     check_fraction(below_one=True, dropout=dropout)
-    meta_gradient = whole_loop(meta_gradient)
-    code_inner, head_inner = inners = _scale_by_column_rate(inner_rate), _scale_by_column_rate(head_rate)
+    meta_gradient, rates = whole_loop(meta_gradient), {"codes": inner_rate, "weights": head_rate}
+    inner = _scale_by_column_rate({"params": rates, "penalty": None, "present": None})
 
-    def run(meta: MetaParams, support: Batch, key: jax.Array, training: bool) -> tuple[LinearClassifier, jax.Array]:
-        """Returns the adapted classifier and the penalties."""
-        params, rate = meta.params, dropout if training else None
-        code_rates, head_rates = learned_or(_init(inners, params).learned, meta.learned, "pair of inner optimizers")
-        one_hot = one_hot_labels(support, ways, support.x.dtype)
-        present, decode = present_classes(one_hot), partial(_decode, params.decoder, training=training)
+    def problem(training: bool) -> InnerProblem:
+        """Returns the inner problem of the weights. They start where the inner loop of the codes ends."""
+        rate = dropout if training else None
 
-        def head_loss(weights: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            return _loss(LinearClassifier(weights, present), batch, key, dropout=rate)
+        def start(meta: MetaParams, support: Batch | None, key: jax.Array) -> PyTree:
+            params: LEOParams = meta.params
+            if support is None:
+                return _shapes(params)
+            one_hot = one_hot_labels(support, ways, support.x)
+            present, weights_of = present_classes(one_hot), partial(decode, params.decoder, training=training)
 
-        def code_loss(codes: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
-            decode_key, loss_key = jax.random.split(key)
-            return head_loss(decode(codes, decode_key), batch, loss_key)
+            def code_loss(codes: jax.Array, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+                decode_key, loss_key = jax.random.split(key)
+                return _loss(LinearClassifier(weights_of(codes, decode_key), present), batch, loss_key, rate)
 
-        encode_key, draw_key, code_key, decode_key, head_key = jax.random.split(key, 5)
-        mean, deviation = _encode(params, _drop(encode_key, support.x, rate), one_hot, support.weight)
-        first = _draw(draw_key, mean, deviation, training)
-        loop = partial(adapt, batch=support, meta_gradient=meta_gradient)
-        # z <- z - alpha * dL/dz, and after that w <- w - alpha_head * dL/dw
-        last = loop(code_loss, code_inner, first, key=code_key, steps=steps, learned=code_rates)
-        decoded = decode(last, decode_key)
-        weights = loop(head_loss, head_inner, decoded, key=head_key, steps=head_steps, learned=head_rates)
+            encode_key, draw_key, code_key, decode_key = jax.random.split(key, 4)
+            mean, deviation = encode(params, drop(encode_key, support.x, rate), one_hot, support.weight)
+            first = draw(draw_key, mean, deviation, training)
+            learned = combine(meta.learned, inner.init(_shapes(params)))["params"]["codes"]
+            # z <- z - alpha * dL/dz
+            loop = partial(adapt, steps=steps, learned=learned, meta_gradient=meta_gradient)
+            last = loop(code_loss, _scale_by_column_rate(inner_rate), first, support, code_key)
+            # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
+            of_codes = kl_weight * _divergence(mean, deviation) + encoder_weight * _distance(first, last)
+            penalty = weighted_mean(of_codes, present) + orthogonality_weight * _correlation(params.decoder)
+            weights = weights_of(last, decode_key)
+            return {"params": {"codes": last, "weights": weights}, "penalty": penalty, "present": present}
 
-        # beta * KL(N(mu, sigma^2) | N(0, I)) + gamma * |stop_gradient(z') - z|^2 + lambda_2 * |C - I|^2
-        of_codes = kl_weight * _divergence(mean, deviation) + encoder_weight * _distance(first, last)
-        penalty = weighted_mean(of_codes, present) + orthogonality_weight * _correlation(params.decoder)
-        return LinearClassifier(weights, present), penalty
+        def loss(adapted: PyTree, meta: MetaParams, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
+            return _loss(_classifier(adapted, meta), batch, key, rate)
 
-    def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        adapt_key, loss_key = jax.random.split(key)
-        classifier, penalty = run(meta, task.support, adapt_key, training=True)
-        loss, metrics = _loss(classifier, task.query, loss_key, dropout)
-        return loss + penalty, (metrics, ())
+        return InnerProblem(start, loss, _with_penalty if training else _classifier)
 
-    def adapt_at_test(meta: MetaParams, support: Batch, key: jax.Array) -> LinearClassifier:
-        return run(meta, support, key, training=False)[0]
-
-    return MetaLearner(partial(_init, inners), adapt_at_test, _loss, grad_of(objective, meta_gradient))
+    # w <- w - alpha_head * dL/dw
+    build = partial(inner_loop, inner=inner, steps=head_steps, meta_gradient=meta_gradient)
+    training = build(problem(True), outer_loss=partial(_outer_loss, dropout=dropout))
+    test = build(problem(False), outer_loss=_loss)
+    return training._replace(init=partial(_init, training.init), adapt=test.adapt, loss=_loss)
 
 
-def _init(inners: tuple[optax.GradientTransformation, optax.GradientTransformation], params: Any) -> MetaParams:
+def _init(init: Callable[[PyTree], MetaParams], params: Any) -> MetaParams:
     """Returns the meta-parameters, and raises TypeError unless the parameters are LEO's."""
     if not isinstance(params, LEOParams):
         raise TypeError(f"params must be LEOParams, from leo_params(key, features), got {type(params).__name__}")
-    arrays = params.encoder, params.encoder.T  # with as many columns as codes and weights have
-    return MetaParams(params, tuple(learned_state(inner, array) for inner, array in zip(inners, arrays, strict=True)))
+    return init(params)
+
+
+def _shapes(params: LEOParams) -> PyTree:
+    """Returns arrays with as many columns as the codes and the weights have, in the place of what adapts."""
+    return {"params": {"codes": params.encoder, "weights": params.encoder.T}, "penalty": None, "present": None}
+
+
+def _classifier(adapted: PyTree, meta: MetaParams) -> LinearClassifier:
+    return LinearClassifier(adapted["params"]["weights"], adapted["present"])
+
+
+def _with_penalty(adapted: PyTree, meta: MetaParams) -> tuple[LinearClassifier, jax.Array]:
+    return _classifier(adapted, meta), adapted["penalty"]
+
+
+def _outer_loss(
+    adapted: tuple[LinearClassifier, jax.Array], batch: Batch, key: jax.Array, dropout: float | jax.Array
+) -> tuple[jax.Array, Metrics]:
+    classifier, penalty = adapted
+    loss, metrics = _loss(classifier, batch, key, dropout)
+    return loss + penalty, metrics
 
 
 def _loss(
     classifier: LinearClassifier, batch: Batch, key: jax.Array, dropout: float | jax.Array | None = None
 ) -> tuple[jax.Array, Metrics]:
     """Returns the cross-entropy and the accuracy of a classifier."""
-    return cross_entropy(classifier(_drop(key, batch.x, dropout)), batch)
-
-
-def _encode(
-    params: LEOParams, x: jax.Array, one_hot: jax.Array, weight: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and standard deviation of the code of each class, `[ways, latents]`.
-
-    `mu_n, u_n` is the mean of `relation([encoder(x_i), encoder(x_j)])` over the examples `i` of class `n` and
-    all examples `j`. These means have the weights of the support set.
-    """
-    codes = x @ params.encoder
-    n = codes.shape[0]
-    pairs = jnp.concatenate([jnp.repeat(codes, n, axis=0), jnp.tile(codes, (n, 1))], axis=1)
-    *hidden, last = params.relation
-    for matrix in hidden:
-        pairs = jax.nn.relu(pairs @ matrix)
-    relations = jax.vmap(lambda pairs: weighted_mean(pairs, weight, 0))((pairs @ last).reshape(n, n, -1))
-    mean, u = jnp.split(class_means(relations, one_hot), 2, axis=1)
-    return mean, _deviation(u, 0.0)
-
-
-def _decode(decoder: jax.Array, codes: jax.Array, key: jax.Array, training: bool) -> jax.Array:
-    """Draws the weights of the classes, `[ways, features]`. Their deviation starts near Xavier's."""
-    mean, u = jnp.split(codes @ decoder, 2, axis=1)
-    return _draw(key, mean, _deviation(u, math.sqrt(2.0 / sum(mean.shape))), training)
-
-
-def _deviation(u: jax.Array, start: float) -> jax.Array:
-    """Returns the authors' standard deviation `max(exp(u) - 1 + start, 1e-10)`, which is `start` for `u = 0`."""
-    return jnp.maximum(jnp.exp(u) - 1 + start, 1e-10)
-
-
-def _draw(key: jax.Array, mean: jax.Array, deviation: jax.Array, training: bool) -> jax.Array:
-    """Draws `mu + sigma * epsilon` with `epsilon ~ N(0, I)` during meta-training, and returns `mu` at test."""
-    if not training:
-        return mean
-    return mean + deviation * jax.random.normal(key, mean.shape, mean.dtype)
-
-
-def _drop(key: jax.Array, x: jax.Array, dropout: float | jax.Array | None) -> jax.Array:
-    """Zeroes the share `dropout` of the entries of `x` and scales up the others. `None` returns `x`."""
-    if dropout is None:
-        return x
-    kept = jax.random.bernoulli(key, 1 - dropout, x.shape)
-    return jnp.where(kept, x / jnp.asarray(1 - dropout, x.dtype), 0)
+    return cross_entropy(classifier(drop(key, batch.x, dropout)), batch)
 
 
 def _divergence(mean: jax.Array, deviation: jax.Array) -> jax.Array:
@@ -269,14 +214,14 @@ def _correlation(matrix: jax.Array) -> jax.Array:
     return jnp.mean((rows @ rows.T - jnp.eye(rows.shape[0], dtype=rows.dtype)) ** 2)
 
 
-def _scale_by_column_rate(rate: float | jax.Array) -> optax.GradientTransformation:
-    """Multiplies the gradient by minus a learned rate of each column."""
+def _scale_by_column_rate(rates: PyTree) -> optax.GradientTransformation:
+    """Multiplies gradients by minus a learned rate of each column. It has one initial rate for each matrix."""
 
     def init(params: Any) -> Any:
-        return Learned(jnp.full((1, params.shape[1]), rate, params.dtype))
+        return jax.tree.map(lambda rate, leaf: Learned(jnp.full((1, leaf.shape[1]), rate, leaf.dtype)), rates, params)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        return -state.value * updates, state
+        return jax.tree.map(lambda leaf, rate: -rate.value * leaf, updates, state), state
 
     return optax.GradientTransformation(init, update)

@@ -12,8 +12,10 @@ from jaxmeta._types import MetaLearner, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
 from jaxmeta.algorithms._heads import Head, example_weights, logarithm, masked_head
 from jaxmeta.algorithms._r2d2 import linear_logits
+from jaxmeta.display import described
 
 
+@described
 def logistic_head(regularization: float | jax.Array = 1.0, scale: float | jax.Array = 1.0, *, steps: int = 5) -> Head:
     """A head of regularized logistic regression, one class against all others.
 
@@ -53,6 +55,7 @@ def logistic_head(regularization: float | jax.Array = 1.0, scale: float | jax.Ar
     return masked_head(fit, linear_logits, start)
 
 
+@described
 def lr_d2(
     features_fn: FeaturesFn,
     ways: int,

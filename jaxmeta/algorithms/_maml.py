@@ -8,10 +8,12 @@ import optax
 
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
+from jaxmeta.display import described
 from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient, first_order
 
 
+@described
 def maml(
     loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,
@@ -63,6 +65,7 @@ def maml(
     return inner_loop(problem, inner, steps, outer_loss=loss_fn, test_steps=test_steps, meta_gradient=meta_gradient)
 
 
+@described
 def fomaml(
     loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,

@@ -12,6 +12,7 @@ from jaxmeta._checks import check_integer, check_number
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
 from jaxmeta.algorithms._objective import whole_loop
+from jaxmeta.display import described
 from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient, first_order
 from jaxmeta.optim import scale_by_learned_rate
@@ -44,6 +45,7 @@ def multi_step_weights(steps: int, progress: float | jax.Array) -> jax.Array:
     return jnp.full(steps, (1.0 - done) / steps).at[-1].add(done)
 
 
+@described
 def maml_plus_plus(
     loss_fn: LossFn | Loss,
     inner_rate: float | jax.Array = 0.1,

@@ -15,8 +15,10 @@ from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._types import MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, with_head
 from jaxmeta.algorithms._heads import Head, example_weights, masked_head, present_classes, unit_length
+from jaxmeta.display import described
 
 
+@described
 def attention_head(scale: float | jax.Array = 1.0) -> Head:
     """A head of attention over the support set.
 
@@ -66,6 +68,7 @@ def log_weights(weight: jax.Array) -> jax.Array:
     return jnp.where(weight == 0, -jnp.inf, jnp.log(jnp.where(weight == 0, 1, weight)))
 
 
+@described
 def matching_network(
     features_fn: FeaturesFn,
     ways: int,

@@ -9,10 +9,12 @@ import optax
 from jaxmeta._checks import check_integer, check_number
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.display import described
 from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.optim import scale_by_kronecker
 
 
+@described
 def meta_kfo(
     loss_fn: LossFn,
     inner_rate: float | jax.Array = 0.1,

@@ -8,10 +8,12 @@ import jax
 from jaxmeta._checks import check_number
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._maml import maml
+from jaxmeta.display import described
 from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.optim import scale_by_learned_rate
 
 
+@described
 def meta_sgd(
     loss_fn: LossFn,
     inner_rate: float | jax.Array = 0.1,

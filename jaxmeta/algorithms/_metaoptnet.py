@@ -16,9 +16,11 @@ from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, with_
 from jaxmeta.algorithms._heads import Head, masked_head
 from jaxmeta.algorithms._r2d2 import linear_logits
 from jaxmeta.algorithms._svm import crammer_singer
+from jaxmeta.display import described
 from jaxmeta.losses import classification, weighted_mean
 
 
+@described
 def svm_head(
     c: float | jax.Array = 0.1,
     scale: float | jax.Array = 1.0,
@@ -74,6 +76,7 @@ def svm_head(
     return masked_head(fit, linear_logits, {"scale": scale})
 
 
+@described
 def metaoptnet(
     features_fn: FeaturesFn,
     ways: int,

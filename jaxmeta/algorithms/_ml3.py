@@ -11,10 +11,12 @@ import optax
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._inner_loop import InnerProblem, inner_loop, model_problem
 from jaxmeta.algorithms._part import Part, as_part, others
+from jaxmeta.display import described
 from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient
 
 
+@described
 def ml3(
     learned_loss: LossFn | Loss,
     loss_fn: LossFn | Loss,

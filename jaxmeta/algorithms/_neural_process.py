@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_integer, check_positive
+from jaxmeta._checks import check_integer, check_integers, check_positive
 from jaxmeta._types import Batch, MetaLearner, Metrics, PyTree, at_least_float32
 from jaxmeta.algorithms._in_context import in_context
+from jaxmeta.display import described, short_repr
 from jaxmeta.losses import weighted_mean
 
 
@@ -25,7 +26,10 @@ class Gaussian(NamedTuple):
     std: jax.Array
     """Standard deviations, `[n, out]`, positive."""
 
+    __repr__ = short_repr
 
+
+@described
 def conditional_neural_process(
     encode: Callable[..., PyTree], decode: Callable[[PyTree, PyTree, Any], Any]
 ) -> MetaLearner:
@@ -93,8 +97,7 @@ class NeuralProcess(nn.Module):
 
     def __post_init__(self) -> None:
         check_integer(out=self.out)
-        check_integer(**{f"encoder[{i}]": width for i, width in enumerate(self.encoder)})
-        check_integer(**{f"decoder[{i}]": width for i, width in enumerate(self.decoder)})
+        check_integers(encoder=self.encoder, decoder=self.decoder)
         check_positive(min_std=self.min_std)
         super().__post_init__()
 

@@ -7,6 +7,7 @@ import jax
 import optax
 from jax.core import Tracer
 
+from jaxmeta._checks import check_meta_gradient
 from jaxmeta._learned import partition
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, definite, with_loss
 from jaxmeta._variables import carried_like
@@ -39,7 +40,9 @@ def whole_loop(meta_gradient: MetaGradient | None) -> MetaGradient:
 
     Raises:
         ValueError: if it is one, as `implicit()`.
+        TypeError: if it is no `MetaGradient`.
     """
+    check_meta_gradient(meta_gradient)
     if meta_gradient is not None and meta_gradient.end_only:
         raise ValueError("meta_gradient must see the whole inner loop here, and implicit() sees only its end")
     return reverse() if meta_gradient is None else meta_gradient

@@ -13,10 +13,12 @@ from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree, call_
 from jaxmeta.algorithms._inner_loop import InnerLoss, inner_loop, model_problem, with_losses
 from jaxmeta.algorithms._objective import check_labels_of
 from jaxmeta.algorithms._part import Part, as_part
+from jaxmeta.display import described
 from jaxmeta.losses import Loss, as_loss
 from jaxmeta.meta_gradients import MetaGradient
 
 
+@described
 def oml(
     features_fn: Callable[[PyTree, Any], Any],
     loss_fn: LossFn | Loss,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmeta._types import PyTree
+from jaxmeta.display import brief, short_repr
 
 
 class Part(NamedTuple):
@@ -15,6 +16,8 @@ class Part(NamedTuple):
     """`(params) -> part`."""
     put: Callable[[PyTree, PyTree], PyTree]
     """`(part, params) -> params`, with `part` in its place."""
+
+    __repr__ = short_repr
 
 
 def named(name: str, *, inside: bool = True, argument: str = "head") -> Part:
@@ -49,6 +52,8 @@ def named(name: str, *, inside: bool = True, argument: str = "head") -> Part:
 
 def as_part(part: str | Part, argument: str = "head") -> Part:
     """Returns a part of the parameters that may be given by the name in their paths, see `named`."""
+    if not isinstance(part, str | Part):
+        raise TypeError(f"{argument} must be a name in the path of the parameters or a Part, got {brief(part)}")
     return named(part, argument=argument) if isinstance(part, str) else part
 
 

@@ -14,10 +14,12 @@ from jaxmeta.algorithms._embedding import FeaturesFn, one_hot_labels
 from jaxmeta.algorithms._heads import class_means, present_classes
 from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
 from jaxmeta.algorithms._part import Part, as_part
+from jaxmeta.display import described
 from jaxmeta.losses import Loss, forward
 from jaxmeta.meta_gradients import MetaGradient
 
 
+@described
 def proto_maml(
     features_fn: FeaturesFn,
     loss_fn: LossFn | Loss,
@@ -71,7 +73,7 @@ def proto_maml(
         *Meta-Dataset: A Dataset of Datasets for Learning to Learn from Few Examples*, ICLR 2020,
         https://arxiv.org/abs/1903.03096
     """
-    features = forward(features_fn, method="features").test
+    features = forward(features_fn, method="features", argument="features_fn").test
     part = as_part(head)
 
     def start(meta: MetaParams, support: Batch | None, key: jax.Array) -> PyTree:
@@ -95,7 +97,7 @@ def _prototypes(head: PyTree, features: jax.Array, support: Batch) -> PyTree:
             f"[ways], got leaves of shapes {shapes}"
         )
     features = at_least_float32(features)
-    one_hot = one_hot_labels(support, ways, features.dtype)
+    one_hot = one_hot_labels(support, ways, features)
     means = class_means(features, one_hot)
     bias = jnp.where(present_classes(one_hot), -jnp.sum(means**2, axis=1), -jnp.inf)
 

@@ -11,8 +11,10 @@ from jaxmeta._checks import check_choice
 from jaxmeta._types import MetaLearner
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
 from jaxmeta.algorithms._heads import cosine_head, euclidean_head
+from jaxmeta.display import described
 
 
+@described
 def protonet(
     features_fn: FeaturesFn,
     ways: int,

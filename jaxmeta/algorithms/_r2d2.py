@@ -12,8 +12,10 @@ from jaxmeta._checks import check_positive
 from jaxmeta._types import MetaLearner, PyTree
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
 from jaxmeta.algorithms._heads import Head, example_weights, logarithm, masked_head
+from jaxmeta.display import described
 
 
+@described
 def ridge_head(
     regularization: float | jax.Array = 1.0,
     scale: float | jax.Array = 10.0,
@@ -64,6 +66,7 @@ def ridge_head(
     return masked_head(fit, linear_logits, learned)
 
 
+@described
 def r2d2(
     features_fn: FeaturesFn,
     ways: int,

@@ -14,9 +14,11 @@ from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, at_least_float32
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, by_features, call
 from jaxmeta.algorithms._heads import mask_absent, present_classes
+from jaxmeta.display import described
 from jaxmeta.losses import classification, weighted_mean
 
 
+@described
 def relation_network(
     features_fn: FeaturesFn,
     relation_fn: Callable[[PyTree, jax.Array], Any],

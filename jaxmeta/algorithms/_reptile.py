@@ -14,9 +14,11 @@ from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Tas
 from jaxmeta._variables import carried_like, split
 from jaxmeta.algorithms._inner_loop import InnerLoss, inner_loop, model_problem, with_losses
 from jaxmeta.algorithms._objective import check_labels_of, nothing_learned
+from jaxmeta.display import described
 from jaxmeta.losses import Loss, as_loss, train_pass
 
 
+@described
 def reptile(
     loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,

@@ -10,8 +10,10 @@ import jax
 from jaxmeta._types import MetaLearner
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, with_head
 from jaxmeta.algorithms._heads import cosine_head, euclidean_head
+from jaxmeta.display import described
 
 
+@described
 def simpleshot(
     features_fn: FeaturesFn,
     ways: int,
@@ -60,6 +62,7 @@ def simpleshot(
     return with_head(features_fn, head, ways, test_ways=test_ways, train_features=train_features)
 
 
+@described
 def meta_baseline(
     features_fn: FeaturesFn,
     ways: int,

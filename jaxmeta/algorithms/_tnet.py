@@ -10,10 +10,12 @@ import optax
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.algorithms._inner_loop import inner_loop, model_problem
 from jaxmeta.algorithms._part import named
+from jaxmeta.display import described
 from jaxmeta.losses import Loss
 from jaxmeta.meta_gradients import MetaGradient
 
 
+@described
 def tnet(
     loss_fn: LossFn | Loss,
     inner: optax.GradientTransformation,

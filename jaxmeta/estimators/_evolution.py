@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._noise import noise_like, perturbed
 from jaxmeta._types import Metrics, PyTree
+from jaxmeta.display import described
 from jaxmeta.estimators._process import GradientEstimator, Process, ProcessRun, advance, start_run
 
 
+@described
 def truncated_evolution(window: int, *, scale: float = 0.01) -> GradientEstimator:
     """Antithetic evolution strategies on one window: needs no derivative, biased as `truncated_backprop`.
 
@@ -45,6 +47,7 @@ def truncated_evolution(window: int, *, scale: float = 0.01) -> GradientEstimato
     return GradientEstimator(window, start_run, grad)
 
 
+@described
 def persistent_evolution(window: int, *, scale: float = 0.01) -> GradientEstimator:
     """Persistent evolution strategies (PES): windows without their bias, and without derivatives.
 

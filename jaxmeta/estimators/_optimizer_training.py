@@ -14,6 +14,7 @@ from jaxmeta._checks import check_integer, check_through_steps, check_transforma
 from jaxmeta._learned import combine, partition
 from jaxmeta._types import LossFn, PyTree
 from jaxmeta._variables import split
+from jaxmeta.display import short_repr
 from jaxmeta.estimators._process import Process
 from jaxmeta.meta_gradients import MetaGradient
 
@@ -26,6 +27,8 @@ class Problem(NamedTuple):
     batch: Any
     """Data that the loss depends on beside the parameters, usually a `jaxmeta.Batch`."""
 
+    __repr__ = short_repr
+
 
 class TrainingRun(NamedTuple):
     """State of the process that `optimizer_training` makes."""
@@ -36,6 +39,8 @@ class TrainingRun(NamedTuple):
     """The optimizer's state without its `Learned` part, which is `theta`."""
     batch: Any
     """The problem's data."""
+
+    __repr__ = short_repr
 
 
 def optimizer_training(

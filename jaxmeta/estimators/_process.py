@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._types import Metrics, PyTree
+from jaxmeta.display import short_repr
 
 
 class Process(NamedTuple):
@@ -20,6 +21,8 @@ class Process(NamedTuple):
     horizon: int
     """After so many steps it is reset. What is minimized is the mean loss over all of them."""
 
+    __repr__ = short_repr
+
 
 class ProcessRun(NamedTuple):
     """State of one run between two windows."""
@@ -31,6 +34,8 @@ class ProcessRun(NamedTuple):
     noise: PyTree = ()
     """For `persistent_evolution`, the sum of the noise since the reset, like `theta`."""
 
+    __repr__ = short_repr
+
 
 class GradientEstimator(NamedTuple):
     """Estimator of a meta-gradient from one window of one run, as pure functions."""
@@ -41,6 +46,8 @@ class GradientEstimator(NamedTuple):
     """`(process, theta, key) -> run`: a new one, of age 0."""
     grad: Callable[[Process, PyTree, ProcessRun, jax.Array], tuple[Metrics, PyTree, ProcessRun]]
     """`(process, theta, run, key) -> (metrics, gradient, run)`: the next window, of a run younger than the horizon."""
+
+    __repr__ = short_repr
 
 
 def start_run(process: Process, theta: PyTree, key: jax.Array) -> ProcessRun:

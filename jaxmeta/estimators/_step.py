@@ -11,6 +11,7 @@ from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._step import batch_size_of
 from jaxmeta._types import Metrics, PyTree, Training, definite
+from jaxmeta.display import described, short_repr
 from jaxmeta.estimators._process import GradientEstimator, Process, ProcessRun
 
 
@@ -24,7 +25,10 @@ class OuterState(NamedTuple):
     runs: ProcessRun
     """The runs, in a leading axis."""
 
+    __repr__ = short_repr
 
+
+@described
 def process_step(
     process: Process,
     estimator: GradientEstimator,

@@ -6,9 +6,11 @@ import jax
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Metrics, PyTree
+from jaxmeta.display import described
 from jaxmeta.estimators._process import GradientEstimator, Process, ProcessRun, advance, start_run
 
 
+@described
 def truncated_backprop(window: int) -> GradientEstimator:
     """Reverse mode through one window; what came before is a constant.
 

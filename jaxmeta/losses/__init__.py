@@ -3,6 +3,7 @@
 from jaxmeta.losses._dice import magic_box as magic_box
 from jaxmeta.losses._loss import Loss as Loss
 from jaxmeta.losses._loss import as_loss as as_loss
+from jaxmeta.losses._loss import checked_loss as checked_loss
 from jaxmeta.losses._loss import train_pass as train_pass
 from jaxmeta.losses._supervised import Forward as Forward
 from jaxmeta.losses._supervised import classification as classification

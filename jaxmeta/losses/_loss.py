@@ -1,11 +1,16 @@
 """Losses that tell training from test, carry a model's state, and know its predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import nnx
 
+from jaxmeta._checks import check_takes
 from jaxmeta._types import LossFn, Metrics, PyTree
+from jaxmeta.display import brief, short_repr
 
 
 class Loss(NamedTuple):
@@ -24,6 +29,8 @@ class Loss(NamedTuple):
     predict: Callable[[PyTree, Any], Any] | None = None
     """`(variables, x) -> predictions` at test, for `MetaLearner.predict`."""
 
+    __repr__ = short_repr
+
     def __call__(self, params: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics]:
         """Returns the loss and the metrics of training."""
         return self.train(params, batch, key)[:2]
@@ -37,13 +44,37 @@ def as_loss(loss_fn: LossFn | Loss) -> Loss:
     """Returns a `Loss`, where a plain function is used for training and test.
 
     Raises:
-        TypeError: if `loss_fn` cannot be called.
+        TypeError: as `checked_loss`.
     """
     if isinstance(loss_fn, Loss):
         return loss_fn
-    if not callable(loss_fn):
-        raise TypeError(f"loss_fn must be a function (params, batch, key) -> (loss, metrics), got {loss_fn!r}")
-    return Loss(loss_fn, loss_fn)
+    checked = checked_loss(loss_fn)
+    return Loss(checked, checked)
+
+
+def checked_loss(loss_fn: LossFn) -> LossFn:
+    """Returns a loss with a check of what it returns, while it is traced.
+
+    Raises:
+        TypeError: if `loss_fn` is not a function of three arguments. When called, if it does not return a scalar and a
+            dictionary.
+    """
+    if isinstance(loss_fn, Loss):
+        return loss_fn
+    if isinstance(loss_fn, nn.Module | nnx.Module):
+        hint = f"jaxmeta.classification({type(loss_fn).__name__}(...)) or regression makes one"
+        raise TypeError(f"loss_fn must be a function (params, batch, key) -> (loss, metrics), got a model: {hint}")
+    check_takes(3, " (params, batch, key)", loss_fn=loss_fn)
+
+    def checked(params: PyTree, batch: Any, key: jax.Array, /) -> tuple[jax.Array, Metrics]:
+        found: Any = loss_fn(params, batch, key)
+        if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Mapping):
+            raise TypeError(f"loss_fn must return (loss, metrics), with {{}} for no metrics, got {brief(found)}")
+        if jnp.ndim(found[0]):
+            raise TypeError(f"loss_fn must return a scalar loss, such as a mean, got shape {jnp.shape(found[0])}")
+        return found
+
+    return checked
 
 
 def train_pass(loss: Loss, variables: PyTree, batch: Any, key: jax.Array) -> tuple[jax.Array, Metrics, PyTree]:

@@ -7,22 +7,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import core, nnx
+from flax import core, errors, nnx
 from flax import linen as nn
 
-from jaxmeta._checks import check_labels
-from jaxmeta._types import Batch, Metrics, PyTree, at_least_float32
+from jaxmeta._checks import check_labels, check_takes
+from jaxmeta._types import Batch, Metrics, PyTree, at_least_float32, check_batch
 from jaxmeta._variables import is_variable
+from jaxmeta.display import brief, described
 from jaxmeta.losses._loss import Loss
 
 Train = Callable[[PyTree, Any, jax.Array], Any]
 """A pass of training: `(params, x, key) -> outputs`."""
 
 
+_MISFIT = (errors.ScopeParamShapeError, errors.ScopeParamNotFoundError, errors.ScopeCollectionNotFound)
+
 _FLAGS = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
 """Arguments by which Linen modules are told that they train, and their values then."""
 
 
+@described
 def classification(model: Any, *, train: Train | None = None) -> Loss:
     """Softmax cross-entropy with integer labels.
 
@@ -54,6 +58,7 @@ def classification(model: Any, *, train: Train | None = None) -> Loss:
     return _supervised(model, train, cross_entropy)
 
 
+@described
 def regression(model: Any, *, train: Train | None = None) -> Loss:
     """Mean squared error.
 
@@ -101,8 +106,10 @@ def weighted_mean(values: jax.Array, weight: jax.Array | None, axis: int | None 
 
 def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
     """Returns the mean cross-entropy and the accuracy of logits `[n, ways]`."""
+    if not hasattr(logits, "ndim") or logits.ndim < 2:
+        raise ValueError(f"model must return logits [n, ways], got {brief(logits)}")
     logits = at_least_float32(logits)
-    check_labels(batch.y, logits.shape[-1], batch.weight)
+    check_labels(batch.y, logits.shape[-1], batch.weight, logits.shape[:-1])
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.y)
     correct = (jnp.argmax(logits, axis=-1) == batch.y).astype(jnp.float32)
     return weighted_mean(losses, batch.weight), {"accuracy": weighted_mean(correct, batch.weight)}
@@ -110,9 +117,9 @@ def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
 
 def squared_error(prediction: jax.Array, batch: Batch) -> tuple[jax.Array, Metrics]:
     """Returns the mean squared error, and no metrics."""
+    if jnp.shape(prediction) != jnp.shape(batch.y):
+        raise ValueError(f"model must return the targets' shape {jnp.shape(batch.y)}, got {brief(prediction)}")
     prediction = at_least_float32(prediction)
-    if prediction.shape != batch.y.shape:
-        raise ValueError(f"apply must return the targets' shape {batch.y.shape}, got {prediction.shape}")
     return weighted_mean(jnp.square(prediction - batch.y), batch.weight), {}
 
 
@@ -123,11 +130,13 @@ def _supervised(
     passes = forward(model, train)
 
     def in_training(variables: PyTree, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics, PyTree]:
+        check_batch(batch)
         outputs, after = passes.train(variables, batch.x, key)
         return *measure(outputs, batch), after
 
     def at_test(variables: PyTree, batch: Batch, key: jax.Array) -> tuple[jax.Array, Metrics]:
         del key
+        check_batch(batch)
         return measure(passes.test(variables, batch.x), batch)
 
     return Loss(in_training, at_test, passes.test)
@@ -143,7 +152,11 @@ class Forward(NamedTuple):
 
 
 def forward(
-    model: Any, train: Callable[[PyTree, Any, jax.Array], Any] | None = None, *, method: str | None = None
+    model: Any,
+    train: Callable[[PyTree, Any, jax.Array], Any] | None = None,
+    *,
+    method: str | None = None,
+    argument: str = "model",
 ) -> Forward:
     """Returns the passes of a model.
 
@@ -151,6 +164,7 @@ def forward(
         model: a function `(params, x) -> outputs`, a Linen module or an NNX module.
         train: `(params, x, key) -> outputs`, which replaces the function in training.
         method: name of a method to call instead of the module itself, if the module has it.
+        argument: name of the argument `model` in error messages.
 
     Raises:
         TypeError: if `model` is none of these, or `train` is given beside a module.
@@ -162,12 +176,36 @@ def forward(
     if isinstance(model, nnx.Module):
         return _nnx(model, called)
     if isinstance(model, nn.Module):
-        return _linen(model, called)
-    if not callable(model):
-        raise TypeError(f"model must be a function (params, x) -> outputs, a Linen or an NNX module, got {model!r}")
+        return _explained(_linen(model, called))
+    if not callable(model) or isinstance(model, type):
+        hint = ": make one" if isinstance(model, type) else ""
+        raise TypeError(
+            f"{argument} must be a function (params, x) -> outputs, a Linen or an NNX module, got {brief(model)}{hint}"
+        )
+    check_takes(2, " (params, x)", **{argument: model})
     if train is None:
-        return Forward(lambda variables, x, key: (model(variables, x), variables), model)
-    return Forward(lambda variables, x, key: (train(variables, x, key), variables), model)
+        return _explained(Forward(lambda variables, x, key: (model(variables, x), variables), model))
+    check_takes(3, " (params, x, key)", train=train)
+    return _explained(Forward(lambda variables, x, key: (train(variables, x, key), variables), model))
+
+
+def _explained(passes: Forward) -> Forward:
+    """Returns passes that say which inputs the parameters do not fit."""
+
+    def explain(run: Callable[..., Any]) -> Callable[..., Any]:
+        def explained(variables: PyTree, x: Any, *key: jax.Array) -> Any:
+            try:
+                return run(variables, x, *key)
+            except _MISFIT as error:
+                reason = str(error).partition(" (https:")[0].rstrip(".")
+                raise ValueError(
+                    f"the model's parameters do not fit inputs {brief(x)}: {reason}. They come from "
+                    "model.init(key, example), whole and with an example of these inputs"
+                ) from error
+
+        return explained
+
+    return Forward(*map(explain, passes))
 
 
 def has_modes(model: nn.Module | nnx.Module) -> bool:

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._noise import noise_like, perturbed
 from jaxmeta._types import PyTree
+from jaxmeta.display import described
 from jaxmeta.meta_gradients._reverse import reverse
 from jaxmeta.meta_gradients._unrolling import MetaGradient, Objective
 
 
+@described
 def evolution(samples: int = 16, *, scale: float = 0.01, antithetic: bool = True) -> MetaGradient:
     """Evolution strategies: the gradient of a smoothed objective, from values alone.
 

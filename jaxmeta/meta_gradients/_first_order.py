@@ -6,9 +6,11 @@ from typing import Any
 import jax
 
 from jaxmeta._types import LossFn, PyTree
+from jaxmeta.display import described
 from jaxmeta.meta_gradients._unrolling import MetaGradient, by_autodiff
 
 
+@described
 def first_order() -> MetaGradient:
     """Treats the inner gradients as constants: first-order MAML (Finn et al. 2017, https://arxiv.org/abs/1703.03400).
 

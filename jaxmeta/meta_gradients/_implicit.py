@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_function, check_positive
+from jaxmeta._checks import check_function, check_positive, check_takes
 from jaxmeta._noise import noise_like
 from jaxmeta._types import LossFn, Metrics, PyTree
+from jaxmeta.display import described
 from jaxmeta.meta_gradients._reverse import reverse
 from jaxmeta.meta_gradients._solvers import LinearSolver, cg
 from jaxmeta.meta_gradients._unrolling import MetaGradient, Unrolled, explicit_arguments
 
 
+@described
 def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> MetaGradient:
     """Implicit differentiation: the meta-gradient from the inner loop's end alone, whatever the way there.
 
@@ -47,6 +49,7 @@ def implicit(solver: LinearSolver | None = None, *, proximal: float = 1.0) -> Me
     """
     check_positive(proximal=proximal)
     linear_solve = cg() if solver is None else solver
+    check_takes(2, " (matvec, b), such as cg(5)", solver=linear_solve)
     run = reverse().unroll
 
     def unroll(

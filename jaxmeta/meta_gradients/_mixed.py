@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta._types import LossFn, PyTree
+from jaxmeta.display import described
 from jaxmeta.meta_gradients._unrolling import MetaGradient, by_autodiff, explicit_arguments
 
 
+@described
 def mixed(*, remat: bool | int = False) -> MetaGradient:
     """Forward over reverse: exact, and usually leaner in memory than `reverse`; deep models gain the most.
 

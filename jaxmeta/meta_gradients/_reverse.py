@@ -6,9 +6,11 @@ from typing import Any
 import jax
 
 from jaxmeta._types import LossFn, PyTree
+from jaxmeta.display import described
 from jaxmeta.meta_gradients._unrolling import MetaGradient, by_autodiff
 
 
+@described
 def reverse(*, remat: bool | int = False) -> MetaGradient:
     """Plain reverse mode through the unrolled inner loop: exact, memory grows with the number of steps.
 

@@ -9,11 +9,13 @@ import optax
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import LossFn, PyTree
+from jaxmeta.display import described
 from jaxmeta.meta_gradients._first_order import constant_grad
 from jaxmeta.meta_gradients._reverse import reverse_value_and_grad
 from jaxmeta.meta_gradients._unrolling import MetaGradient, Unrolled, check_remat, run_inner_loop
 
 
+@described
 def truncated(steps: int, *, remat: bool | int = False) -> MetaGradient:
     """Differentiates through the last inner steps only; earlier inner gradients are constants.
 

@@ -12,6 +12,7 @@ from jax.extend import core
 from jaxmeta._checks import check_integer
 from jaxmeta._learned import update_with
 from jaxmeta._types import LossFn, PyTree
+from jaxmeta.display import short_repr
 
 Objective = Callable[[PyTree, jax.Array], tuple[jax.Array, Any]]
 
@@ -25,6 +26,8 @@ class Unrolled(NamedTuple):
     """The inner optimizer's last state."""
     losses: jax.Array
     """The loss before each step, `[steps]`."""
+
+    __repr__ = short_repr
 
 
 class MetaGradient(NamedTuple):
@@ -43,6 +46,8 @@ class MetaGradient(NamedTuple):
     """True if the derivative comes from values of the whole objective, as that of `evolution`.
 
     An inner loop alone, as in `jaxmeta.adapt`, is then differentiated as with `reverse`."""
+
+    __repr__ = short_repr
 
 
 ValueAndGrad = Callable[[LossFn], Callable[[PyTree, Any, Any], tuple[jax.Array, PyTree]]]

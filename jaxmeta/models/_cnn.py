@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxmeta._checks import check_choice, check_integer
+from jaxmeta._checks import channels_first, check_choice, check_integer
 from jaxmeta.models._conv import Conv, Lowering, Padding
 from jaxmeta.models._norm import NORMS, Norm, make_norm, normalize
 from jaxmeta.models._warp import Warp
@@ -227,8 +227,9 @@ def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def check_image(model: str, x: jax.Array, smallest: int) -> None:
     """Raises ValueError unless `x` is a batch of images of at least `smallest` by `smallest`."""
-    if x.ndim != 4:
-        raise ValueError(f"{model} needs images [n, height, width, channels], got shape {x.shape}")
+    if x.ndim != 4 or channels_first(x.shape):
+        hint = ": x.transpose(0, 2, 3, 1) puts the channels last" if x.ndim == 4 else ""
+        raise ValueError(f"{model} needs images [n, height, width, channels], got shape {x.shape}{hint}")
     if min(x.shape[1:3]) < smallest:
         raise ValueError(f"{model} needs images of at least {smallest}x{smallest}, got shape {x.shape}")
 

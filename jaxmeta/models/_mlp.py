@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_choice, check_integer
+from jaxmeta._checks import check_choice, check_function, check_integer, check_integers
 from jaxmeta.models._norm import NORMS, Norm, make_norm
 from jaxmeta.models._warp import Warp
 
@@ -52,7 +52,9 @@ class MLP(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        check_integer(out=self.out, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_integer(out=self.out)
+        check_function(activation=self.activation)
+        check_integers(sizes=self.sizes)
         super().__post_init__()
 
     def setup(self) -> None:
@@ -116,7 +118,8 @@ class OmniglotFC(nn.Module):
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        check_integer(ways=self.ways, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_integer(ways=self.ways)
+        check_integers(sizes=self.sizes)
         check_choice("norm", self.norm, NORMS)
         super().__post_init__()
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_choice, check_fraction, check_integer
+from jaxmeta._checks import check_choice, check_fraction, check_integer, check_integers
 from jaxmeta.models._cnn import XAVIER, check_image, max_pool
 from jaxmeta.models._conv import Conv, Lowering
 from jaxmeta.models._drop_block import Dropout
@@ -57,7 +57,7 @@ class R2D2CNN(nn.Module):
 
     def __post_init__(self) -> None:
         check_integer(ways=self.ways, joined=self.joined)
-        check_integer(**{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_integers(sizes=self.sizes)
         if self.joined > len(self.sizes):
             raise ValueError(f"joined must be at most the number of blocks, {len(self.sizes)}, got {self.joined}")
         check_fraction(below_one=True, drop_rate=self.drop_rate)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_choice, check_integer
+from jaxmeta._checks import check_choice, check_integer, check_integers
 from jaxmeta.models._cnn import XAVIER, check_image, standardize
 from jaxmeta.models._conv import Conv, Lowering
 from jaxmeta.models._norm import NORMS, Norm, make_norm
@@ -76,7 +76,7 @@ class ResNet(nn.Module):
 
     def __post_init__(self) -> None:
         check_integer(ways=self.ways, hidden=self.hidden, groups=self.groups)
-        check_integer(**{f"blocks[{i}]": number for i, number in enumerate(self.blocks)})
+        check_integers(blocks=self.blocks)
         if len(self.blocks) == 0:
             raise ValueError("blocks must have at least one stage, got none")
         if not self.bottleneck and (self.groups > 1 or self.inner not in (None, self.hidden)):

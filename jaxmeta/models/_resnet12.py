@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_choice, check_fraction, check_integer
+from jaxmeta._checks import check_choice, check_fraction, check_integer, check_integers
 from jaxmeta.models._cnn import XAVIER, check_image, max_pool
 from jaxmeta.models._conv import Conv, Lowering
 from jaxmeta.models._drop_block import DropBlock, Dropout
@@ -64,7 +64,7 @@ class ResNet12(nn.Module):
 
     def __post_init__(self) -> None:
         check_integer(ways=self.ways, block_size=self.block_size)
-        check_integer(**{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_integers(sizes=self.sizes)
         if len(self.sizes) == 0:
             raise ValueError("sizes must have at least one block, got none")
         check_fraction(below_one=True, drop_rate=self.drop_rate)

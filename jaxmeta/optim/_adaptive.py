@@ -9,6 +9,7 @@ import optax
 from jaxmeta._checks import check_transformation
 from jaxmeta._learned import combine, partition
 from jaxmeta._types import PyTree
+from jaxmeta.display import described, short_repr
 
 
 class AdaptiveState(NamedTuple):
@@ -27,7 +28,10 @@ class AdaptiveState(NamedTuple):
     rest: PyTree
     """State of `transform` before the previous update, without the learned values."""
 
+    __repr__ = short_repr
 
+
+@described
 def adaptive(
     transform: optax.GradientTransformation, hyper_optimizer: optax.GradientTransformation
 ) -> optax.GradientTransformation:

@@ -13,6 +13,7 @@ import optax
 from jaxmeta._checks import check_optional_integer
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described, short_repr
 from jaxmeta.optim._factors import identity, multiply
 
 
@@ -33,7 +34,10 @@ class Curvature(NamedTuple):
     m_f: jax.Array | None = None
     """Matrix along the flattened spatial axes, `[kh*kw, kh*kw]` or its diagonal `[kh*kw]`."""
 
+    __repr__ = short_repr
 
+
+@described
 def scale_by_curvature(*, max_size: int | None = 512) -> optax.GradientTransformation:
     """Multiplies the gradient of each tensor, mode by mode, with learned matrices that start as the identity.
 

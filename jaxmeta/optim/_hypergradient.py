@@ -13,6 +13,7 @@ import optax
 from jaxmeta._checks import check_choice, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described
 
 
 class HypergradientState(NamedTuple):
@@ -26,6 +27,7 @@ class HypergradientState(NamedTuple):
     """State of `direction`."""
 
 
+@described
 def hypergradient_descent(
     learning_rate: float | jax.Array = 0.01,
     hyper_rate: float | jax.Array = 1e-4,

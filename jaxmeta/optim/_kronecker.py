@@ -14,6 +14,7 @@ import optax
 from jaxmeta._checks import check_function, check_integer, check_optional_integer
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described, short_repr
 from jaxmeta.optim._factors import identity, multiply
 
 
@@ -32,7 +33,10 @@ class Factors(NamedTuple):
     right: jax.Array
     """Right factor `R: [n, n]`, or its diagonal `[n]`."""
 
+    __repr__ = short_repr
 
+
+@described
 def scale_by_kronecker(
     layers: int = 1,
     nonlinearity: Callable[[jax.Array], jax.Array] | None = None,

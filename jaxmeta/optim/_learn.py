@@ -13,6 +13,7 @@ import optax
 from jaxmeta._checks import check_function, check_number, check_positive
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described
 
 
 class LearnState(NamedTuple):
@@ -24,6 +25,7 @@ class LearnState(NamedTuple):
     """State of the optimizer."""
 
 
+@described
 def learn(
     factory: Callable[..., optax.GradientTransformation],
     *,

@@ -13,6 +13,7 @@ import optax
 from jaxmeta._checks import check_integer, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described
 from jaxmeta.optim._networks import Weights, check_weights, dense, initial_dense, zero_dense
 
 _RANGE = 10.0  # the paper's p: gradients below e^-p have no logarithm as their feature
@@ -29,6 +30,7 @@ class LearnedLSTMState(NamedTuple):
     """State of `nominal`."""
 
 
+@described
 def learned_lstm(
     nominal: optax.GradientTransformation,
     *,

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta._checks import check_fraction, check_integer, check_number, check_transformation
+from jaxmeta._checks import check_fraction, check_integers, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described
 from jaxmeta.optim._networks import Weights, check_weights, column, dense, initial_dense, zero_dense
 
 _TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -34,6 +35,7 @@ class LearnedMLPState(NamedTuple):
     """State of `nominal`."""
 
 
+@described
 def learned_mlp(
     nominal: optax.GradientTransformation,
     *,
@@ -182,6 +184,6 @@ def _check_network(sizes: Sequence[int], momenta: Sequence[Any], second_moment: 
     """Raises ValueError unless there is a hidden layer, all sizes are integers and all decays are in [0, 1)."""
     if len(sizes) == 0:
         raise ValueError("sizes must have at least one hidden layer, got none")
-    check_integer(**{f"sizes[{i}]": size for i, size in enumerate(sizes)})
+    check_integers(sizes=sizes)
     check_fraction(below_one=True, **{f"momenta[{i}]": decay for i, decay in enumerate(momenta)})
     check_fraction(below_one=True, second_moment=second_moment)

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxmeta._checks import check_function
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described
 
 
 class ModuleState(NamedTuple):
@@ -20,6 +21,7 @@ class ModuleState(NamedTuple):
     """A tree like the parameters, with the variables of a module in place of each of them."""
 
 
+@described
 def scale_by_module(
     make_module: Callable[[tuple[int, ...]], nn.Module], key: jax.Array
 ) -> optax.GradientTransformation:

@@ -12,6 +12,7 @@ import optax
 from jaxmeta._checks import check_choice, check_number, check_optional_integer
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
+from jaxmeta.display import described
 
 
 class LearnedRateState(NamedTuple):
@@ -27,6 +28,7 @@ class LearnedRateState(NamedTuple):
     """Number of updates so far. It is `None` without `steps`."""
 
 
+@described
 def scale_by_learned_rate(
     learning_rate: float | jax.Array = 0.1, *, per: Literal["weight", "tensor"] = "weight", steps: int | None = None
 ) -> optax.GradientTransformation:

@@ -21,6 +21,7 @@ from jaxmeta._files import checksum
 from jaxmeta._save import load, save
 from jaxmeta._types import is_key
 from jaxmeta.data.containers import to_float
+from jaxmeta.display import short_repr
 from jaxmeta.prediction._inputs import Inputs
 
 _AT_ONCE = 64  # inputs per call
@@ -46,6 +47,8 @@ class Prediction(NamedTuple):
     """Its probability, in [0, 1]."""
     probabilities: dict[str, float]
     """Probability of every class, the largest first."""
+
+    __repr__ = short_repr
 
 
 class Classifier:

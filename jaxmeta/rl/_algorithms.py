@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import Training
+from jaxmeta.display import described
 from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Inner, Outer, meta_policy_search
@@ -16,6 +17,7 @@ from jaxmeta.rl._surrogates import Surrogate, clipped, ratio, reinforce
 from jaxmeta.rl._trpo import trpo
 
 
+@described
 def maml_trpo(
     collect: Collector,
     inner: optax.GradientTransformation,
@@ -80,6 +82,7 @@ def maml_trpo(
     return meta_policy_search(adaptation, outer, num_tasks, batch_size, mesh)
 
 
+@described
 def promp(
     collect: Collector,
     inner: optax.GradientTransformation,
@@ -141,6 +144,7 @@ def promp(
     return meta_policy_search(adaptation, outer, num_tasks, batch_size, mesh)
 
 
+@described
 def maml_a2c(
     collect: Collector,
     inner: optax.GradientTransformation,
@@ -185,6 +189,7 @@ def maml_a2c(
     return meta_policy_search(adaptation, outer, num_tasks, batch_size, mesh)
 
 
+@described
 def e_maml(
     collect: Collector,
     inner: optax.GradientTransformation,
@@ -235,6 +240,7 @@ def e_maml(
     return meta_policy_search(Inner(collect, inner, surrogate, 1, meta_gradient), outer, num_tasks, batch_size, mesh)
 
 
+@described
 def multi_task_ppo(
     collect: Collector,
     *,

@@ -5,13 +5,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
 
-from jaxmeta._checks import check_fraction, check_integer
+from jaxmeta._checks import check_choice, check_fraction, check_integer, check_takes
 from jaxmeta._types import PyTree, Task
+from jaxmeta.display import brief, short_repr
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._returns import discounted_returns, gae, linear_baseline, next_step, normalize
-from jaxmeta.rl._rollout import Policy, Trajectory, rollout
+from jaxmeta.rl._rollout import Policy, Trajectory, check_env, rollout
 
 
 class Samples(NamedTuple):
@@ -21,6 +23,8 @@ class Samples(NamedTuple):
     """Episodes of one task."""
     advantage: jax.Array
     """Advantages of the actions, `[T, E]`, of mean 0 and variance 1 over the valid steps, 0 at the others."""
+
+    __repr__ = short_repr
 
 
 def estimate_advantages(
@@ -95,6 +99,11 @@ class Collector:
     trace_decay: float | jax.Array = 1.0
 
     def __post_init__(self) -> None:
+        check_env(self.env)
+        if isinstance(self.policy, nn.Module):
+            found = brief(self.policy)
+            raise TypeError(f"policy must be a function (params, obs) -> Distribution, such as {found}(...).apply")
+        check_takes(2, " (params, obs)", policy=self.policy)
         check_integer(episodes=self.episodes)
         check_fraction(discount=self.discount, trace_decay=self.trace_decay)
 
@@ -127,6 +136,10 @@ class EnvTasks:
 
     env: MetaEnv = struct.field(pytree_node=False)
     split: str = struct.field(pytree_node=False, default="train")
+
+    def __post_init__(self) -> None:
+        check_env(self.env)
+        check_choice("split", self.split, ("train", "test"))
 
     def __call__(self, key: jax.Array) -> Task:
         """Draws one task."""

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxmeta.display import short_repr
+
 
 class Distribution(Protocol):
     """Distribution of the actions of a policy, a pytree of arrays.
@@ -56,6 +58,8 @@ class DiagonalGaussian:
     mean: jax.Array
     log_std: jax.Array
 
+    __repr__ = short_repr
+
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws actions, `[..., action_size]`."""
         return self.mean + jnp.exp(self.log_std) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
@@ -95,6 +99,8 @@ class Categorical:
     """
 
     logits: jax.Array
+
+    __repr__ = short_repr
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws integers below `n`, `[...]`."""

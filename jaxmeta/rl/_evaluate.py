@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxmeta._checks import check_integer, check_transformation
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.rl._collector import Collector
 from jaxmeta.rl._meta_policy import Inner, collect_and_adapt
 from jaxmeta.rl._rollout import episode_returns, rollout
@@ -27,6 +28,12 @@ class AdaptationCurve(NamedTuple):
     """Return with sampled actions, in the episodes on which the next step adapts, `[num_tasks, steps + 1]`."""
     mode: jax.Array
     """Return with the most probable actions, `[num_tasks, steps + 1]`."""
+    states: Any = None
+    """States of one of the episodes with the most probable actions, leading axes `[num_tasks, steps + 1, T]`.
+
+    `jaxmeta.envs.save_video` takes those of one episode. `None` if they were not asked for."""
+
+    __repr__ = short_repr
 
 
 def adaptation_curve(
@@ -35,6 +42,7 @@ def adaptation_curve(
     steps: int = 3,
     *,
     surrogate: Surrogate = ratio,
+    states: bool = False,
     mesh: Mesh | None = None,
 ) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
     """Builds an evaluation that adapts to tasks and measures the return before and after each inner step.
@@ -43,8 +51,9 @@ def adaptation_curve(
         collect: collector of the samples, used at every step.
         inner: the inner optimizer. If you take more steps than in meta-training, let the later ones be smaller: an
             optax schedule in `inner` counts the steps, as in the example.
-        steps: number of inner steps.
+        steps: number of inner steps, at least 0. With 0 the policy plays as it starts.
         surrogate: surrogate of the inner loss.
+        states: whether to keep the states of an episode at every step.
         mesh: devices that share the tasks, see `maml_trpo`.
 
     Returns:
@@ -53,7 +62,7 @@ def adaptation_curve(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if `steps` is less than 1.
+        ValueError: if `steps` is not an integer of at least 0.
 
     Example:
         >>> from jaxmeta import envs, rl
@@ -68,19 +77,20 @@ def adaptation_curve(
         (2, 4)
     """
     check_transformation(inner=inner)
-    check_integer(steps=steps)
+    check_integer(least=0, steps=steps)
     adaptation = Inner(collect, inner, surrogate, steps)
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:
         adapt_key, key = jax.random.split(key)
         params, samples = collect_and_adapt(adaptation, meta, task, adapt_key)
 
-        def play(params: PyTree, key: jax.Array) -> jax.Array:
-            data = rollout(collect.env, collect.policy, params, task, key, episodes=collect.episodes, mode=True)
-            return jnp.mean(episode_returns(data))
+        def play(params: PyTree, key: jax.Array) -> tuple[jax.Array, Any]:
+            options: dict[str, Any] = {"episodes": collect.episodes, "mode": True, "states": states}
+            data = rollout(collect.env, collect.policy, params, task, key, **options)
+            return jnp.mean(episode_returns(data)), jax.tree.map(lambda x: x[:, 0], data.states)
 
         sampled = jax.vmap(episode_returns)(samples.trajectory).mean(axis=1)
-        return AdaptationCurve(sampled, jax.vmap(play)(params, jax.random.split(key, steps + 1)))
+        return AdaptationCurve(sampled, *jax.vmap(play)(params, jax.random.split(key, steps + 1)))
 
     def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
         return constrain(map_tasks(partial(in_task, meta), tasks, key, mesh), mesh)

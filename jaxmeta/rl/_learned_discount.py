@@ -15,8 +15,10 @@ from jaxmeta._checks import check_fraction, check_positive, check_transformation
 from jaxmeta._learned import no_value_fn, update_with
 from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, definite
+from jaxmeta.display import described, short_repr
 from jaxmeta.rl._collector import Collector, estimate_advantages
 from jaxmeta.rl._meta_policy import batch_sizes, mean_over_tasks
+from jaxmeta.rl._policies import policy_params
 from jaxmeta.rl._rollout import Trajectory, episode_returns
 from jaxmeta.rl._surrogates import reinforce, surrogate_loss
 
@@ -31,7 +33,10 @@ class LearnedDiscountState(NamedTuple):
     meta_opt_state: optax.OptState
     """State of the logits' optimizer."""
 
+    __repr__ = short_repr
 
+
+@described
 def learned_discount(
     collect: Collector,
     optimizer: optax.GradientTransformation,
@@ -101,7 +106,7 @@ def learned_discount(
     def init(params: PyTree, key: jax.Array | None = None) -> LearnedDiscountState:
         del key
         logits = jax.tree.map(jax.scipy.special.logit, {"discount": discount, "trace_decay": trace_decay})
-        meta = definite(MetaParams(params, logits))
+        meta = definite(policy_params(params, logits))
         return LearnedDiscountState(meta, optimizer.init(meta.params), meta_optimizer.init(meta.learned))
 
     def step(state: LearnedDiscountState, key: jax.Array) -> tuple[LearnedDiscountState, Metrics]:

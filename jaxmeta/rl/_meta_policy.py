@@ -12,16 +12,20 @@ from jax.sharding import Mesh
 from jaxmeta._adapt import unroll
 from jaxmeta._checks import (
     check_integer,
+    check_mesh,
     check_not_negative,
     check_optional_integer,
+    check_takes,
     check_through_steps,
     check_transformation,
 )
 from jaxmeta._learned import combine, partition, update_with
 from jaxmeta._parallel import constrain, map_in_batches, map_tasks, over_tasks
 from jaxmeta._types import LossFn, MetaParams, Metrics, PyTree, Training, TrainingState, definite
+from jaxmeta.display import brief
 from jaxmeta.meta_gradients import MetaGradient
 from jaxmeta.rl._collector import Collector, Samples
+from jaxmeta.rl._policies import policy_params
 from jaxmeta.rl._returns import masked_mean
 from jaxmeta.rl._rollout import Policy, episode_returns
 from jaxmeta.rl._surrogates import Surrogate, reinforce, surrogate_loss
@@ -81,6 +85,9 @@ def batch_sizes(collect: Collector, num_tasks: int, batch_size: int | None, mesh
     """
     check_integer(num_tasks=num_tasks)
     check_optional_integer(batch_size=batch_size)
+    check_mesh(mesh)
+    if not hasattr(collect, "episodes"):
+        raise TypeError(f"collect must be a Collector(env=..., policy=...), got {brief(collect)}")
     if mesh is not None:
         if batch_size is not None:
             raise ValueError(f"batch_size must be None with a mesh, whose devices compute at once, got {batch_size}")
@@ -96,6 +103,7 @@ def meta_policy_search(
 ) -> Training:
     """Builds the training that `maml_trpo`, `promp` and the other algorithms are cases of."""
     check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
+    check_takes(2, " (log_prob, samples)", surrogate=inner.surrogate)
     check_integer(epochs=outer.epochs)
     check_through_steps(inner.meta_gradient)
     sizes = batch_sizes(inner.collect, num_tasks, batch_size, mesh)
@@ -104,8 +112,9 @@ def meta_policy_search(
 
     def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
         del key
-        learned, _ = partition(inner.optimizer.init(params))
-        meta = definite(MetaParams(params, learned))
+        meta = policy_params(params)
+        learned, _ = partition(inner.optimizer.init(meta.params))
+        meta = definite(meta._replace(learned=learned))
         return TrainingState(meta, outer.optimizer.init(meta), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:

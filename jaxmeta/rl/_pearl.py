@@ -17,8 +17,10 @@ from jaxmeta._checks import check_fraction, check_integer, check_not_negative, c
 from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, map_tasks, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training
+from jaxmeta.display import brief, described, short_repr
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._latent import LatentPolicy, posterior_sampling
+from jaxmeta.rl._policies import policy_params
 from jaxmeta.rl._replay import Replay, Transition, add, draw, empty_replay, transitions
 from jaxmeta.rl._sac import critic_loss, soft_value, td_target
 
@@ -37,7 +39,10 @@ class PearlState(NamedTuple):
     replay: Replay
     """Replay buffer of each training task."""
 
+    __repr__ = short_repr
 
+
+@described
 def pearl(
     env: MetaEnv,
     policy: LatentPolicy,
@@ -125,9 +130,7 @@ def pearl(
     check_integer(context_size=context_size, batch_size=batch_size, capacity=capacity)
     check_fraction(discount=discount, target_rate=target_rate)
     check_not_negative(entropy_weight=entropy_weight, kl_weight=kl_weight)
-    total = jax.tree.leaves(tasks)[0].shape[0]
-    if num_tasks > total:
-        raise ValueError(f"num_tasks must be at most the number of tasks ({total}), got {num_tasks}")
+    total = _number_of_tasks(tasks, num_tasks)
     if env.discrete:
         raise ValueError(f"env must have continuous actions, got {env!r}")
 
@@ -137,8 +140,9 @@ def pearl(
         del key
         obs, action, number = jnp.zeros(env.observation_size), jnp.zeros(env.action_size), jnp.zeros(())
         replay = empty_replay(Transition(obs, action, number, obs, number > 0), total, capacity)
+        meta = policy_params(params)
         target = jax.tree.map(jnp.copy, params)  # a jitted step may then reuse the memory of its state
-        return PearlState(MetaParams(params), optimizer.init(params), target, tasks, replay)
+        return PearlState(meta, optimizer.init(params), target, tasks, replay)
 
     def step(state: PearlState, key: jax.Array) -> tuple[PearlState, Metrics]:
         task_key, play_key, key = jax.random.split(key, 3)
@@ -159,6 +163,16 @@ def pearl(
         return constrain((state, {"loss": -returns[-1], **metrics}), mesh)
 
     return Training(init, step)
+
+
+def _number_of_tasks(tasks: PyTree, least: int) -> int:
+    """Returns the number of stacked tasks, and raises an error if there are too few."""
+    if not jax.tree.leaves(tasks):
+        raise TypeError(f"tasks must be training tasks, such as env.sample_tasks(key, 100), got {brief(tasks)}")
+    total = jax.tree.leaves(tasks)[0].shape[0]
+    if least > total:
+        raise ValueError(f"num_tasks must be at most the number of tasks ({total}), got {least}")
+    return total
 
 
 def _sample(

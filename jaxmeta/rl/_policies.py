@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxmeta._checks import check_integer, check_positive
+from jaxmeta._checks import check_integer, check_integers, check_positive
+from jaxmeta._types import MetaParams, PyTree
+from jaxmeta._variables import is_variable
 from jaxmeta.models import MLP
 from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
 
@@ -46,7 +48,8 @@ class GaussianPolicy(nn.Module):
     min_std: float | jax.Array = 1e-6
 
     def __post_init__(self) -> None:
-        check_integer(action_size=self.action_size, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_integer(action_size=self.action_size)
+        check_integers(sizes=self.sizes)
         check_positive(init_std=self.init_std, min_std=self.min_std)
         super().__post_init__()
 
@@ -58,6 +61,24 @@ class GaussianPolicy(nn.Module):
         log_std = self.param("log_std", start, (self.action_size,), mean.dtype)
         log_std = jnp.maximum(log_std, _log(self.min_std))
         return DiagonalGaussian(mean, jnp.broadcast_to(log_std, mean.shape))
+
+
+def policy_params(params: PyTree, learned: PyTree = ()) -> MetaParams:
+    """Returns the meta-parameters of a policy.
+
+    Raises:
+        ValueError: if the parameters hold what would only be carried, such as running statistics. A policy returns a
+            distribution and no new state, so that nothing could update it.
+    """
+    meta = MetaParams.of(params)
+    if meta.state != ():
+        paths = jax.tree.leaves_with_path(meta.state, is_leaf=is_variable)
+        names = ", ".join(jax.tree_util.keystr(path) for path, _ in paths)
+        raise ValueError(
+            f"params of a policy must be real numbers that are trained, got also {names}: a policy has no running "
+            "statistics, counters or random keys. Layer norm has none"
+        )
+    return meta._replace(learned=learned)
 
 
 def _log(value: float | jax.Array) -> float | jax.Array:
@@ -90,7 +111,8 @@ class CategoricalPolicy(nn.Module):
     activation: Callable[[jax.Array], jax.Array] = nn.tanh
 
     def __post_init__(self) -> None:
-        check_integer(action_size=self.action_size, **{f"sizes[{i}]": size for i, size in enumerate(self.sizes)})
+        check_integer(action_size=self.action_size)
+        check_integers(sizes=self.sizes)
         super().__post_init__()
 
     @nn.compact

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.display import short_repr
 from jaxmeta.rl._rollout import Trajectory
 
 
@@ -22,6 +23,8 @@ class Transition(NamedTuple):
     terminated: jax.Array
     """Flag of a step that ended the episode, bool `[...]`. It is False for an episode that was only cut off."""
 
+    __repr__ = short_repr
+
 
 def transitions(data: Trajectory) -> Transition:
     """Returns all steps of a trajectory, whether they are valid or not."""
@@ -37,6 +40,8 @@ class Replay(NamedTuple):
     """Slot of the next transition, integers `[tasks]`."""
     size: jax.Array
     """Number of stored transitions, integers `[tasks]`."""
+
+    __repr__ = short_repr
 
 
 def empty_replay(example: Transition, tasks: int, capacity: int) -> Replay:

@@ -16,15 +16,17 @@ from jaxmeta._checks import check_fraction, check_integer, check_not_negative, c
 from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
+from jaxmeta.display import brief, described
 from jaxmeta.rl._collector import Samples
 from jaxmeta.rl._distributions import Distribution
-from jaxmeta.rl._policies import RecurrentPolicy
+from jaxmeta.rl._policies import RecurrentPolicy, policy_params
 from jaxmeta.rl._returns import gae, masked_mean, next_step, normalize
 from jaxmeta.rl._rollout import Trajectory, episode_returns, rollout
 from jaxmeta.rl._surrogates import clipped
 from jaxmeta.rl._trial import Trial
 
 
+@described
 def rl2(
     trial: Trial,
     policy: RecurrentPolicy,
@@ -96,6 +98,7 @@ def rl2(
     """
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3)) if optimizer is None else optimizer
     check_transformation(optimizer=optimizer)
+    _check_parts(trial, policy)
     check_integer(num_tasks=num_tasks, epochs=epochs, minibatches=minibatches)
     check_fraction(discount=discount, trace_decay=trace_decay)
     check_not_negative(value_weight=value_weight, entropy_weight=entropy_weight)
@@ -117,7 +120,7 @@ def rl2(
 
     def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
         del key
-        meta = MetaParams(params)
+        meta = policy_params(params)
         return TrainingState(meta, optimizer.init(meta), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
@@ -137,6 +140,13 @@ def rl2(
         return constrain((TrainingState(meta, opt_state, state.update + 1), metrics), mesh)
 
     return Training(init, step)
+
+
+def _check_parts(trial: Any, policy: Any) -> None:
+    if not isinstance(trial, Trial):
+        raise TypeError(f"trial must be a Trial(env, episodes), got {brief(trial)}")
+    if not hasattr(policy, "empty_memory"):
+        raise TypeError(f"policy must be a RecurrentPolicy, got {brief(policy)}")
 
 
 def _play(trial: Trial, policy: RecurrentPolicy, params: PyTree, tasks: PyTree, keys: jax.Array) -> Trajectory:

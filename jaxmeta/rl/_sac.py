@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxmeta.display import short_repr
 from jaxmeta.rl._distributions import DiagonalGaussian
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
@@ -33,6 +34,8 @@ class TanhGaussian:
     """
 
     base: DiagonalGaussian
+
+    __repr__ = short_repr
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws actions, `[..., action_size]`."""

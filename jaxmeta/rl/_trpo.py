@@ -9,6 +9,7 @@ import optax
 
 from jaxmeta._checks import check_fraction, check_integer, check_not_negative, check_positive
 from jaxmeta._types import PyTree
+from jaxmeta.display import described, short_repr
 from jaxmeta.meta_gradients import cg
 
 
@@ -22,7 +23,10 @@ class TRPOState(NamedTuple):
     backtracks: jax.Array
     """Number of times that the step was shortened, as a float."""
 
+    __repr__ = short_repr
 
+
+@described
 def trpo(
     max_kl: float | jax.Array = 0.01,
     *,

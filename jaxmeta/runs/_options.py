@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxmeta.catalog import CLASSES, TASKS, Same, option
+from jaxmeta.catalog import CLASSES, TASKS, Same, option, options_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,3 +195,6 @@ class Options:
         choices=("default", "tensorfloat32", "highest", "bfloat16"),
     )
     seed: int | None = option("Seed of everything random.", "run", default=0, least=0)
+
+
+OPTIONS = options_of(Options)

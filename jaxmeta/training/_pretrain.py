@@ -1,7 +1,7 @@
 """Supervised pre-training: one classifier of all base classes, measured by few-shot tasks."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 from flax import nnx, struct
 
-from jaxmeta._checks import check_integer, check_transformation
+from jaxmeta._checks import check_integer, check_transformation, labels_of
 from jaxmeta._learned import update_with
 from jaxmeta._step import evaluate
 from jaxmeta._summary import summarize
@@ -23,15 +23,19 @@ from jaxmeta._types import (
     Sampler,
     Training,
     TrainingState,
+    check_batch,
     definite,
     with_loss,
 )
 from jaxmeta._variables import carried_like, merge, split
 from jaxmeta.algorithms import simpleshot
 from jaxmeta.data import ExampleIndex, FewShot
+from jaxmeta.display import brief, short_repr
 from jaxmeta.losses import classification, has_modes, train_pass
 from jaxmeta.models import with_batch_stats
-from jaxmeta.training._loop import Trained, Validate, loop
+from jaxmeta.training._callback import Callback
+from jaxmeta.training._course import Validate
+from jaxmeta.training._loop import Trained, loop
 
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 """`(key, x [n, ...]) -> x [n, ...]`."""
@@ -59,6 +63,8 @@ class Minibatches:
     source: FewShot
     size: int = struct.field(pytree_node=False, default=64)
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_integer(size=self.size)
 
@@ -81,6 +87,8 @@ class Minibatches:
         Returns:
             Inputs `x: [size, ...]` and classes `y: [size]`, int32 in [0, num_classes).
         """
+        if not isinstance(self.source, FewShot):
+            raise TypeError(f"source must be a FewShot sampler, got {brief(self.source)}")
         key_place, key_turn = jax.random.split(key)
         counts = self.source.counts
         ends = jnp.cumsum(counts)
@@ -126,12 +134,14 @@ def pretrain_step(
     ) -> tuple[TrainingState, Metrics]:
         batch_key, augment_key, dropout_key = jax.random.split(key, 3)
         batch = batches(batch_key)
+        check_batch(batch)
         if augment is not None:
             batch = batch._replace(x=augment(augment_key, batch.x))
         trained, carried = split(state.meta)
 
         def objective(trained: PyTree) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
-            loss, metrics, variables = train_pass(loss_fn, merge(trained, carried), batch, dropout_key)
+            with labels_of((batch,), batches):
+                loss, metrics, variables = train_pass(loss_fn, merge(trained, carried), batch, dropout_key)
             return loss, (metrics, carried_like(carried, variables))
 
         (loss, (metrics, after)), grads = jax.value_and_grad(objective, has_aux=True)(trained)
@@ -162,6 +172,7 @@ def pretrain(
     skip_nonfinite: bool = False,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    callback: Callback | Sequence[Callback] = (),
 ) -> Trained:
     """Trains a model to tell all base classes apart, by `loop`: compiled chunks, checkpoints, resume.
 
@@ -187,10 +198,11 @@ def pretrain(
         statistics_batches: minibatches from which the statistics of batch norm are measured after training, and for
             every validation.
         validate_every: see `loop`, here and below.
-        log_every: updates per compiled chunk.
+        log_every: updates per record.
         skip_nonfinite: skip an update that is not finite, see `loop`.
         folder: where to keep metrics and checkpoints.
         progress: show a progress bar.
+        callback: `(record) -> None`, or several of them, called with each record, see `loop`.
 
     Returns:
         The trained variables and the history; `learner.init(variables)` makes them the parameters of a learner.
@@ -242,6 +254,7 @@ def pretrain(
         skip_nonfinite=skip_nonfinite,
         folder=folder,
         progress=progress,
+        callback=callback,
     )
     return done._replace(meta=jax.jit(finish)(done.meta, batches))
 

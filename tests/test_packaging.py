@@ -1,0 +1,48 @@
+"""The package and its documentation as a stranger finds them: versions, metadata, pages that open from the disk."""
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import jaxmeta
+from jaxmeta.training import installed_versions
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_a_checkout_that_is_not_installed_has_an_unknown_version():
+    assert installed_versions("jax", "no-such-package-here") == {
+        "jax": importlib.metadata.version("jax"),
+        "no-such-package-here": "unknown",
+    }
+    assert jaxmeta.__version__ in (PROJECT["version"], "unknown")
+
+
+def test_the_version_is_said_once_more_in_the_citation():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", citation, re.M)[1] == PROJECT["version"]  # pyright: ignore[reportOptionalSubscript]
+
+
+def test_the_metadata_say_who_what_and_for_which_python():
+    assert PROJECT["authors"] and PROJECT["license"] == "MIT" and PROJECT["keywords"]
+    least = int(PROJECT["requires-python"].removeprefix(">=3."))
+    named = [int(c.rpartition("3.")[2]) for c in PROJECT["classifiers"] if re.search(r"Python :: 3\.\d+$", c)]
+    tested = {int(minor) for minor in re.findall(r'"3\.(\d+)"', (ROOT / ".github/workflows/ci.yml").read_text())}
+    assert min(named) == least and set(named) == tested
+
+
+def test_every_dependency_has_a_lower_bound():
+    for dependency in PROJECT["dependencies"]:
+        assert ">=" in dependency, dependency
+
+
+@pytest.mark.parametrize(
+    "line", ["use_directory_urls: false", "  - offline", "  - search"], ids=["files", "search from the disk", "search"]
+)
+def test_the_pages_open_from_the_disk(line):
+    config = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
+    assert re.search(rf"^{line}\b", config, re.M)
