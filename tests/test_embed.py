@@ -132,8 +132,10 @@ def test_the_command_line(learner, tmp_path, capsys):
     assert main(["predict", file, str(tmp_path / "new.npz"), "--json"]) == 0
     for row, other in zip(json.loads(capsys.readouterr().out), found, strict=True):
         assert row["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
-    assert main(["train", "--features", "x.npz", "--root", "."]) == 1
-    assert "--features FILE is --benchmark features --root FILE" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["train", "--features", "x.npz", "--root", "."])
+    assert main(["train", "--features", "x.npz", "--benchmark", "glyphs", "--folder", run + "2"]) == 1
+    assert "root does not apply to 'glyphs'" in capsys.readouterr().err
 
 
 @pytest.mark.slow
