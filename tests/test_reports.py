@@ -21,7 +21,8 @@ from jaxmeta.runs import command_of
 
 SMALL: dict[str, Any] = {"ways": 2, "model": "fc", "num_tasks": 2, "iterations": 1, "validate_every": 1}
 SMALL |= {"validation_tasks": 2, "test_tasks": 4, "test_steps": 2, "inner_rate": 0.1}
-BENCHMARKS = {"images": "glyphs", "text": "banking77", "regression": "harmonic", "environment": "particles2d"}
+BENCHMARKS = {"images": "glyphs", "text": "banking77", "vectors": "features", "regression": "harmonic"}
+BENCHMARKS |= {"environment": "particles2d"}
 
 
 # The command.
