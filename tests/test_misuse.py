@@ -261,7 +261,7 @@ TRAINING = [
     (lambda: jaxmeta.protonet(MODEL, 5).adapt(META, (X, Y), KEY), TypeError, "batch must be a Batch"),
     (lambda: jaxmeta.Minibatches(TASKSETS.train)(KEY), TypeError, "source must be a FewShot sampler, got Glyphs"),
     (
-        lambda: jaxmeta.pretrain_step(MODEL, ADAM).step(STEP.init(META), KEY, TASKS),
+        lambda: jax.eval_shape(jaxmeta.pretrain_step(MODEL, ADAM).step, STEP.init(META), KEY, TASKS),
         TypeError,
         "batch must be a Batch, got T",
     ),
@@ -308,6 +308,8 @@ RL = [
         TypeError,
         r"\(log_prob, samples\), but clipped takes \(clip\)",
     ),
+    (lambda: rl.adaptation_curve(ENV, SGD), TypeError, "collect must be a Collector.* got Particles2D"),
+    (lambda: envs.GymEnv("CartPole-v1"), TypeError, r"such as make.'cartpole'., got 'CartPole-v1'"),
     (lambda: rl.rl2(ENV, POLICY), TypeError, r"trial must be a Trial\(env, episodes\), got Particles2D"),
     (lambda: rl.rl2(rl.Trial(ENV), POLICY), TypeError, "policy must be a RecurrentPolicy, got GaussianPolicy"),
     (lambda: rl.pearl(ENV, POLICY, None), TypeError, "tasks must be training tasks, .* got None"),
