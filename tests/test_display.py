@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import jaxmeta
-from jaxmeta import Batch, Task, data, estimators, models, optim, rl
+from jaxmeta import Batch, Task, data, envs, estimators, models, optim, rl
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -64,6 +64,15 @@ SHOWN = {
     "summary": (
         lambda: jaxmeta.summarize({"a": np.array([0.0, 1.0, 1.0])})["a"],
         "Summary(mean=0.666667, interval=0.653333, median=1.0, finite=1.0, num_tasks=3)",
+    ),
+    "experiment": (
+        lambda: jaxmeta.Experiment("glyphs", "protonet", ways=3),
+        "Experiment(benchmark='glyphs', learner='protonet', ways=3)",
+    ),
+    "transform": (lambda: data.Map(np.flip), "Map(fn=flip)"),
+    "env state": (
+        lambda: envs.make("bandit-gaussian").reset(KEY).replace(pipeline_state=(), info={}),
+        "State(pipeline_state=(), obs=f32[1], reward=0.0, done=0.0, metrics={'regret': 0.0}, info={})",
     ),
     "trajectory": (
         lambda: rl.Transition(*(np.zeros((4, i)) for i in range(1, 6))),

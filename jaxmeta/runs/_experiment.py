@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxmeta._save import save
 from jaxmeta.catalog import LEARNERS, Settings, check_minutes, options_of, resolve
 from jaxmeta.data import BenchmarkTasksets
+from jaxmeta.display import short_repr
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._data import load_tasksets
 from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes
@@ -35,6 +36,8 @@ class Experiment(Options):
         >>> Experiment("bandit-bernoulli", "rl2", episodes=1).resolve().num_tasks
         256
     """
+
+    __repr__ = short_repr
 
     def resolve(self) -> Settings:
         """Returns the settings of the run: every option that applies, with its final value.
