@@ -10,8 +10,8 @@ import numpy as np
 from jaxmeta._types import Sampler
 from jaxmeta.display import short_repr
 
-Kind: TypeAlias = Literal["images", "text", "regression"]
-KINDS: tuple[Kind, ...] = ("images", "text", "regression")
+Kind: TypeAlias = Literal["images", "text", "vectors", "regression"]
+KINDS: tuple[Kind, ...] = ("images", "text", "vectors", "regression")
 SIZES = ("ways", "shots", "queries", "test_ways", "test_shots", "test_queries")
 """Arguments of `get_tasksets` for the sizes of tasks."""
 ARGUMENTS = (*SIZES, "test_rotations", "split", "seed", "root", "download", "size", "per_class", "min_per_class")
@@ -80,7 +80,7 @@ class BenchmarkInfo(NamedTuple):
     about: str
     """Description in one line."""
     kind: Kind
-    """Kind of the inputs: images `[H, W, C]`, vectors of sentences `[d]`, or for regression numbers `[1]`."""
+    """Kind of the inputs: images `[H, W, C]`, text or other vectors `[d]`, or for regression numbers `[1]`."""
     splits: tuple[str, ...]
     """Possible divisions of the classes, the default first. Empty if there is no choice."""
     arguments: frozenset[str]

@@ -41,7 +41,8 @@ def register_tasksets(
         name: new name, of lower-case letters, digits and hyphens.
         build: function from the given arguments of `get_tasksets` to the samplers of the three parts.
         about: description in one line.
-        kind: `"images"` for inputs `[H, W, C]`, `"text"` for vectors of sentences `[d]`, or `"regression"`.
+        kind: `"images"` for inputs `[H, W, C]`, `"text"` for vectors of sentences `[d]`, `"vectors"` for
+            others, or `"regression"`.
         splits: possible values of the argument `split`, the default first. Empty if `build` has no such argument.
         arguments: arguments of `get_tasksets` that apply. By default those that are parameters of `build`, where `**`
             stands for the sizes of tasks.

@@ -15,6 +15,7 @@ from jaxmeta.data._ngrams import hash_ngrams
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.samplers import FewShot, Glyphs, Harmonic, Linear, Sinusoid, Size, check_sizes, largest
 from jaxmeta.data.sources import (
+    FEATURES,
     FOLDER,
     SENTENCES,
     SOURCES,
@@ -195,6 +196,18 @@ _BENCHMARKS = (
             (_FILES - {"download"}) | {"per_class", "min_per_class", "size"},
             files="root is a table .csv with the columns text and label, or a folder or archive of tables, or of "
             "<class>.txt with a sentence in each line. No download.",
+        ),
+    ),
+    Benchmark(
+        FEATURES,
+        partial(_from_files, FEATURES),
+        BenchmarkInfo(
+            "Vectors of your own, such as features of a frozen network: root.npz with the arrays x and y",
+            "vectors",
+            ("auto", "files", "random"),
+            (_FILES - {"download"}) | {"per_class", "min_per_class"},
+            files="root is a file .npz with x, the vectors [n, d], y, the name of the class of each, and if the "
+            "classes are divided part, train, validation or test for each. No download.",
         ),
     ),
     Benchmark(

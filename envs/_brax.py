@@ -9,8 +9,8 @@ from typing import Any
 
 import jax
 
+from jaxmeta._checks import check_installed
 from jaxmeta._types import PyTree
-from jaxmeta.envs._optional import check_installed
 
 BACKENDS = ("spring", "positional", "generalized", "mjx")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmeta._checks import check_choice, check_integer
+from jaxmeta._checks import check_choice, check_installed, check_integer
 from jaxmeta.envs._base import SPLITS
 from jaxmeta.envs._gymnasium import reset_needed
-from jaxmeta.envs._optional import check_installed, deferred_base
+from jaxmeta.envs._optional import deferred_base
 
 _Env = deferred_base("gymnasium", "Env", extra="metaworld")
 _OF_MANY_KINDS = ("ML10", "ML25", "ML45")

@@ -2,21 +2,9 @@
 
 import functools
 import importlib
-import importlib.util
 from typing import Any, ClassVar
 
-
-def check_installed(package: str, needed_by: str, extra: str, note: str = "") -> None:
-    """Raises ModuleNotFoundError with the command that installs a package, if it is missing.
-
-    Args:
-        package: name of the package.
-        needed_by: name of whatever needs it.
-        extra: extra of jaxmeta that contains the package.
-        note: words that follow the command.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise ModuleNotFoundError(f'{needed_by} needs {package}: pip install "jaxmeta[{extra}]"{note}', name=package)
+from jaxmeta._checks import check_installed
 
 
 def deferred_base(module: str, name: str, extra: str) -> Any:

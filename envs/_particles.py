@@ -121,13 +121,15 @@ class Particles2D(BaseEnv):
             counts = in_quadrant & (jnp.sum(jnp.abs(position)) >= 0.5)
             reward = jnp.where(counts, jnp.linalg.norm(pipeline_state - task["goal"]) - distance, 0.0)
         else:
-            reward = jnp.where(distance <= 0.2, 1 - distance, 0.0)
+            reward = _nearness(distance)
         terminated = jnp.all(jnp.abs(offset) < self.tolerance)
         return Outcome(position, position, reward, terminated, {"distance": distance})
 
     def floor_return(self, task: PyTree) -> jax.Array:
-        """Returns the return of a point that stays at the origin, `[]`, for `reward="distance"`."""
-        return -self.horizon * jnp.linalg.norm(task["goal"])
+        """Returns the return of a point that stays at the origin, `[]`."""
+        distance = jnp.linalg.norm(task["goal"])
+        rewards = {"distance": -distance, "progress": 0.0 * distance, "radius": _nearness(distance)}
+        return self.horizon * rewards[self.reward]
 
     def oracle_action(self, state: State) -> jax.Array:
         """Returns the action that moves straight to the goal, `[2]`."""
@@ -143,6 +145,11 @@ class Particles2D(BaseEnv):
         for (center_x, center_y), radius, color in [*disks, (path[-1], 0.03, (30, 60, 200))]:
             image[(x - center_x / reach) ** 2 + (y - center_y / reach) ** 2 <= radius**2] = color
         return image
+
+
+def _nearness(distance: jax.Array) -> jax.Array:
+    """Returns the reward `"radius"`."""
+    return jnp.where(distance <= 0.2, 1 - distance, 0.0)
 
 
 @functools.cache

@@ -26,6 +26,7 @@ from jaxmeta._step import meta_step as meta_step
 from jaxmeta._summary import Summary as Summary
 from jaxmeta._summary import summarize as summarize
 from jaxmeta._types import Batch as Batch
+from jaxmeta._types import Details as Details
 from jaxmeta._types import LossFn as LossFn
 from jaxmeta._types import MetaLearner as MetaLearner
 from jaxmeta._types import MetaParams as MetaParams
@@ -58,6 +59,7 @@ from jaxmeta.runs import load_run as load_run
 from jaxmeta.training import Minibatches as Minibatches
 from jaxmeta.training import Trained as Trained
 from jaxmeta.training import best_meta as best_meta
+from jaxmeta.training import embed as embed
 from jaxmeta.training import installed_versions as _installed_versions
 from jaxmeta.training import loop as loop
 from jaxmeta.training import pretrain as pretrain

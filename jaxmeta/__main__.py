@@ -2,47 +2,47 @@
 
 import argparse
 import contextlib
-import difflib
+import io
 import logging
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
-from jaxmeta._commands import compare, evaluate, list_names, predict, show_versions
-from jaxmeta._cost import Cost
+from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names, predict, show_versions, train_each
 from jaxmeta._files import cache_folder
 from jaxmeta._parallel import task_mesh
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
-from jaxmeta.runs import OPTIONS, Experiment, effort, headline, load_module
-from jaxmeta.training import on_sigterm
+from jaxmeta.reports import effort, headline
+from jaxmeta.runs import OPTIONS, Experiment, load_module
+from jaxmeta.training import LOGGERS, named_loggers, on_sigterm
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 _TYPES = {int: "N", float: "X", str: "NAME"}
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Help that shows an option with one value, though several are allowed."""
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.option_strings and action.nargs == "+":
+            return str(action.metavar)
+        return super()._format_args(action, default_metavar)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser with errors in one line, suggestions, and no abbreviated options."""
 
     def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}{_hint(message)} (see {self.prog} --help)\n")
-
-
-def _hint(message: str) -> str:
-    """A suggestion for an option or a command that does not exist."""
-    if not message.startswith("unrecognized arguments: --"):
-        return ""
-    word = message.split()[2].split("=")[0].lstrip("-").replace("_", "-")
-    names = {alias: o.flag for o in OPTIONS.values() for alias in (*o.known_as, o.flag.lstrip("-"))}
-    near = [word] if word in names else difflib.get_close_matches(word, list(names), n=1)
-    return f". Did you mean {names[near[0]]}?" if near else ""
+        self.exit(2, f"{self.prog}: {message}{hint(message)} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "Meta-train, test, and write a report.")
     train.epilog = (
         "`jaxmeta list NAME` shows a default 'by learner' (model, benchmark ...). An option that does not apply is an "
-        "error. Run the same command again to resume a run that was interrupted."
+        "error. Several values of an option, such as --seed 0 1 2, are a run for each of them, in a folder of its own. "
+        "Run the same command again to resume what was interrupted."
     )
     for title in GROUPS:
         group = train.add_argument_group(title)
@@ -63,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     files = train.add_argument_group("files")
     files.add_argument("--folder", type=Path, help="Folder of the run; runs/<benchmark>-<learner>-... if not given.")
     files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+    names = f"{{{','.join(LOGGERS)}}}"
+    files.add_argument("--log", nargs="+", default=[], metavar=names, help="Write the metrics for other tools too.")
+    files.add_argument("--features", type=Path, metavar="X.npz", help="Short for --benchmark features --root X.npz.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
     where = train.add_argument_group("time and devices")
@@ -83,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     rotations = "Rotated characters are classes of their own (Omniglot), if not as in the run."
     test.add_argument("--test-rotations", action=argparse.BooleanOptionalAction, help=rotations)
     test.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+    test.add_argument("--report", type=Path, metavar="FILE", help="Write a page of HTML about this test.")
+    table = "Write the predictions for all queries: a table .csv, or arrays .npz."
+    test.add_argument("--predictions", type=Path, metavar="FILE", help=table)
 
     _add_uses(commands)
     about = _command(
@@ -121,7 +128,8 @@ def _add(group: Any, option: Option) -> None:
         group.add_argument(option.flag, action="store_true", default=argparse.SUPPRESS, help=text)
         return
     metavar = f"{{{','.join(option.choices)}}}" if option.choices else _TYPES[option.type]
-    group.add_argument(option.flag, type=option.type, default=argparse.SUPPRESS, metavar=metavar, help=text)
+    kind = {"type": option.type, "nargs": "+", "metavar": metavar}
+    group.add_argument(option.flag, default=argparse.SUPPRESS, help=text, **kind)
 
 
 def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "") -> argparse.ArgumentParser:
@@ -134,7 +142,9 @@ def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "")
 
 def _keep_programs() -> None:
     """Lets JAX keep compiled programs in the user's cache, unless the user has chosen a folder or none."""
-    config = _config()
+    import jax
+
+    config: Any = jax.config  # whose names type checkers do not know
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
     with contextlib.suppress(OSError, RuntimeError):  # no home, or a folder that cannot be written: nothing is kept
@@ -146,21 +156,37 @@ def _keep_programs() -> None:
 
 
 def _train(
-    folder: Path | None, root: Path | None, download: bool, minutes: float | None, estimate: bool, **options: Any
-) -> None:
-    mesh = _mesh(**{name: options.pop(name) for name in _DEVICES})
-    experiment = Experiment(**options)
-    settings = experiment.resolve()
-    mesh = mesh or _mesh_of_cores(settings)
+    folder: Path | None, features: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any
+) -> int:
+    asked = _mesh(**{name: options.pop(name) for name in _DEVICES})
+    files = {name: options.pop(name) for name in ("root", "download")}
+    if features is not None:
+        if files["root"] is not None or "benchmark" in options:
+            raise ValueError("--features FILE is --benchmark features --root FILE, and goes with neither of the two")
+        options["benchmark"], files["root"] = "features", features
+    runs = Experiment().vary(**{name: value if isinstance(value, list) else [value] for name, value in options.items()})
+    meshes = [asked or _mesh_of_cores(experiment.resolve()) for experiment in runs.values()]
+    first = next(iter(runs.values()))
     if estimate:
-        _say(_describe_cost(experiment.build(root, download).estimate(mesh)))
-        return
-    folder = folder or experiment.default_folder()
+        if len(runs) > 1:
+            raise ValueError(f"--estimate needs one value for each option, got those of {len(runs)} runs")
+        _say(describe_cost(first.build(**files).estimate(meshes[0])))
+        return 0
+    todo = {}
+    for (name, experiment), mesh in zip(runs.items(), meshes, strict=True):
+        place = (folder or first.default_folder(len(runs) > 1)) / name
+        callback = named_loggers(log, place, experiment.resolve()) if log else []
+        todo[place] = partial(_run, experiment, place, **files, mesh=mesh, minutes=minutes, callback=callback)
+    return train_each(todo, _say) if len(todo) > 1 else next(iter(todo.values()))()
+
+
+def _run(experiment: Experiment, folder: Path, **options: Any) -> int:
+    settings = experiment.resolve()
     _say(f"{settings.learner} on {settings.benchmark}, results go to {folder}")
-    result = experiment.run(folder, root=root, download=download, mesh=mesh, minutes=minutes)
-    _say(headline(result.settings, result.test))
-    _say(effort(result.settings, result.trained))
-    _say(f"report: {folder / 'report.md'}\nplot:   {folder / 'curve.png'}")
+    result = experiment.run(folder, **options)
+    files = f"report: {folder / 'report.html'}\nplot:   {folder / 'curve.png'}"
+    _say("\n".join([headline(result.settings, result.test), effort(result.settings, result.trained), files]))
+    return 0
 
 
 def _mesh(
@@ -194,7 +220,7 @@ def _mesh_of_cores(settings: Settings) -> Any:
     """
     import jax
 
-    cores, config = _cores(), _config()
+    cores, config = _cores(), cast(Any, jax.config)
     chosen = config.jax_num_cpu_devices not in (-1, cores) or "device_count" in os.environ.get("XLA_FLAGS", "")
     faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams") and settings.num_tasks % cores == 0
     quick = settings.get("model", "mlp") in ("cnn", "fc", "mlp")
@@ -203,13 +229,6 @@ def _mesh_of_cores(settings: Settings) -> Any:
     with contextlib.suppress(RuntimeError):  # JAX runs already
         config.update("jax_num_cpu_devices", cores)
     return task_mesh() if jax.default_backend() == "cpu" and jax.device_count() == cores else None
-
-
-def _config() -> Any:
-    """Returns JAX's options, whose names type checkers do not know."""
-    import jax
-
-    return jax.config
 
 
 def _cores() -> int:
@@ -222,19 +241,13 @@ def _cores() -> int:
     return max(1, cores)
 
 
-def _describe_cost(cost: Cost) -> str:
-    memory, arguments = (f"{size / 2**20:.3g} MiB" for size in (cost.temporary_bytes, cost.argument_bytes))
-    return (
-        f"an outer update needs {memory} beside its arguments' {arguments} on each device, and compiles in "
-        f"{cost.compile_seconds:.1f} s; {cost.flops / 1e9:.3g} GFLOP with the body of each loop counted once"
-    )
-
-
 def _say(text: str) -> None:
     import jax
 
     if jax.distributed.is_initialized() and jax.process_index() > 0:
         return
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -260,6 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     run, version = options.pop("run"), options.pop("version")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the encoding of the terminal may lack a character
+            stream.reconfigure(errors="replace")
     try:
         if version or run is None:
             _say(show_versions() if version else parser.format_help().rstrip("\n"))
@@ -269,9 +285,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if run in (_train, evaluate, predict):
             _keep_programs()
         with on_sigterm(_terminate):
-            text = run(**options)
-        if text:
-            _say(text)
+            found = run(**options)
+        if isinstance(found, int):
+            return found
+        _say(found)
+    except BrokenPipeError:  # as of `jaxmeta list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 128 + signal.SIGPIPE
     except _Terminated:
         sys.stderr.write("jaxmeta: stopped by SIGTERM; run the same command again to resume\n")
         return 128 + signal.SIGTERM

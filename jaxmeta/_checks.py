@@ -5,6 +5,7 @@ can be swept under `jax.vmap` or learned. The range of a traced value is not che
 """
 
 import contextlib
+import importlib.util
 import inspect
 import math
 import numbers
@@ -270,3 +271,16 @@ def check_transformation(**values: Any) -> None:
         elif inspect.isfunction(value):
             hint += ": call it"
         raise TypeError(f"{name} must be an optax.GradientTransformation, {hint}")
+
+
+def check_installed(package: str, needed_by: str, extra: str, note: str = "") -> None:
+    """Raises ModuleNotFoundError with the command that installs a package, if it is missing.
+
+    Args:
+        package: name of the package.
+        needed_by: name of whatever needs it.
+        extra: extra of jaxmeta that contains the package.
+        note: words that follow the command.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ModuleNotFoundError(f'{needed_by} needs {package}: pip install "jaxmeta[{extra}]"{note}', name=package)

@@ -1,11 +1,15 @@
 """The commands that use runs and tell about jaxmeta. Each returns the text to print."""
 
+import difflib
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxmeta._cost import Cost
 from jaxmeta.prediction import load_classifier, named_inputs, predictions_as
-from jaxmeta.runs import compare_runs, describe, evaluate_run, load_run, overview, show, versions
+from jaxmeta.reports import show
+from jaxmeta.runs import OPTIONS, compare_runs, describe, evaluate_run, load_run, overview, versions
 
 
 def evaluate(folder: Path, **options: Any) -> str:
@@ -69,3 +73,35 @@ def show_versions() -> str:
         f"jaxmeta {found['jaxmeta']}, jax {found['jax']}, jaxlib {found['jaxlib']}, Python {sys.version.split()[0]}\n"
         f"{jax.device_count()} x {device.device_kind} ({device.platform})"
     )
+
+
+def describe_cost(cost: Cost) -> str:
+    """Returns what an outer update costs."""
+    memory, arguments = (f"{size / 2**20:.3g} MiB" for size in (cost.temporary_bytes, cost.argument_bytes))
+    return (
+        f"an outer update needs {memory} beside its arguments' {arguments} on each device, and compiles in "
+        f"{cost.compile_seconds:.1f} s; {cost.flops / 1e9:.3g} GFLOP with the body of each loop counted once"
+    )
+
+
+def hint(message: str) -> str:
+    """Returns a suggestion for an option or a command that does not exist."""
+    if not message.startswith("unrecognized arguments: --"):
+        return ""
+    word = message.split()[2].split("=")[0].lstrip("-").replace("_", "-")
+    names = {alias: o.flag for o in OPTIONS.values() for alias in (*o.known_as, o.flag.lstrip("-"))}
+    near = [word] if word in names else difflib.get_close_matches(word, list(names), n=1)
+    return f". Did you mean {names[near[0]]}?" if near else ""
+
+
+def train_each(runs: Mapping[Path, Callable[[], int]], say: Callable[[str], None]) -> int:
+    """Runs experiments one after another, says how they compare, and returns the exit status."""
+    failed = 0
+    for folder, run in runs.items():
+        try:
+            run()
+        except FloatingPointError as error:  # the others may do better
+            say(f"{folder}: {error}")
+            failed += 1
+    say(compare_runs(list(runs)))
+    return int(failed > 0)

@@ -160,3 +160,84 @@ def over_devices(
     )
     result = mapped(common, drawn, jnp.asarray(everyone < number))
     return result if summed else jax.tree.map(lambda x: x[:number], constrain(result, mesh))
+
+
+def each_of(
+    fn: Callable[[PyTree, Any], Any],
+    draw: Callable[[jax.Array], Any],
+    meta: PyTree,
+    keys: jax.Array,
+    batch_size: int,
+    mesh: Mesh | None,
+) -> Any:
+    """Results `[n, ...]` of `fn(meta, draw(key))` for each of the keys."""
+
+    def each(fn: Callable[[Any], Any], xs: Any) -> Any:
+        return jax.lax.map(fn, xs, batch_size=None if batch_size == 1 else batch_size)
+
+    if mesh is None:
+        return each(lambda key: fn(meta, draw(key)), keys)
+
+    def local(meta: PyTree, drawn: Any, _: jax.Array) -> Any:
+        return each(lambda drawn: fn(meta, drawn), drawn)
+
+    return over_devices(local, draw, meta, keys, mesh, summed=False)
+
+
+def mean_of(
+    fn: Callable[[PyTree, Any], Any],
+    draw: Callable[[jax.Array], Any],
+    meta: PyTree,
+    keys: jax.Array,
+    batch_size: int,
+    mesh: Mesh | None,
+) -> Any:
+    """Mean of `fn(meta, draw(key))` over the keys, in float32 for integers and booleans."""
+    fn = jax.jit(fn, inline=True)  # traced once for the shapes, the types and each place where it is used
+    if mesh is None:
+        sums = _sum(lambda key: fn(meta, draw(key)), keys, batch_size)
+    else:
+
+        def local(meta: PyTree, drawn: Any, counts: jax.Array) -> Any:
+            def counted(x: tuple[Any, jax.Array]) -> Any:
+                return jax.tree.map(lambda value: jnp.where(x[1], value, jnp.zeros_like(value)), fn(meta, x[0]))
+
+            return _sum(counted, (drawn, counts), batch_size)
+
+        sums = over_devices(local, draw, meta, keys, mesh, summed=True)
+    shapes = jax.eval_shape(lambda: fn(meta, draw(keys[0])))
+
+    def mean(total: jax.Array, one: jax.ShapeDtypeStruct) -> jax.Array:
+        return (total / len(keys)).astype(one.dtype if jnp.issubdtype(one.dtype, jnp.inexact) else total.dtype)
+
+    return jax.tree.map(mean, sums, shapes)
+
+
+def _sum(fn: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
+    """Sum of `fn(x)` over the first axis, in batches of at most `batch_size`, without holding all results at once."""
+    number = jax.tree.leaves(xs)[0].shape[0]
+    batches, rest = divmod(number, min(batch_size, number))
+
+    def total(xs: Any) -> Any:
+        if jax.tree.leaves(xs)[0].shape[0] == 1:
+            return jax.tree.map(widen, fn(jax.tree.map(lambda x: x[0], xs)))
+        return jax.tree.map(lambda x: jnp.sum(widen(x), axis=0), jax.vmap(fn)(xs))
+
+    def part(start: int, end: int) -> Any:
+        return jax.tree.map(lambda x: x[start:end], xs)
+
+    if batches == 1:
+        sums = total(part(0, number - rest))
+    else:
+        shapes = jax.eval_shape(total, part(0, batch_size))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        groups = jax.tree.map(lambda x: x.reshape(batches, batch_size, *x.shape[1:]), part(0, number - rest))
+        sums, _ = jax.lax.scan(lambda acc, group: (jax.tree.map(jnp.add, acc, total(group)), None), zeros, groups)
+    if rest:
+        sums = jax.tree.map(jnp.add, sums, total(part(number - rest, number)))
+    return sums
+
+
+def widen(x: jax.Array) -> jax.Array:
+    """At least float32: a sum over many tasks loses too much in half precision."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -18,12 +18,12 @@ from jaxmeta._checks import (
     labels_of,
 )
 from jaxmeta._learned import update_with
-from jaxmeta._parallel import constrain, divided, over_devices
+from jaxmeta._parallel import constrain, divided, each_of, mean_of, widen
 from jaxmeta._types import (
+    Details,
     MetaLearner,
     MetaParams,
     Metrics,
-    PyTree,
     Sampler,
     Task,
     Training,
@@ -32,7 +32,9 @@ from jaxmeta._types import (
     check_meta,
     check_state,
     check_task,
+    class_ids_of,
     definite,
+    predictions_of,
     with_loss,
 )
 from jaxmeta._variables import change, changed
@@ -40,7 +42,7 @@ from jaxmeta.display import described
 
 Reduce = Callable[[Metrics, MetaParams], MetaParams]
 """Reduction over the tasks: `(metrics [num_tasks], gradients [num_tasks, ...]) -> gradient`."""
-Evaluate = Callable[[MetaParams, Sampler, jax.Array], Metrics]
+Evaluate = Callable[[MetaParams, Sampler, jax.Array], Any]
 
 
 @described
@@ -126,13 +128,13 @@ def meta_step(
 
         def value_fn(trained: MetaParams) -> jax.Array:
             meta = trained._replace(state=state.meta.state)
-            return _mean(lambda *args: task_grad(*args)[0]["loss"], draw, meta, keys, batch_size, mesh)
+            return mean_of(lambda *args: task_grad(*args)[0]["loss"], draw, meta, keys, batch_size, mesh)
 
         if reduce is None:
-            metrics, gradient = _mean(task_grad, draw, state.meta, keys, batch_size, mesh)
+            metrics, gradient = mean_of(task_grad, draw, state.meta, keys, batch_size, mesh)
         else:
-            every, gradients = _each(task_grad, draw, state.meta, keys, batch_size, mesh)
-            carried, metrics = jax.tree.map(lambda x: jnp.mean(_widen(x), 0), (gradients.state, every))
+            every, gradients = each_of(task_grad, draw, state.meta, keys, batch_size, mesh)
+            carried, metrics = jax.tree.map(lambda x: jnp.mean(widen(x), 0), (gradients.state, every))
             gradient = reduce(every, _trained(gradients))._replace(state=carried)
         before, grads, value = _trained(state.meta), _trained(gradient), metrics["loss"]
         meta, opt_state = update_with(optimizer, grads, state.opt_state, before, value=value, value_fn=value_fn)
@@ -145,19 +147,26 @@ def meta_step(
 
 
 def evaluate(
-    learner: MetaLearner, num_tasks: int = 600, *, batch_size: int | None = None, mesh: Mesh | None = None
+    learner: MetaLearner,
+    num_tasks: int = 600,
+    *,
+    details: bool = False,
+    batch_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Evaluate:
     """Builds an evaluation: adapt on each task's support set, measure on its query set.
 
     Args:
         learner: the meta-learner.
         num_tasks: number of tasks.
+        details: whether to return the predictions, the classes of the tasks, and the metrics after each inner step too.
         batch_size: see `meta_step`.
         mesh: see `meta_step`.
 
     Returns:
         `(meta, sampler, key) -> metrics`, a pure function to jit; each metric is an array `[num_tasks]`, one value per
-        task. `summarize` turns it into means and intervals.
+        task. `summarize` turns it into means and intervals. With `details` it is
+        `(meta, sampler, key) -> (metrics, Details)`.
 
     Raises:
         ValueError: if `num_tasks` or `batch_size` is less than 1.
@@ -166,30 +175,42 @@ def evaluate(
         >>> import jaxmeta
         >>> from jaxmeta import data
         >>> learner = jaxmeta.maml(jaxmeta.regression(lambda w, x: x * w), optax.sgd(0.01))
-        >>> run = jax.jit(evaluate(learner, num_tasks=8))
-        >>> run(learner.init(jnp.array([1.0])), data.Sinusoid(), jax.random.key(0))["loss"].shape
+        >>> meta, sampler, key = learner.init(jnp.array([1.0])), data.Sinusoid(), jax.random.key(0)
+        >>> jax.jit(evaluate(learner, num_tasks=8))(meta, sampler, key)["loss"].shape
         (8,)
+        >>> metrics, details = jax.jit(evaluate(learner, num_tasks=8, details=True))(meta, sampler, key)
+        >>> details.outputs.shape, details.steps["loss"].shape
+        ((8, 10, 1), (8, 2))
     """
     check_learner(learner)
     check_integer(num_tasks=num_tasks)
     check_mesh(mesh)
     batch_size = batch_size_of(num_tasks, batch_size)
 
-    def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Metrics:
+    def run(meta: MetaParams, sampler: Sampler, key: jax.Array) -> Any:
         check_sampler(sampler=sampler)
         check_key(key)
 
-        def draw(key: jax.Array) -> tuple[Task, jax.Array, jax.Array]:
+        def draw(key: jax.Array) -> tuple[Task, jax.Array | None, jax.Array, jax.Array]:
             task_key, adapt_key, loss_key = jax.random.split(key, 3)
-            return check_task(sampler(task_key)), adapt_key, loss_key
+            class_ids = class_ids_of(sampler, task_key) if details else None
+            return check_task(sampler(task_key)), class_ids, adapt_key, loss_key
 
-        def task_metrics(meta: MetaParams, drawn: tuple[Task, jax.Array, jax.Array]) -> Metrics:
-            task, adapt_key, loss_key = drawn
+        def task_metrics(meta: MetaParams, drawn: tuple[Task, jax.Array | None, jax.Array, jax.Array]) -> Any:
+            task, class_ids, adapt_key, loss_key = drawn
             with labels_of(task, sampler):
-                loss, metrics = learner.loss(learner.adapt(meta, task.support, adapt_key), task.query, loss_key)
-            return with_loss(loss, metrics)
+                if not details or learner.follow is None:
+                    adapted, steps = learner.adapt(meta, task.support, adapt_key), None
+                    metrics = with_loss(*learner.loss(adapted, task.query, loss_key))
+                else:
+                    adapted, steps = learner.follow(meta, task, adapt_key, loss_key)
+                    metrics = {name: values[-1] for name, values in steps.items()}
+            if not details:
+                return metrics
+            y, weight = (getattr(task.query, name, None) for name in ("y", "weight"))
+            return metrics, Details(predictions_of(learner, adapted, task.query.x), y, weight, class_ids, steps)
 
-        return _each(task_metrics, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
+        return each_of(task_metrics, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
 
     return run
 
@@ -211,84 +232,3 @@ def _learner_at(learner: MetaLearner | Callable[[jax.Array], MetaLearner], updat
 def _trained(meta: MetaParams) -> MetaParams:
     """Returns meta-parameters without the model's state."""
     return meta._replace(state=())
-
-
-def _each(
-    fn: Callable[[PyTree, Any], Any],
-    draw: Callable[[jax.Array], Any],
-    meta: PyTree,
-    keys: jax.Array,
-    batch_size: int,
-    mesh: Mesh | None,
-) -> Any:
-    """Results `[n, ...]` of `fn(meta, draw(key))` for each of the keys."""
-
-    def each(fn: Callable[[Any], Any], xs: Any) -> Any:
-        return jax.lax.map(fn, xs, batch_size=None if batch_size == 1 else batch_size)
-
-    if mesh is None:
-        return each(lambda key: fn(meta, draw(key)), keys)
-
-    def local(meta: PyTree, drawn: Any, _: jax.Array) -> Any:
-        return each(lambda drawn: fn(meta, drawn), drawn)
-
-    return over_devices(local, draw, meta, keys, mesh, summed=False)
-
-
-def _mean(
-    fn: Callable[[PyTree, Any], Any],
-    draw: Callable[[jax.Array], Any],
-    meta: PyTree,
-    keys: jax.Array,
-    batch_size: int,
-    mesh: Mesh | None,
-) -> Any:
-    """Mean of `fn(meta, draw(key))` over the keys, in float32 for integers and booleans."""
-    fn = jax.jit(fn, inline=True)  # traced once for the shapes, the types and each place where it is used
-    if mesh is None:
-        sums = _sum(lambda key: fn(meta, draw(key)), keys, batch_size)
-    else:
-
-        def local(meta: PyTree, drawn: Any, counts: jax.Array) -> Any:
-            def counted(x: tuple[Any, jax.Array]) -> Any:
-                return jax.tree.map(lambda value: jnp.where(x[1], value, jnp.zeros_like(value)), fn(meta, x[0]))
-
-            return _sum(counted, (drawn, counts), batch_size)
-
-        sums = over_devices(local, draw, meta, keys, mesh, summed=True)
-    shapes = jax.eval_shape(lambda: fn(meta, draw(keys[0])))
-
-    def mean(total: jax.Array, one: jax.ShapeDtypeStruct) -> jax.Array:
-        return (total / len(keys)).astype(one.dtype if jnp.issubdtype(one.dtype, jnp.inexact) else total.dtype)
-
-    return jax.tree.map(mean, sums, shapes)
-
-
-def _sum(fn: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
-    """Sum of `fn(x)` over the first axis, in batches of at most `batch_size`, without holding all results at once."""
-    number = jax.tree.leaves(xs)[0].shape[0]
-    batches, rest = divmod(number, min(batch_size, number))
-
-    def total(xs: Any) -> Any:
-        if jax.tree.leaves(xs)[0].shape[0] == 1:
-            return jax.tree.map(_widen, fn(jax.tree.map(lambda x: x[0], xs)))
-        return jax.tree.map(lambda x: jnp.sum(_widen(x), axis=0), jax.vmap(fn)(xs))
-
-    def part(start: int, end: int) -> Any:
-        return jax.tree.map(lambda x: x[start:end], xs)
-
-    if batches == 1:
-        sums = total(part(0, number - rest))
-    else:
-        shapes = jax.eval_shape(total, part(0, batch_size))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        groups = jax.tree.map(lambda x: x.reshape(batches, batch_size, *x.shape[1:]), part(0, number - rest))
-        sums, _ = jax.lax.scan(lambda acc, group: (jax.tree.map(jnp.add, acc, total(group)), None), zeros, groups)
-    if rest:
-        sums = jax.tree.map(jnp.add, sums, total(part(number - rest, number)))
-    return sums
-
-
-def _widen(x: jax.Array) -> jax.Array:
-    """At least float32: a sum over many tasks loses too much in half precision."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -125,6 +125,30 @@ class Sampler(Protocol):
         ...
 
 
+class Details(NamedTuple):
+    """Everything that `evaluate` knows of its tasks beside the metrics, given with `details=True`."""
+
+    outputs: Any
+    """Predictions of `MetaLearner.predict` for the queries, such as logits `[num_tasks, n, ways]`.
+
+    `None` if the learner does not know its model."""
+    y: Any
+    """Labels or targets of the queries: `[num_tasks, n, ...]`."""
+    weight: Any
+    """Weights of the queries, `[num_tasks, n]`, or `None` if they all count alike."""
+    class_ids: Any
+    """Number of the class that each label stands for, `[num_tasks, ways]`: label 2 of task 7 is `class_ids[7, 2]`.
+
+    A number is an index of the sampler's `class_names`, if it has any. `None` if the sampler has no method
+    `class_ids`."""
+    steps: Any
+    """Metrics before the first inner step and after each one, `[num_tasks, steps + 1]`.
+
+    `None` for learners without inner steps."""
+
+    __repr__ = short_repr
+
+
 class TrainingState(NamedTuple):
     """State of a `Training` with one outer optimizer."""
 
@@ -165,7 +189,7 @@ def call_adapted(adapted: Any, x: Any) -> Any:
 
 
 class MetaLearner(NamedTuple):
-    """A meta-learning algorithm as five pure functions.
+    """A meta-learning algorithm as five pure functions, and a sixth one for learners with inner steps.
 
     All of them treat one task. Batch with `jax.vmap` or `jaxmeta.meta_step`.
     """
@@ -182,8 +206,22 @@ class MetaLearner(NamedTuple):
     `state` holds the model's state after the task."""
     predict: Callable[[Any, Any], Any] = call_adapted
     """`(adapted, x) -> predictions`: what the adapted learner says about inputs `[n, ...]`, such as logits."""
+    follow: Callable[[MetaParams, Task, jax.Array, jax.Array], tuple[Any, Metrics]] | None = None
+    """`(meta, task, adapt_key, loss_key) -> (adapted, metrics)`: `adapt`, with the metrics of `loss` on the query set
+    before the first inner step and after each one, `[steps + 1]`. `None` for learners without inner steps."""
 
     __repr__ = short_repr
+
+
+def predictions_of(learner: MetaLearner, adapted: Any, x: Any) -> Any:
+    """Returns the predictions for inputs, or `None` if the learner does not know its model."""
+    return learner.predict(adapted, x) if learner.predict is not call_adapted or callable(adapted) else None
+
+
+def class_ids_of(sampler: Any, key: jax.Array) -> jax.Array | None:
+    """Returns the number of the class of each label in the task of a key, or `None` if the sampler does not know."""
+    find = getattr(sampler, "class_ids", None)
+    return None if find is None else find(key)
 
 
 def with_loss(loss: jax.Array, metrics: Metrics) -> Metrics:

@@ -53,13 +53,14 @@ ALLOWED = {
     "catalog": [*LOOPS, "_names", "algorithms", "data", "envs", "models", "optim", "rl"],
     "register": ["catalog", "data", "envs"],
     "prediction": ["_types", "_files", "_save", "data", "display"],
-    "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "training"],
-    "_commands": ["prediction", "runs"],
-    "__main__": ["_commands", "_cost", "_files", "_parallel", "catalog", "runs", "training"],
+    "reports": [*CORE, "algorithms", "catalog", "data", "envs", "training"],
+    "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "reports", "training"],
+    "_commands": ["_cost", "prediction", "reports", "runs"],
+    "__main__": ["_commands", "_files", "_parallel", "catalog", "reports", "runs", "training"],
 }
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]
-HEAVY += ["tyro"]
+HEAVY += ["tyro", "jinja2"]
 PUBLIC = ["jaxmeta", *(f"jaxmeta.{name}" for name in ("algorithms", "data", "envs", "estimators", "meta_gradients"))]
 PUBLIC += [f"jaxmeta.{name}" for name in ("models", "optim", "register", "rl", "testing", "training", "runs")]
 

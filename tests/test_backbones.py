@@ -42,6 +42,7 @@ def conv4(sizes, channels=3):
 
 
 R2D2 = (96, 192, 384, 512)
+RESNET50: dict[str, Any] = {"blocks": (3, 4, 6, 3), "bottleneck": True}
 COUNTS = [
     # MetaOptNet's, measured in learn2learn (5 ways, 84x84): 12,427,525. "12.4M" in many papers.
     (models.ResNet12(), (84, 84, 3), 12_427_525, 640),
@@ -57,6 +58,11 @@ COUNTS = [
     # DeiT-Ti and DeiT-S: "5M" and "22M"; the sums of the layers are well known.
     (models.ViT(ways=1000), (224, 224, 3), 5_717_416, 192),
     (models.ViT(ways=1000, hidden=384, heads=6), (224, 224, 3), 22_050_664, 384),
+    # torchvision's tables: resnet18, resnet50, wide_resnet50_2 and resnext50_32x4d.
+    (models.ResNet(ways=1000), (224, 224, 3), 11_689_512, 512),
+    (models.ResNet(ways=1000, **RESNET50), (224, 224, 3), 25_557_032, 2048),
+    (models.ResNet(ways=1000, **RESNET50, inner=128), (224, 224, 3), 68_883_240, 2048),
+    (models.ResNet(ways=1000, **RESNET50, inner=128, groups=32), (224, 224, 3), 25_028_904, 2048),
     (models.Classifier(models.CNN4(), models.CosineDense(64)), (84, 84, 3), 112_261 + 1152 - 325 + 1600 * 64 + 1, 1600),
 ]
 
@@ -336,7 +342,7 @@ def bad_model(model):
         (bad_model(models.OmniglotCNN()), ValueError, "padding of OmniglotCNN must be 1"),
         (bad_model(models.OmniglotFC()), ValueError, "epsilon of OmniglotFC must be 0.001"),
         (bad_model(models.CNN4(warp=True)), ValueError, "missing: .*body/warp_0"),
-        (bad_model(models.ViT()), TypeError, "CNN4, OmniglotCNN, OmniglotFC, ResNet12, WRN28, got ViT"),
+        (bad_model(models.MLP()), TypeError, "CNN4, OmniglotCNN, OmniglotFC, ResNet, ResNet12, ViT, WRN28, got MLP"),
     ],
 )
 def test_from_torch_errors(make, error, message):

@@ -100,6 +100,7 @@ def test_flax_batch_norm_and_dropout_in_maml_are_a_loop_by_hand():
         assert jax.tree.leaves(state.meta.params["batch_stats"]) == []
 
 
+@pytest.mark.slow
 def test_flax_batch_norm_and_dropout_in_protonet_are_a_loop_by_hand():
     with jax.enable_x64(True):
         net, task, key = LinenNet(), draw_task(jax.random.key(0)), jax.random.key(1)
@@ -293,6 +294,7 @@ def held(part):
 
 @pytest.mark.parametrize("part", ["head", "body"])
 @pytest.mark.parametrize("means", ["learner", "partition", "rate", "elements"])
+@pytest.mark.quick("learner-head")
 def test_implicit_is_exact_for_a_part(part, means):
     """d phi / d theta in closed form, for a support loss that couples what adapts with what does not."""
     with jax.enable_x64(True):

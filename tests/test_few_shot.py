@@ -11,7 +11,7 @@ import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmeta.data import FewShot, MetaDatasetSampler, Streams, sample_without_replacement
+from jaxmeta.data import Augmented, FewShot, FixedTasks, MetaDatasetSampler, Streams, sample_without_replacement
 from jaxmeta.data.samplers._sampling import distinct
 from jaxmeta.data.tasks._threefry import random_words
 
@@ -163,6 +163,7 @@ def test_rotations_are_classes_and_turn_a_class_as_a_whole():
         found.append([next(key for key, image in turned.items() if (image == one).all()) for one in x[:, 0]])
         assert [turn for _, turn in found[-1]] == where.x.turns.reshape(8, -1)[:, 0].tolist()
     assert found[0] == found[1], "support and query are turned differently"
+    assert sampler.class_ids(KEY).tolist() == [2 * turns + number for number, turns in found[0]]
     assert sorted(found[0]) == sorted(turned)  # with ways = all classes, each class and rotation once
 
 
@@ -237,6 +238,29 @@ def test_sorted_classes_come_before_those_of_padding():
     counted = np.asarray(indices.support.weight) > 0
     first = np.where(counted, classes, 99)
     assert (np.diff(first, axis=1) >= 0).all() and len(np.unique(first[:, 0])) == 4
+
+
+SAMPLERS = {
+    "few-shot": lambda *given: FewShot.create(*given, ways=3, shots=2, queries=1),
+    "sizes": lambda *given: FewShot.create(*given, ways=(2, 4), shots=(1, 2), queries=1),
+    "sorted": lambda *given: dataclasses.replace(FewShot.create(*given, ways=(2, 4), queries=1), shuffle=False),
+    "streams": lambda *given: Streams(FewShot.create(*given, ways=3, queries=1), outputs=5),
+    "fixed": lambda *given: FixedTasks(FewShot.create(*given, ways=3, queries=1), KEY, num_tasks=4),
+    "augmented": lambda *given: Augmented(FewShot.create(*given, ways=3, queries=1), ()),
+    "meta-dataset": lambda *given: MetaDatasetSampler.create(*given, ways=(2, 4), max_support=12),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_class_ids_are_those_of_the_examples(name):
+    inputs, labels = _labeled(COUNTS)
+    sampler = SAMPLERS[name](inputs, labels)
+    keys = jax.random.split(KEY, 30)
+    tasks, ids = jax.jit(lambda s, keys: (jax.vmap(s)(keys), jax.vmap(s.class_ids)(keys)))(sampler, keys)
+    for part in tasks:
+        counted = np.ones(part.y.shape, bool) if part.weight is None else np.asarray(part.weight) > 0
+        own = labels[np.asarray(part.x)[..., 0].astype(int)] - 10
+        np.testing.assert_array_equal(np.take_along_axis(np.asarray(ids), part.y, axis=1)[counted], own[counted])
 
 
 def test_streams_give_each_class_a_random_output():

@@ -122,6 +122,7 @@ def test_the_order_of_the_classes_does_not_matter(task):
     np.testing.assert_allclose(renamed[order], weights, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_penalties(task):
     """Each is what the loss and the gradient grow by when its weight does; on the same random numbers."""
     weights = {"kl_weight": 0.0, "encoder_weight": 0.0, "orthogonality_weight": 0.0}

@@ -1,6 +1,7 @@
 # pyright: reportArgumentType=false
 """`loop` for any update, and learners that change in training."""
 
+import signal
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ import pytest
 
 import jaxmeta
 from jaxmeta import Training, TrainingState, data, models
+from jaxmeta.training import on_sigterm
 from jaxmeta.training._checkpoint import Checkpoints
-from jaxmeta.training._chunks import chunk_runner
+from jaxmeta.training._chunks import Chunks
 from jaxmeta.training._log import Log
 
 KEY = jax.random.key(0)
@@ -92,11 +94,58 @@ def test_a_run_goes_on_bit_for_bit(tmp_path):
     assert [record["step"] for record in again.history] == [2, 4, 6, 8, 10]
 
 
+def values(history):
+    """The records without what depends on the clock."""
+    return [{k: v for k, v in record.items() if "second" not in k} for record in history]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+def test_where_a_run_is_cut_changes_no_number(monkeypatch, seconds):
+    options = {"iterations": 11, "log_every": 4, "validate": lambda meta: {"loss": meta["place"]}}
+    whole = run(**options)
+    monkeypatch.setattr("jaxmeta.training._course._CHUNK_SECONDS", seconds)
+    done = run(**options)
+    jax.tree.map(np.testing.assert_array_equal, done.state, whole.state)
+    assert values(done.history) == values(whole.history)
+
+
+def test_a_signal_is_answered_between_two_records(tmp_path, monkeypatch):
+    """The averages of the record that was begun are those of an undisturbed run."""
+    sizes, run_chunk, options = [], Chunks.run, {"log_every": 5, "validate_every": 10}
+    whole = run(**options)
+
+    def slow(chunks, snapshot, start, size):
+        sizes.append(size)
+        if start == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return run_chunk(chunks, snapshot, start, size)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(*_):
+        raise StoppedError
+
+    with monkeypatch.context() as patch, on_sigterm(stop):
+        patch.setattr("jaxmeta.training._course._CHUNK_SECONDS", 0.0)
+        patch.setattr(Chunks, "run", slow)
+        with pytest.raises(StoppedError):
+            run(tmp_path, **options)
+    assert sizes == [0, *[1] * 7]
+    assert values(run(tmp_path, **options).history) == values(whole.history)
+
+
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that advances by ten seconds whenever it is read, thrice for each chunk."""
-    seconds = iter(range(0, 10_000, 10))
-    monkeypatch.setattr("jaxmeta.training._loop.time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    """A clock that advances by fifteen seconds with each update."""
+    seconds, run_chunk = [0.0], Chunks.run
+
+    def slow(chunks, snapshot, start, size):
+        seconds[0] += 15.0 * size
+        return run_chunk(chunks, snapshot, start, size)
+
+    monkeypatch.setattr(Chunks, "run", slow)
+    monkeypatch.setattr("jaxmeta.training._course.time", SimpleNamespace(perf_counter=lambda: seconds[0]))
 
 
 @pytest.mark.usefixtures("clock")
@@ -111,14 +160,14 @@ def test_the_time_ends_a_run_as_its_last_update_would(tmp_path, monkeypatch):
         return run(tmp_path, validate=validate, monitor="height", **options)
 
     whole = run()
-    done = limited(minutes=1)
-    assert [(record["step"], record["seconds"]) for record in done.history] == [(2, 30), (4, 60), (6, 90)]
-    assert validated == [4, 6]
-    assert int(done.meta["count"]) == done.step == 6
+    done = limited(minutes=1.2)
+    assert [(record["step"], record["seconds"]) for record in done.history] == [(2, 30), (4, 60), (5, 75)]
+    assert validated == [4, 5]
+    assert int(done.meta["count"]) == done.step == 5
     with monkeypatch.context() as patch:
         patch.setattr(Log, "write", lambda *_: pytest.fail("an update was run"))
-        assert limited(minutes=1).step == 6
-    assert limited(minutes=1.6).history[-1]["seconds"] == 120  # the time of all calls
+        assert limited(minutes=1.2).step == 5
+    assert limited(minutes=1.6).history[-1]["seconds"] == 105  # the time of all calls
     jax.tree.map(np.testing.assert_array_equal, limited().state, whole.state)
 
 
@@ -142,16 +191,11 @@ def test_a_run_that_was_cut_before_its_time_was_up_is_validated_after_it(tmp_pat
 def test_only_a_large_state_is_donated_and_never_an_array_of_somebody_else(donated, tmp_path, monkeypatch):
     start = {"place": jnp.array(0.0), "count": jnp.array(0), "key": jax.random.key(1)}
     states, seen, whole = [], [], run()
-    make = chunk_runner
+    run_chunk = Chunks.run
 
-    def recording(*args):
-        run_chunk = make(*args)
-
-        def record(snapshot, *more):
-            states.append(snapshot.state)
-            return run_chunk(snapshot, *more)
-
-        return record
+    def recording(chunks, snapshot, *more):
+        states.append(snapshot.state)
+        return run_chunk(chunks, snapshot, *more)
 
     def validate(meta):
         seen.append(meta)
@@ -161,7 +205,7 @@ def test_only_a_large_state_is_donated_and_never_an_array_of_somebody_else(donat
         new, metrics = WALK.step(State({k: state.meta[k] for k in START}, state.noise), key, drift)
         return State({**new.meta, "key": state.meta["key"]}, new.noise), metrics
 
-    monkeypatch.setattr("jaxmeta.training._loop.chunk_runner", recording)
+    monkeypatch.setattr(Chunks, "run", recording)
     options = {"iterations": 10, "log_every": 2, "validate_every": 4, "folder": tmp_path, "progress": False}
     done = jaxmeta.loop(Training(init, step), start, KEY, 0.5, validate=validate, **options)
     arrays = [x for state in states for x in jax.tree.leaves(state)]

@@ -281,7 +281,8 @@ def test_saved_classifiers_give_identical_logits_in_a_fresh_process(tmp_path):
     tuned, fitted = adapted(Batch(x, jnp.arange(6) % 3))
     classifiers = {"maml": Partial(model.apply, tuned), "svm": fitted}
     for name, classifier in classifiers.items():
-        jaxmeta.save_classifier(tmp_path / name, classifier, queries[:1])
+        with pytest.warns(UserWarning, match="depend on the other inputs of a batch"):
+            jaxmeta.save_classifier(tmp_path / name, classifier, queries[:1])
     np.save(tmp_path / "x.npy", queries)
     code = """if True:
         import numpy as np
@@ -297,6 +298,20 @@ def test_saved_classifiers_give_identical_logits_in_a_fresh_process(tmp_path):
         with np.load(tmp_path / f"{name}.npz") as found:
             np.testing.assert_array_equal(found["all"], run(classifier, queries))
             np.testing.assert_array_equal(found["four"], run(classifier, queries[:4]))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.quick("protonet")
+def test_what_adapts_without_jit_is_saved_too(name, tmp_path):
+    """Then its numbers are Python's. Each input is classified for itself, and the probabilities are the learner's."""
+    learner, params, task = initial(name)
+    classifier = learner.adapt(learner.init(params), task.support, jax.random.key(0))
+    jaxmeta.save_classifier(tmp_path / "file", classifier, task.query.x[:1])
+    loaded, x = jaxmeta.load_classifier(tmp_path / "file"), np.asarray(task.query.x)
+    np.testing.assert_array_equal(loaded(x), jax.jit(lambda classifier, x: classifier(x))(classifier, x))
+    expected = jax.nn.softmax(loaded(x))
+    np.testing.assert_allclose(loaded.probabilities(x), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(loaded.probabilities(x[1]), expected[1:2], rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_no_classifier_is_not_saved_or_loaded(tmp_path):

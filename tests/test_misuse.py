@@ -347,7 +347,7 @@ ELSEWHERE = [
     (lambda: optim.SGD, AttributeError, r"Here write optax.sgd\(rate\)"),
     (lambda: data.transforms.NWays, AttributeError, r"Here they are in jaxmeta.data itself, as data.NWays\(5\)"),
     (lambda: data.Tasksets, AttributeError, "Did you mean 'Taskset'"),
-    (lambda: models.ResNet, AttributeError, "Did you mean 'ResNet12'"),
+    (lambda: models.ResNet13, AttributeError, "Did you mean 'ResNet12'"),
     (lambda: LEARNER.clone(), AttributeError, r"learner.adapt\(meta, support, key\) returns"),
     (lambda: LEARNER.parameters(), AttributeError, r"meta = learner.init\(params\) holds them"),
     (lambda: LEARNER.fit(X, Y), AttributeError, "Here write jaxmeta.train"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image, ImageSequence
 
 import jaxmeta
 from jaxmeta import Experiment, envs, rl
@@ -71,6 +73,52 @@ def test_the_test_is_an_adaptation_curve_in_held_out_tasks(finished):
     np.testing.assert_allclose(found["mode_return"].mean, curve.mode[:, -1].mean(), rtol=1e-5)
 
 
+def gif_frames(path):
+    with Image.open(path) as image:
+        return [np.asarray(frame.convert("RGB"), int) for frame in ImageSequence.Iterator(image)]
+
+
+def test_a_film_is_an_episode_of_the_adapted_policy(finished, tmp_path):
+    run = jaxmeta.load_run(finished)
+    parts: Any = Experiment("particles2d", test_steps=2, **TINY).build()
+    task_key, _ = jax.random.split(parts.test_key)
+    goal = envs.make("particles2d").sample_tasks(task_key, 3, split="test")["goal"][1]
+    states = parts.film(run.meta, 1)
+    assert states.obs.shape == (3, 4, 2) and (states.info["task"]["goal"] == goal).all()
+    assert run.film(tmp_path / "after.gif", 1) == tmp_path / "after.gif"
+    run.film(tmp_path / "before.gif", 1, step=0)
+    after, before = gif_frames(tmp_path / "after.gif"), gif_frames(tmp_path / "before.gif")
+    assert len(after) == len(before) == 4 and any((a != b).any() for a, b in zip(after, before, strict=True))
+    assert "<h2>The first test task</h2>" in (finished / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"path": "a.html"}, ".html does not apply to particles2d. Save a .gif"),
+        ({"path": "a.png"}, "the ending of path must be one of '.html', '.gif', '.mp4', got '.png'"),
+        ({"path": "a.gif", "task": 3}, "task must be below 3, the number of test tasks, got 3"),
+        ({"path": "a.gif", "step": 3}, "step must be at most 2, got 3"),
+    ],
+)
+def test_films_that_there_are_not(finished, given, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        jaxmeta.load_run(finished).film(**given)
+
+
+def test_a_report_of_a_policy_has_a_floor_and_a_ceiling(finished):
+    result = json.loads((finished / "result.json").read_text())
+    assert [step["number"] for step in result["steps"]] == [0, 2, 4]  # of two episodes each
+    assert [step["return"] for step in result["steps"]] == [result["test"][f"return_{i}"] for i in range(3)]
+    floors = {name: values["return"]["mean"] for name, values in result["floors"].items()}
+    parts: Any = Experiment("particles2d", **TINY).build()
+    task_key, _ = jax.random.split(parts.test_key)
+    tasks = envs.make("particles2d", horizon=4).sample_tasks(task_key, 3, split="test")
+    distances = np.linalg.norm(tasks["goal"], axis=-1)
+    assert floors["a policy that does nothing useful"] == pytest.approx(-4 * distances.mean(), rel=1e-5)
+    assert floors["a policy that knows the task"] > floors["a policy that does nothing useful"]
+
+
 def test_evaluate_takes_other_settings_and_refuses_what_does_not_apply(finished):
     found = jaxmeta.evaluate_run(finished, test_steps=1, num_tasks=2)
     assert set(found) == {"return", "return_0", "return_1", "mode_return"}
@@ -92,9 +140,9 @@ def test_another_run_in_its_folder_is_refused(finished, capsys):
 @pytest.mark.slow
 def test_a_run_that_was_interrupted_resumes_to_the_same_numbers(finished, tmp_path):
     run = Experiment("particles2d", test_steps=2, **TINY)
-    dataclasses.replace(run, iterations=1).build().train(tmp_path / "run", None, None, False)
+    dataclasses.replace(run, iterations=1).build().train(tmp_path / "run", None, None, False, ())
     parts = run.build()
-    trained = parts.train(tmp_path / "run", None, None, False)
+    trained = parts.train(tmp_path / "run", None, None, False, ())
     whole = parts.load(finished)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), trained.meta, whole)
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmeta import rl
+from jaxmeta import envs, rl
 from jaxmeta.envs import State
 
 KEY = jax.random.key(0)
@@ -387,3 +387,18 @@ def test_trpo_takes_other_arguments_of_a_chain():
         jax.grad(linear)(START), optimizer.init(START), START, value_fn=linear, kl_fn=quadratic, other=1
     )[1]
     assert float(state[1].accepted) == 1
+
+
+@pytest.mark.parametrize(("tolerance", "steps"), [(0.0, 3), (10.0, 1)])  # 10: every step ends an episode
+def test_a_trial_tells_the_returns_of_its_episodes(tolerance, steps):
+    trial = rl.Trial(envs.Particles2D(horizon=3, tolerance=tolerance), episodes=2)
+
+    def policy(params, obs):
+        return rl.DiagonalGaussian(obs[..., :2], 0 * obs[..., :2])
+
+    task = {"goal": jnp.array([0.3, 0.4])}
+    data = jax.jit(lambda key: rl.rollout(trial, policy, None, task, key, episodes=4, states=True))(jax.random.key(0))
+    rewards = np.asarray(data.reward)[: 2 * steps].reshape(2, steps, 4)
+    np.testing.assert_allclose(trial.episode_returns(data), rewards.sum(axis=1).T, rtol=1e-6)
+    assert data.states.obs.shape == data.next_obs.shape and (data.states.obs == data.next_obs).all()
+    assert rl.rollout(trial, policy, None, task, jax.random.key(0), episodes=1).states is None

@@ -39,6 +39,7 @@ def stream(data):
     ]
 
 
+@pytest.mark.slow
 def test_an_inner_step_is_that_of_the_library():
     play = jax.jit(jax.vmap(lambda goal, key: COLLECT.play(START, goal, key)))
     data = play(GOALS, jax.random.split(jax.random.key(5), 2))

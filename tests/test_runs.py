@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,7 @@ FILES = {
     "curve.png",
     "meta.msgpack",
     "metrics.jsonl",
+    "report.html",
     "report.md",
     "result.json",
     "training.json",
@@ -152,6 +154,7 @@ def test_compiled_programs_are_kept_where_they_can_be(cache, options, kept, tmp_
     assert (tmp_path / "cache" / "programs").is_dir() == (kept == "cache/programs")
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_test_and_takes_other_settings(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     assert jaxmeta.evaluate_run(finished.folder) == finished.test
@@ -250,6 +253,7 @@ def test_learners_of_environments_with_discrete_actions(learner):
 
 
 @pytest.mark.parametrize("learner", ["maml", "cavia", "protonet", "in-context", "baseline-plus-plus", "leo"])
+@pytest.mark.quick("protonet")
 def test_text_learners_build(learner, monkeypatch):
     """With the sizes of a benchmark of sentences."""
     sampler = data.FewShot.from_classes(np.zeros((9, 30, 12), np.float32), ways=2, shots=1, queries=2)
@@ -275,7 +279,7 @@ def test_learners_run_from_the_command_line(learner, benchmark, tmp_path, capsys
     assert main(words) == 0, capsys.readouterr().err
     out = capsys.readouterr().out
     assert f"{learner} on {benchmark}" in out
-    assert f"report: {tmp_path / 'run' / 'report.md'}" in out
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in out
     test = json.loads((tmp_path / "run" / "result.json").read_text())["test"]
     assert {name for name, summary in test.items() if summary["finite"] < 1.0} == set()
     assert jaxmeta.evaluate_run(tmp_path / "run") == {n: jaxmeta.Summary(**summary) for n, summary in test.items()}
@@ -348,10 +352,10 @@ def test_updates_are_compiled_with_the_precision_of_the_run(options, module, ask
 def test_training_and_test_have_the_precision_of_the_run(tmp_path, precisions):
     parts = Experiment("sinusoid", num_tasks=2, precision="highest", **QUICK).build()
     precisions.clear()
-    trained = parts.train(tmp_path, None, None, False)
+    trained = parts.train(tmp_path, None, None, False, [])
     assert precisions == {"highest"}
     precisions.clear()
-    parts.test(trained.meta)
+    parts.test([trained.meta])
     assert precisions == {"highest"}
 
 
@@ -444,7 +448,7 @@ def refused(arguments, capsys):
     assert status not in (0, None)
     *before, line, end = printed.split("\n")
     assert line.startswith("jaxmeta") and not end
-    assert all(text == "" or text.startswith("\r") for text in before), printed  # progress
+    assert all(re.match("Reading|Compiling|Training|Testing", text) for text in before), printed  # progress
     return line
 
 

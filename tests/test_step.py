@@ -167,3 +167,41 @@ def test_summary_of_values_that_are_not_finite(values, mean, median, finite):
 def test_a_summary_is_of_one_number_per_task(shape):
     with pytest.raises(ValueError, match=r"metrics must be arrays \[num_tasks\], got shape .* for 'each'"):
         jaxmeta.summarize({"each": jnp.ones(shape)})
+
+
+IMAGES = data.FewShot.from_classes(
+    np.random.default_rng(0).normal(size=(9, 4, 3)).astype(np.float32), ways=2, queries=2
+)
+NET = models.MLP(sizes=(4,), out=2)
+OF_CLASSES = jaxmeta.classification(NET)
+FOLLOWED = {  # learners with the number of steps at test
+    "momentum": lambda steps: jaxmeta.maml(OF_CLASSES, optax.sgd(0.5, momentum=0.9), test_steps=steps),
+    "head": lambda steps: jaxmeta.anil(OF_CLASSES, optax.adam(0.5, eps_root=1e-8), test_steps=steps),
+    "minibatches": lambda steps: jaxmeta.reptile(OF_CLASSES, optax.sgd(0.5), batch_size=1, test_steps=steps),
+    "implicit": lambda steps: jaxmeta.maml(
+        OF_CLASSES, optax.sgd(0.5), test_steps=steps, meta_gradient=jaxmeta.implicit()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_details_hold_what_the_metrics_are_made_of(name):
+    def measure(steps):
+        learner = FOLLOWED[name](steps)
+        meta = learner.init(NET.init(jax.random.key(0), IMAGES.example))
+        return jax.jit(jaxmeta.evaluate(learner, 4, details=True))(meta, IMAGES, KEY)
+
+    metrics, details = measure(2)
+    answers = np.argmax(details.outputs, axis=-1) == details.y
+    np.testing.assert_allclose(answers.mean(axis=1), metrics["accuracy"], rtol=1e-6)
+    assert details.weight is None and details.class_ids.shape == (4, 2) and details.steps["loss"].shape == (4, 3)
+    for steps, given in ((0, {}), (2, {"batch_size": 3})):
+        learner = FOLLOWED[name](steps)
+        meta = learner.init(NET.init(jax.random.key(0), IMAGES.example))
+        plain = jax.jit(jaxmeta.evaluate(learner, 4, **given))(meta, IMAGES, KEY)
+        assert_close({k: details.steps[k][:, steps] for k in plain}, plain)
+
+
+def test_a_learner_that_does_not_know_its_model_has_no_predictions():
+    _, details = jax.jit(jaxmeta.evaluate(NUMBERS, 2, details=True))(0.0, jax.tree_util.Partial(uniform), KEY)
+    assert details == (None, None, None, None, None)

@@ -207,6 +207,7 @@ def test_classes_labels_and_examples_are_uniform(transforms):
 
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_class_counts_are_drawn_uniformly(data):
     """Every class as often as any other, however many examples it has, and so every example of a class."""
     counts = data.draw(st.lists(st.integers(3, 15), min_size=2, max_size=7), label="counts")

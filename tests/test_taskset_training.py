@@ -25,6 +25,7 @@ def noise(key, x):
     ("more", "num_tasks"),
     [((), -1), ((), 5), ((data.Augment(noise), data.Augment(noise, support=False)), -1), ((data.Augment(noise),), 7)],
 )
+@pytest.mark.quick("more0*")
 def test_it_draws_what_the_sampler_on_the_device_draws(more, num_tasks):
     tasks = data.Taskset((X, LABELS), [*TRANSFORMS, *more], num_tasks=num_tasks, seed=2)
     keys = jax.random.split(KEY, 6).reshape(2, 3)

@@ -33,6 +33,7 @@ def test_a_warp_layer_preconditions_the_inner_gradient():
     assert np.all(grads.params["warp"] != 0)
 
 
+@pytest.mark.slow
 def test_with_warp_layers_as_they_start_it_is_maml():
     sampler = data.Sinusoid(shots=5, queries=5)
     task = sampler(KEY)

@@ -1,12 +1,15 @@
 # pyright: reportArgumentType=false, reportOperatorIssue=false
 """train: its numbers, its best meta-parameters, and what is left of a run that was cut short."""
 
+import io
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+import types
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,6 +22,7 @@ import pytest
 import jaxmeta
 import jaxmeta.training._log
 from jaxmeta import data, models
+from jaxmeta.display import progress_bar
 
 MODEL = models.MLP(sizes=(8,))
 SAMPLER = data.Sinusoid(shots=3, queries=3)
@@ -334,9 +338,9 @@ def test_checkpoints_come_in_time_even_if_validation_does_not(tmp_path, monkeypa
     run(tmp_path / "a", iterations=8, validate_every=100)
     assert set(saved) == {8}
     saved.clear()
-    monkeypatch.setattr("jaxmeta.training._loop._SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("jaxmeta.training._course._SAVE_SECONDS", 0.0)
     run(tmp_path / "b", iterations=8, validate_every=100)
-    assert set(saved) == {2, 4, 6, 8}
+    assert set(saved) >= {2, 4, 6, 8}
 
 
 def start(folder):
@@ -409,13 +413,49 @@ def test_a_run_killed_at_random_moments(tmp_path, uninterrupted, seed):
 
 def test_progress_in_a_log_file_is_lines(capsys):
     run(progress=True)
-    text = capsys.readouterr().err
-    assert "update 20 of 20" in text
-    assert "loss" in text
-    assert "tasks/s" in text
-    assert "█" not in text
+    first, *_, last = lines = capsys.readouterr().err.splitlines()
+    assert first == "Compiling: 0 of 20 updates"
+    assert re.fullmatch(r"Training: 20 of 20 \[.*update.*, loss \d.*, validation loss \d.* at update 20\]", last)
+    assert len(set(lines)) == len(lines) <= 3
+    assert "\r" not in "".join(lines)
     run(progress=False)
     assert capsys.readouterr().err == ""
+
+
+class Terminal(io.StringIO):
+    """A file that says that it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_progress_in_a_terminal_is_a_bar_that_says_what_happens(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run(progress=True)
+    shown = terminal.getvalue().split("\r")
+    kinds = [text.split(":")[0] for text in shown if ":" in text]
+    assert list(dict.fromkeys(kinds)) == ["Compiling", "Training", "Validating"]
+    assert kinds[-1] == "Training"
+    assert "100%" in shown[-1]
+    assert sum("100%" in text and text.startswith("Training") for text in shown) == 1
+
+
+def test_progress_in_a_notebook(monkeypatch, capsys):
+    """Widgets if there are any, and no text in red."""
+    import tqdm.auto
+    import tqdm.std
+
+    class tqdm_notebook(tqdm.std.tqdm):
+        pass
+
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    with progress_bar("Reading", 2, delay=0):
+        pass
+    assert capsys.readouterr() == ("Reading: 0 of 2 steps\n", "")
+    monkeypatch.setattr(tqdm.auto, "tqdm", tqdm_notebook)
+    with progress_bar("Reading", 2, delay=0) as bar:
+        assert isinstance(bar, tqdm_notebook)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ from jaxmeta.data.containers._columns import as_column as as_column
 from jaxmeta.data.containers._columns import is_column as is_column
 from jaxmeta.data.containers._columns import is_table as is_table
 from jaxmeta.data.containers._columns import table_columns as table_columns
+from jaxmeta.data.containers._examples import PARTS as PARTS
 from jaxmeta.data.containers._examples import Examples as Examples
+from jaxmeta.data.containers._examples import part_of_class as part_of_class
+from jaxmeta.data.containers._examples import read_arrays as read_arrays
 from jaxmeta.data.containers._labels import as_labels as as_labels
 from jaxmeta.data.containers._labels import scalar_label as scalar_label
 from jaxmeta.data.containers._scale import to_float as to_float

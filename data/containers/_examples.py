@@ -1,14 +1,20 @@
 """Labeled examples with the names of their classes."""
 
-from collections.abc import Mapping, Sequence
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxmeta._files import write_atomically
 from jaxmeta.data.containers._columns import as_array
 from jaxmeta.data.containers._labels import as_labels
 from jaxmeta.display import short_repr
+
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,52 @@ class Examples:
         order = tuple(found.tolist())
         return cls(inputs, labels, order, None if parts is None else tuple(parts[name] for name in order))
 
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Examples":
+        """Loads examples from a file `.npz` of arrays.
+
+        Args:
+            path: file with the arrays `x`, the inputs `[M, ...]`, and `y`, the name of the class of each, strings or
+                integers `[M]`. It may also hold `part`, the part of the class of each: `"train"`, `"validation"` or
+                `"test"`. `save` writes such a file, and so does `numpy.savez(path, x=x, y=y)`.
+
+        Returns:
+            The examples.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if the file is damaged, lacks an array, or the arrays do not fit together.
+        """
+        path = Path(path)
+        found = read_arrays(path, "x", "y", optional=("part",))
+        try:
+            parts = found.get("part")
+            if parts is not None and parts.shape != found["y"].shape:
+                raise ValueError(f"part must be [n] like y, got shape {parts.shape} for {found['y'].shape}")
+            of = None if parts is None else part_of_class(found["y"].astype(str).tolist(), parts.astype(str).tolist())
+            return cls.of(found["x"], found["y"], of)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Saves the examples as a file `.npz` for `load`, and for `jaxmeta train --features` if they are vectors.
+
+        Args:
+            path: path of the file, which ends with `.npz`. Its folder must exist.
+
+        Raises:
+            ValueError: if the path has another ending.
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise ValueError(f"path must end with .npz, got {path}")
+        arrays = {"x": np.asarray(self.inputs), "y": np.array(self.names)[self.labels]}
+        if self.parts is not None:
+            arrays["part"] = np.array(self.parts)[self.labels]
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **arrays)
+        write_atomically(path, content.getvalue())
+
     def select(self, names: Sequence[str]) -> "Examples":
         """Returns the examples of some of the classes.
 
@@ -80,3 +132,45 @@ class Examples:
         rows = labels >= 0
         parts = None if self.parts is None else tuple(self.parts[i] for i in kept)
         return Examples(self.inputs[rows], labels[rows], tuple(self.names[i] for i in kept), parts)
+
+
+def read_arrays(path: Path, *names: str, optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Returns some arrays of a file `.npz`.
+
+    Args:
+        path: path of the file.
+        names: names of the arrays.
+        optional: names of arrays that may be missing.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or does not hold the arrays.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            there = list(arrays)
+            found = {name: arrays[name] for name in (*names, *optional) if name in there}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever the reader makes of bytes that are not its own
+        raise ValueError(f"{path} is not a readable file of arrays ({error})") from error
+    missing = [name for name in names if name not in found]
+    if missing:
+        told = f"{path} must hold the arrays {' and '.join(names)}, but {missing[0]} is missing"
+        raise ValueError(f"{told}, got {', '.join(there) or 'none'}")
+    return found
+
+
+def part_of_class(names: Iterable[str], parts: Iterable[str]) -> dict[str, str]:
+    """Returns the part of each class, from the class and the part of each example.
+
+    Raises:
+        ValueError: if there is no such part, or a class is in two.
+    """
+    found: dict[str, str] = {}
+    for name, part in zip(names, parts, strict=True):
+        if part not in PARTS:
+            raise ValueError(f"part must be one of {', '.join(PARTS)}, got {part!r}")
+        if found.setdefault(name, part) != part:
+            raise ValueError(f"class {name!r} is in {found[name]} and in {part}, but the parts must share no class")
+    return found

@@ -22,8 +22,8 @@ from jaxmeta.data.samplers._checks import (
     check_sizes,
     largest,
 )
-from jaxmeta.data.samplers._placement import Placement, place
-from jaxmeta.data.samplers._sampling import ExampleIndex, Groups, draw, draw_sizes, group
+from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
+from jaxmeta.data.samplers._sampling import Draw, ExampleIndex, Groups, draw, draw_sizes, group, rotate, sort_classes
 from jaxmeta.display import short_repr
 
 
@@ -41,7 +41,6 @@ class FewShot(Created):
     examples of a task and 0 for padding, which has inputs from the data set.
 
     The sampler is a pytree that holds the data. Pass it to a jitted function as an argument, and do not close over it.
-    Make one with `FewShot.create` or `FewShot.from_classes`, which check their arguments. The constructor does not.
 
     Example:
         >>> import jax, numpy as np
@@ -226,13 +225,9 @@ class FewShot(Created):
         Returns:
             The task, with an `ExampleIndex` in place of the inputs `x`.
         """
-        most_ways, most_shots, most_queries = map(largest, (self.ways, self.shots, self.queries))
-        bits = jax.random.bits(key, (most_ways, 1 + most_shots + most_queries), jnp.uint32)  # one call for a task
-        classes, turns, rows = draw(bits, self.rows, self.starts, self.counts, self.rotations, self.replacement)
         ways, shots, queries = draw_sizes(key, self.ways, self.shots, self.queries)
-        if not self.shuffle:
-            order = jnp.lexsort((classes, turns, jnp.arange(most_ways) >= ways))  # classes of padding stay last
-            turns, rows = turns[order], rows[order]
+        _, turns, rows = self._draw(key, ways)
+        most_ways, most_shots = largest(self.ways), largest(self.shots)
 
         def part(rows: jax.Array, size: int | jax.Array) -> Batch:
             repeats = rows.shape[1]
@@ -245,6 +240,21 @@ class FewShot(Created):
 
         return Task(support=part(rows[:, :most_shots], shots), query=part(rows[:, most_shots:], queries))
 
+    def class_ids(self, key: jax.Array) -> jax.Array:
+        """Returns the number of the class of each label in the task of a key: `[ways]`, int32.
+
+        A number is an index of `class_names`. With rotations the classes are counted once for each quarter turn.
+        """
+        classes, turns, _ = self._draw(key, draw_sizes(key, self.ways)[0])
+        return turns * self.counts.shape[0] + classes
+
+    def _draw(self, key: jax.Array, ways: int | jax.Array) -> Draw:
+        """Draws the classes of a task of so many ways, in the order of its labels, and their examples."""
+        per_class = largest(self.shots) + largest(self.queries)
+        bits = jax.random.bits(key, (largest(self.ways), 1 + per_class), jnp.uint32)  # one call for a task
+        drawn = draw(bits, self.rows, self.starts, self.counts, self.rotations, self.replacement)
+        return drawn if self.shuffle else sort_classes(drawn, ways)
+
     def gather(self, index: ExampleIndex) -> jax.Array:
         """Returns the inputs of an index, rotated and scaled for the model.
 
@@ -255,11 +265,7 @@ class FewShot(Created):
             Inputs: `[n, ...]`.
         """
         x = self.inputs.at[index.example].get(mode="promise_in_bounds")
-        if self.rotations > 1:
-            turns = index.turns[:, None, None, None]
-            x = jnp.where(turns % 2 == 1, jnp.swapaxes(x, 1, 2), x)
-            x = jnp.where((turns == 1) | (turns == 2), x[:, ::-1], x)
-            x = jnp.where(turns >= 2, x[:, :, ::-1], x)
+        x = rotate(x, index.turns) if self.rotations > 1 else x
         return to_float(jax.lax.optimization_barrier(x))  # fusing the gather and the scaling is slower on a CPU
 
 
@@ -292,8 +298,3 @@ def from_groups(
     sampler = FewShot(placed, rows, starts, counts, ways, shots, queries, rotations, sizes.replacement)
     named = groups.names.dtype.kind == "U"
     return dataclasses.replace(sampler, class_names=tuple(groups.names.tolist())) if named else sampler
-
-
-def zeros_for_model(inputs: jax.Array) -> jax.Array:
-    """Returns one input of zeros of a data set, as the model gets it: `[1, ...]`."""
-    return to_float(jnp.zeros((1, *inputs.shape[1:]), inputs.dtype))

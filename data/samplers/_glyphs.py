@@ -101,11 +101,15 @@ class Glyphs:
             The task, grouped by class. The support set has `x: [N*K, size, size, 1]`, float32 in [0, 1] with ink = 1,
             and `y: [N*K]`, int32 in [0, N). The query set has Q examples per class.
         """
-        key_classes, key_drawings = jax.random.split(key)
-        classes = sample_without_replacement(key_classes, _CLASSES, self.ways)
+        _, key_drawings = jax.random.split(key)
+        classes = self.class_ids(key)
         keys = jax.random.split(key_drawings, (self.ways, self.shots + self.queries))
         x = jax.vmap(jax.vmap(self.render, (None, 0)))(classes, keys)
         return Task(support=self._batch(x[:, : self.shots]), query=self._batch(x[:, self.shots :]))
+
+    def class_ids(self, key: jax.Array) -> jax.Array:
+        """Returns the number of the class of each label in the task of a key, as `render` takes it: `[ways]`, int32."""
+        return sample_without_replacement(jax.random.split(key)[0], _CLASSES, self.ways)
 
     def render(self, class_id: int | jax.Array, key: jax.Array) -> jax.Array:
         """Draws one example of a class.

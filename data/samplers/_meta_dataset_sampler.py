@@ -11,8 +11,7 @@ from jaxmeta._checks import check_integer
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.containers import as_labels, to_float, warn_of_inputs
 from jaxmeta.data.samplers._checks import Created, check_examples, check_sizes
-from jaxmeta.data.samplers._few_shot import zeros_for_model
-from jaxmeta.data.samplers._placement import Placement, place
+from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
 from jaxmeta.data.samplers._sampling import Groups, distinct, group
 from jaxmeta.display import short_repr
 
@@ -181,6 +180,10 @@ class MetaDatasetSampler(Created):
         support = part(labels, sizes.queries + row - first, row < ends[-1])
         labels, columns = jnp.divmod(jnp.arange(most * self.max_queries), self.max_queries)
         return Task(support, part(labels, columns, (labels < ways) & (columns < sizes.queries)))
+
+    def class_ids(self, key: jax.Array) -> jax.Array:
+        """Returns the number of the class of each label in the task of a key: `[most ways]`, int32."""
+        return self._classes(jax.random.split(key, 4)[0])[0]
 
     def _classes(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Draws the classes of a task, `[most ways]`, and how many of them count."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxmeta.data.containers import to_float
 from jaxmeta.data.samplers._checks import ArrayLike
 
 Placement: TypeAlias = Any
@@ -47,3 +48,8 @@ def place(inputs: ArrayLike, small: tuple[np.ndarray, ...], device: Placement | 
         inputs = np.pad(np.asarray(inputs), [(0, padding)] + [(0, 0)] * (inputs.ndim - 1))
     everywhere = NamedSharding(mesh, PartitionSpec())
     return (jax.device_put(inputs, device), *(jax.device_put(array, everywhere) for array in small))
+
+
+def zeros_for_model(inputs: jax.Array) -> jax.Array:
+    """Returns one input of zeros of a data set, as the model gets it: `[1, ...]`."""
+    return to_float(jnp.zeros((1, *inputs.shape[1:]), inputs.dtype))

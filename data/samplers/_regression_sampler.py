@@ -12,8 +12,7 @@ from jaxmeta._checks import check_integer
 from jaxmeta._types import Task
 from jaxmeta.data.containers import as_array, as_labels, to_float
 from jaxmeta.data.samplers._checks import Created, TaskSizes, check_enough, check_inputs
-from jaxmeta.data.samplers._few_shot import zeros_for_model
-from jaxmeta.data.samplers._placement import Placement, place
+from jaxmeta.data.samplers._placement import Placement, place, zeros_for_model
 from jaxmeta.data.samplers._regression import regression_task
 from jaxmeta.data.samplers._sampling import draw, group
 from jaxmeta.display import short_repr

@@ -72,6 +72,20 @@ def draw(bits: Any, rows: Any, starts: Any, counts: Any, rotations: int = 1, rep
     return Draw(classes, turns, _get(rows, xp.expand_dims(_get(starts, classes), -1) + columns))
 
 
+def sort_classes(drawn: Draw, ways: int | jax.Array) -> Draw:
+    """Returns a draw with its first `ways` classes sorted by rotation and number; those of padding stay last."""
+    order = jnp.lexsort((drawn.classes, drawn.turns, jnp.arange(drawn.classes.shape[0]) >= ways))
+    return Draw(*(part[order] for part in drawn))
+
+
+def rotate(x: jax.Array, turns: jax.Array) -> jax.Array:
+    """Returns images `[n, H, W, C]`, each after its number of quarter turns, counterclockwise."""
+    turns = turns[:, None, None, None]
+    x = jnp.where(turns % 2 == 1, jnp.swapaxes(x, 1, 2), x)
+    x = jnp.where((turns == 1) | (turns == 2), x[:, ::-1], x)
+    return jnp.where(turns >= 2, x[:, :, ::-1], x)
+
+
 def draw_sizes(key: jax.Array, *sizes: Size) -> list[int | jax.Array]:
     """Draws the sizes that are pairs, with keys of their own, so that other draws from the key do not change."""
     return [

@@ -3,10 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Task
+from jaxmeta._types import Task, class_ids_of
 from jaxmeta.data.samplers._checks import largest
 from jaxmeta.data.samplers._sampling import sample_without_replacement
 from jaxmeta.display import short_repr
@@ -58,9 +59,19 @@ class Streams:
         Raises:
             ValueError: if a task has more classes than there are outputs.
         """
+        task_key, outputs = self._outputs(key)
+        return Task(*(part._replace(y=outputs[part.y]) for part in self.tasks(task_key)))
+
+    def class_ids(self, key: jax.Array) -> jax.Array | None:
+        """Returns the number of the class of each output in the stream of a key, -1 for none: `[outputs]`, int32."""
+        task_key, outputs = self._outputs(key)
+        found = class_ids_of(self.tasks, task_key)
+        return None if found is None else jnp.full(self.outputs, -1, found.dtype).at[outputs].set(found)
+
+    def _outputs(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the key of the task, and the output of each of its labels."""
         ways = largest(self.tasks.ways)
         if self.outputs < ways:
             raise ValueError(f"outputs must be at least the ways of the tasks, {ways}, got {self.outputs}")
         task_key, output_key = jax.random.split(key)
-        outputs = sample_without_replacement(output_key, self.outputs, ways)
-        return Task(*(part._replace(y=outputs[part.y]) for part in self.tasks(task_key)))
+        return task_key, sample_without_replacement(output_key, self.outputs, ways)

@@ -1,11 +1,13 @@
 """Sources: readers of files, archives and downloads that return labeled arrays."""
 
+from jaxmeta.data.sources._cache import cached as cached
 from jaxmeta.data.sources._division import Division as Division
 from jaxmeta.data.sources._division import check_seed as check_seed
 from jaxmeta.data.sources._images import SUFFIXES as SUFFIXES
 from jaxmeta.data.sources._images import decode as decode
 from jaxmeta.data.sources._layouts import describe_files as describe_files
 from jaxmeta.data.sources._layouts import standard_splits as standard_splits
+from jaxmeta.data.sources._load_examples import FEATURES as FEATURES
 from jaxmeta.data.sources._load_examples import FOLDER as FOLDER
 from jaxmeta.data.sources._load_examples import SENTENCES as SENTENCES
 from jaxmeta.data.sources._load_examples import load_examples as load_examples

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmeta._checks import check_optional_integer
-from jaxmeta.data.containers import Examples
+from jaxmeta.data.containers import PARTS, Examples
 from jaxmeta.display import short_repr
 
-PARTS = ("train", "validation", "test")
 Lists = Mapping[str, Sequence[str]]
 
 

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxmeta.display import progress_bar
+
 
 class Remote(NamedTuple):
     """A published file."""
@@ -62,7 +64,6 @@ def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
 def _resume(url: str, partial: Path, progress: bool) -> None:
     """Downloads the missing rest of a file and appends it."""
     import requests
-    from tqdm import tqdm
 
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"} if have else {"Accept-Encoding": "identity"}
@@ -74,9 +75,7 @@ def _resume(url: str, partial: Path, progress: bool) -> None:
             have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        bar = tqdm(
-            total=total, initial=have, desc=f"Fetching {partial.stem}", unit="B", unit_scale=True, disable=not progress
-        )
+        bar = progress_bar(f"Fetching {partial.stem}", total, "B", initial=have, unit_scale=True, shown=progress)
         with bar, open(partial, "ab" if have else "wb") as file:
             for chunk in response.iter_content(1 << 16):
                 file.write(chunk)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmeta.data.sources._archives import Files
+from jaxmeta.display import progress_bar
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -47,8 +48,6 @@ def decode_all(
     Raises:
         ValueError: if an image is missing or cannot be read.
     """
-    from tqdm import tqdm
-
     rows = {picture.file: row for row, picture in enumerate(pictures)}
     if len(rows) != len(pictures):
         twice = sorted(picture.file for row, picture in enumerate(pictures) if rows[picture.file] != row)
@@ -58,7 +57,7 @@ def decode_all(
         size, channels = size or agreed[0], channels or agreed[1]
     images = np.zeros((len(pictures), size, size, channels), np.uint8)
     done = 0
-    with tqdm(total=len(pictures), desc="Reading images", unit="image", disable=not progress, delay=1) as bar:
+    with progress_bar("Reading images", len(pictures), "image", shown=progress) as bar:
         for file, content in files.read(rows.keys()):
             row = rows[file]
             try:

@@ -37,7 +37,7 @@ class Source(NamedTuple):
     """Possible layouts, in the order in which they are looked for."""
     remotes: tuple[Remote, ...]
     """Files to download, named as in the first layout."""
-    kind: Literal["images", "text"] = "images"
+    kind: Literal["images", "text", "vectors"] = "images"
     """Kind of the examples."""
     size: int = 84
     """Default height and width of images in pixels, or default length of the vectors of sentences."""

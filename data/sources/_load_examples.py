@@ -27,17 +27,21 @@ from jaxmeta.data.sources._download import fetch
 from jaxmeta.data.sources._images import adapt
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
 from jaxmeta.data.sources._omniglot import SPLITS, Omniglot
-from jaxmeta.data.sources._readers import ReadRequest, any_folders, hint_at_level
+from jaxmeta.data.sources._readers import ReadRequest, any_folders, hint_at_level, own_vectors
 from jaxmeta.data.sources._sentences import own_sentences
 from jaxmeta.data.sources._sources import SOURCES
 from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
 
 FOLDER = "folder"
 SENTENCES = "sentences"
+FEATURES = "features"
 OMNIGLOT = "omniglot"
 _OWN = {
     FOLDER: Source("Images of your own", "", (Layout((), any_folders),), ()),
     SENTENCES: Source("Sentences of your own", "", (Layout((), own_sentences, cached=False),), (), "text", 2048),
+    FEATURES: Source(
+        "Vectors of your own", "", (Layout((), own_vectors, cached=False),), (), "vectors", scalable=False
+    ),
 }
 _VERSION = 2  # to be increased when the decoding changes
 
@@ -66,13 +70,13 @@ def load_examples(
     and never changed. `describe_tasksets(name).files` tells which files a benchmark reads.
 
     Args:
-        name: a benchmark that is read from files, see `list_tasksets`, `"folder"` for images of your own, or
-            `"sentences"` for text of your own. Omniglot comes without its rotated classes.
+        name: a benchmark that is read from files, see `list_tasksets`, `"folder"` for images of your own,
+            `"sentences"` for text and `"features"` for vectors of your own. Omniglot comes without its rotated classes.
         root: folder of the files, which are looked for in it and in its subfolder `name`. By default the folder that
             the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
             (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on. For
             `"sentences"` a table `.csv` with the columns `text` and `label`, or a folder of these or of `<class>.txt`
-            with a sentence in each line.
+            with a sentence in each line. For `"features"` a file `.npz`, see `Examples.load`.
         split: a published split, `"files"` for the split of the files if they are in folders `train` and `test`,
             `"random"`, or `"all"` for all classes in each part, to test on classes of another data set. Or the class
             names of each part, as in `BenchmarkTasksets.classes`, where other classes are left out. By default that of
@@ -215,13 +219,15 @@ def _omniglot(examples: Any, root: str | Path | None, split: Any, seed: int | No
 
 
 def _read_own(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
+    what = "a file .npz with x and y" if name == FEATURES else "a folder, or a zip or tar archive"
+    what += " or a table .csv" if name == SENTENCES else ""
     if root is None or download:
-        raise ValueError(f"{name!r} needs root, the folder or archive of the data, and downloads nothing")
+        raise ValueError(f"{name!r} needs root, {what}, and downloads nothing")
     path = Path(root).expanduser().absolute()
-    table = name == SENTENCES and path.name.lower().endswith(".csv")
-    if not path.is_dir() and not (path.is_file() and (is_archive(path) or table)):
-        also = " or a table .csv" if name == SENTENCES else ""
-        raise FileNotFoundError(f"root must be a folder, or a zip or tar archive{also}, got {path}")
+    single = path.is_file() and path.name.lower().endswith({SENTENCES: ".csv", FEATURES: ".npz"}.get(name, ()))
+    folder = name != FEATURES and (path.is_dir() or (path.is_file() and is_archive(path)))
+    if not single and not folder:
+        raise FileNotFoundError(f"root must be {what}, got {path}")
     return _read_layout(name, source.layouts[0], [path], request)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._download import Remote, fetch
 from jaxmeta.data.sources._tfds import class_names, find_prepared, records, splits, stamp
+from jaxmeta.display import progress_bar
 
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 
@@ -76,8 +77,6 @@ def read_characters(source: Path, progress: bool = True) -> tuple[np.ndarray, li
     Raises:
         ValueError: if the archive or a drawing is damaged, or a character does not have 20 drawings.
     """
-    from tqdm import tqdm
-
     files = Files([source], advice())
     drawings: dict[str, list[str]] = {}
     for member in files.names:
@@ -89,8 +88,7 @@ def read_characters(source: Path, progress: bool = True) -> tuple[np.ndarray, li
     names = sorted(drawings)
     places = {member: (i, j) for i, name in enumerate(names) for j, member in enumerate(drawings[name])}
     images = np.zeros((len(names), DRAWINGS, 28, 28, 1), np.uint8)
-    bar = tqdm(total=len(places), desc=f"Reading {source.name}", unit="drawing", disable=not progress)
-    with bar:
+    with progress_bar(f"Reading {source.name}", len(places), "drawing", shown=progress) as bar:
         for member, content in files.read(places.keys(), _MAX_PNG_BYTES):
             images[(*places[member], ..., 0)] = _decode(content, f"{source}: {member}")
             bar.update()

@@ -7,12 +7,15 @@ import os
 import posixpath
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxmeta.data.containers import Examples
+import numpy as np
+
+from jaxmeta.data.containers import PARTS, Examples, part_of_class
 from jaxmeta.data.sources._archives import Files
-from jaxmeta.data.sources._division import PARTS, first_rows
+from jaxmeta.data.sources._division import first_examples, first_rows
 from jaxmeta.data.sources._images import DEFAULT_SIZE, SUFFIXES, Picture, decode_all
 from jaxmeta.data.sources._mat import mat_numbers
 
@@ -68,6 +71,15 @@ def any_folders(files: Files, request: ReadRequest) -> Examples:
     classes = ["/".join(folder[1:]) for folder in inner]
     pictures = [Picture(name, of) for name, of in zip(names, classes, strict=True)]
     return read_pictures(files, pictures, request, _part_of_class(classes, [part or "" for part in parts]))
+
+
+def own_vectors(files: Files, request: ReadRequest) -> Examples:
+    """Reads a file `.npz` of vectors and the class of each."""
+    (path,) = files.sources
+    found = Examples.load(path)
+    if found.inputs.ndim != 2 or found.inputs.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: x must be vectors [n, d], got {found.inputs.dtype}{list(found.inputs.shape)}")
+    return first_examples(replace(found, inputs=found.inputs.astype(np.float32)), request.per_class)
 
 
 def hint_at_level(names: Sequence[str]) -> None:
@@ -240,10 +252,7 @@ def _part_of_class(classes: Iterable[str], parts: Iterable[str]) -> dict[str, st
     Raises:
         ValueError: if a class is in two parts, or a part has no classes.
     """
-    found: dict[str, str] = {}
-    for name, part in zip(classes, parts, strict=True):
-        if found.setdefault(name, part) != part:
-            raise ValueError(f"class {name!r} is in {found[name]} and in {part}, but the parts must share no class")
+    found = part_of_class(classes, parts)
     missing = [part for part in PARTS if part not in found.values() and part != "validation"]
     if missing:
         raise ValueError(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._images import decode
 from jaxmeta.data.sources._readers import ReadRequest
+from jaxmeta.display import progress_bar
 
 
 class Prepared(NamedTuple):
@@ -49,13 +50,14 @@ def records(folder: Path, split: str, progress: bool) -> Iterator[dict[str, Any]
         ValueError: if the records are damaged, or have a format that needs TensorFlow.
     """
     tfds = _import()
-    from tqdm import tqdm
 
     try:
         builder = tfds.builder_from_directory(folder)
         source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-        for i in tqdm(range(len(source)), desc=f"Reading {folder.parent.name} {split}", disable=not progress, delay=1):
-            yield source[i]
+        with progress_bar(f"Reading {folder.parent.name} {split}", len(source), "example", shown=progress) as bar:
+            for i in range(len(source)):
+                yield source[i]
+                bar.update()
     except (OSError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError) as error:
         raise ValueError(f"{folder} is not readable as split {split!r} of a prepared data set ({error})") from error
 

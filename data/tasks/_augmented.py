@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Task, check_key
+from jaxmeta._types import Task, check_key, class_ids_of
 from jaxmeta.data.samplers import sample_without_replacement
 from jaxmeta.data.tasks._loading import Augment, augmentation_number
 from jaxmeta.display import short_repr
@@ -68,6 +68,10 @@ class Augmented:
                     parts[part] = parts[part]._replace(x=x)
         return Task(*parts)
 
+    def class_ids(self, key: jax.Array) -> jax.Array | None:
+        """Returns the number of the class of each label in the task of a key, if the inner sampler knows it."""
+        return class_ids_of(self.sampler, key)
+
 
 @struct.dataclass
 class FixedTasks:
@@ -118,5 +122,13 @@ class FixedTasks:
         Returns:
             The task.
         """
+        return self.sampler(self._key(key))
+
+    def class_ids(self, key: jax.Array) -> jax.Array | None:
+        """Returns the number of the class of each label in the task of a key, if the inner sampler knows it."""
+        return class_ids_of(self.sampler, self._key(key))
+
+    def _key(self, key: jax.Array) -> jax.Array:
+        """Returns the inner sampler's key of the task that a key draws."""
         check_key(self.key)
-        return self.sampler(jax.random.fold_in(self.key, sample_without_replacement(key, self.num_tasks, 1)[0]))
+        return jax.random.fold_in(self.key, sample_without_replacement(key, self.num_tasks, 1)[0])

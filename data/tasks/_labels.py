@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jaxmeta.data.containers import as_labels, scalar_label
+from jaxmeta.display import progress_bar
 
 Keys: TypeAlias = tuple[Any, Any] | None
 """Keys of the input and the label in a row, or `None` for data sets of pairs."""
@@ -32,10 +33,12 @@ def find_labels(dataset: Any, keys: Keys, progress: bool) -> np.ndarray:
         some = sorted({0, size // 2, size - 1})
         if found[some].tolist() == [scalar_label(split_example(dataset[i], keys, i)[1], i) for i in some]:
             return found
-    from tqdm import tqdm
-
-    bar = tqdm(range(size), desc="Reading labels", unit="example", disable=not progress, delay=1)
-    return as_labels([split_example(dataset[i], keys, i)[1] for i in bar])
+    labels = []
+    with progress_bar("Reading labels", size, "example", shown=progress) as bar:
+        for i in range(size):
+            labels.append(split_example(dataset[i], keys, i)[1])
+            bar.update()
+    return as_labels(labels)
 
 
 def split_example(example: Any, keys: Keys, index: int) -> tuple[Any, Any]:

@@ -11,10 +11,22 @@ import optax
 from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_meta_gradient, check_optional_integer, check_transformation
 from jaxmeta._learned import combine
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, call_adapted, check_key, check_meta
+from jaxmeta._types import (
+    LossFn,
+    MetaLearner,
+    MetaParams,
+    Metrics,
+    PyTree,
+    Task,
+    call_adapted,
+    check_key,
+    check_meta,
+    with_loss,
+)
 from jaxmeta._variables import merge, split
 from jaxmeta.algorithms._hoist import hoisted
 from jaxmeta.algorithms._objective import grad_of, learned_state, whole_loop
+from jaxmeta.algorithms._observe import record_values, sum_values
 from jaxmeta.algorithms._part import Part
 from jaxmeta.display import brief, described, short_repr
 from jaxmeta.losses import Loss, as_loss, train_pass
@@ -112,37 +124,67 @@ def inner_loop(
         start, _ = split(problem.start(meta, None, jax.random.key(0)))
         return meta._replace(learned=learned_state(inner, start, meta_gradient))
 
-    def run(
-        meta: MetaParams, support: Any, key: jax.Array, steps: int, loss: Any, score: Any = None
-    ) -> tuple[Any, jax.Array | int]:
-        """Returns what comes out of the loop, and the weighted sum of `score(...)[0]` after all steps but the last."""
-        check_meta(meta)
-        check_key(key)
-        start = problem.start(meta, support, key)
-        step_loss, xs = _step_loss(problem, loss, start, meta, support, key, steps)
-        trained, carried = split(start)
-        optimizer, state = inner, combine(meta.learned, inner.init(trained))
-        if score is not None:
-            scores = _sum_values(lambda trained: score(problem.finish(merge(trained, carried), meta))[0], weights)
-            optimizer, state = optax.chain(scores, inner), (scores.init(trained), state)
-        end: Any = unroll(step_loss, optimizer, start, support, xs, state=state, meta_gradient=meta_gradient)
-        return problem.finish(end.params, meta), 0 if score is None else end.state[0].total
+    run = partial(_run, problem, inner)
+    at_test = problem.loss if problem.test_loss is None else problem.test_loss
+    steps_at_test = steps if test_steps is None else test_steps
 
     def adapt(meta: MetaParams, support: Any, key: jax.Array) -> Any:
-        loss = problem.loss if problem.test_loss is None else problem.test_loss
-        return run(meta, support, key, steps if test_steps is None else test_steps, loss)[0]
+        return run(meta, support, key, steps_at_test, at_test, meta_gradient)[0]
+
+    def follow(meta: MetaParams, task: Task, adapt_key: jax.Array, loss_key: jax.Array) -> tuple[Any, Metrics]:
+        def measure(adapted: Any) -> Metrics:
+            return with_loss(*outer.test(adapted, task.query, loss_key))
+
+        def observer(finish: Any) -> optax.GradientTransformation:
+            return record_values(lambda trained: measure(finish(trained)), steps_at_test)
+
+        adapted, seen = run(meta, task.support, adapt_key, steps_at_test, at_test, reverse(), observer)
+        return adapted, jax.tree.map(lambda x, last: jnp.append(x, last), seen.values, measure(adapted))
 
     def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
         adapt_key, loss_key = jax.random.split(key)
         query_loss = partial(train_pass, outer, batch=task.query, key=loss_key)
-        score = None if weights is None or not steps else query_loss
-        adapted, before = run(meta, task.support, adapt_key, steps, problem.loss, score)
+
+        def observer(finish: Any) -> optax.GradientTransformation:
+            return sum_values(lambda trained: query_loss(finish(trained))[0], weights)
+
+        summed = observer if weights is not None and steps else None
+        adapted, seen = run(meta, task.support, adapt_key, steps, problem.loss, meta_gradient, summed)
         loss, metrics, variables = query_loss(adapted)
-        if weights is not None and steps:
-            loss = before + weights[-1].astype(loss.dtype) * loss
+        if summed is not None and weights is not None:
+            loss = seen.total + weights[-1].astype(loss.dtype) * loss
         return loss, (metrics, variables)
 
-    return MetaLearner(init, adapt, outer.test, grad_of(objective, meta_gradient), outer.predict or call_adapted)
+    predict = outer.predict or call_adapted
+    return MetaLearner(init, adapt, outer.test, grad_of(objective, meta_gradient), predict, follow)
+
+
+def _run(
+    problem: InnerProblem,
+    inner: optax.GradientTransformation,
+    meta: MetaParams,
+    support: Any,
+    key: jax.Array,
+    steps: int,
+    loss: Any,
+    meta_gradient: MetaGradient,
+    observer: Callable[[Any], optax.GradientTransformation] | None = None,
+) -> tuple[Any, Any]:
+    """Returns what comes out of the loop, and the state of an optax transformation that observes it.
+
+    `observer` makes one of a function from what adapts to what the outer loss takes.
+    """
+    check_meta(meta)
+    check_key(key)
+    start = problem.start(meta, support, key)
+    step_loss, xs = _step_loss(problem, loss, start, meta, support, key, steps)
+    trained, carried = split(start)
+    optimizer, state = inner, combine(meta.learned, inner.init(trained))
+    if observer is not None:
+        observing = observer(lambda trained: problem.finish(merge(trained, carried), meta))
+        optimizer, state = optax.chain(observing, inner), (observing.init(trained), state)
+    end: Any = unroll(step_loss, optimizer, start, support, xs, state=state, meta_gradient=meta_gradient)
+    return problem.finish(end.params, meta), None if observer is None else end.state[0]
 
 
 def _check_arguments(problem: Any, inner: Any, steps: Any, test_steps: Any, meta_gradient: Any) -> None:
@@ -170,34 +212,6 @@ def _step_loss(
     if stream is None and stays and number > 1:
         return hoisted(step_loss, start, support, jax.tree.map(lambda leaf: leaf[0], xs)), xs
     return step_loss, xs
-
-
-class _Sum(NamedTuple):
-    """State of `_sum_values`."""
-
-    step: jax.Array
-    """Number of updates so far."""
-    total: jax.Array
-    """Weighted sum of the values so far."""
-
-
-def _sum_values(value_of: Callable[[PyTree], jax.Array], weights: Any) -> optax.GradientTransformation:
-    """Leaves updates alone, and sums `weights[i] * value_of(params)` after each step `i` but the last in its state.
-
-    The parameters after a step are those before the next one.
-    """
-    weights = jnp.roll(weights, 1).at[0].set(0)
-
-    def init(params: PyTree) -> Any:
-        return _Sum(jnp.zeros([], jnp.int32), jnp.zeros([], jax.eval_shape(value_of, params).dtype))
-
-    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
-        weight = weights[state.step].astype(state.total.dtype)
-        # With a checkpoint, a value keeps nothing but the parameters for its derivative.
-        value = jax.lax.cond(weight != 0, jax.checkpoint(value_of), lambda _: jnp.zeros_like(state.total), params)
-        return updates, _Sum(state.step + 1, state.total + weight * value)
-
-    return optax.GradientTransformation(init, update)
 
 
 def model_problem(loss_fn: LossFn | Loss, part: Part | None = None) -> InnerProblem:

@@ -12,7 +12,7 @@ from jaxmeta._types import Batch, MetaLearner, Metrics
 from jaxmeta.catalog._lookup import build_meta_gradient
 from jaxmeta.catalog._meta_gradients import ALL, AT_THE_END, UNROLLED
 from jaxmeta.catalog._options import Settings
-from jaxmeta.catalog._registry import Network, recipe, register_learner
+from jaxmeta.catalog._registry import FEW_SHOT, Network, recipe, register_learner
 from jaxmeta.losses import weighted_mean
 from jaxmeta.meta_gradients import cg
 
@@ -103,113 +103,113 @@ def _ml3(s: Settings, net: Network) -> MetaLearner:
 
 # fmt: off
 register_learner("maml", _of(alg.maml), [
-    recipe("images text", f"{MAML}, Omniglot 5-way", steps=1, test_steps=3, inner_rate=0.4, meta_gradient="reverse",
+    recipe(FEW_SHOT, f"{MAML}, Omniglot 5-way", steps=1, test_steps=3, inner_rate=0.4, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
-    recipe("images text", f"{MAML}, Omniglot 20-way", from_ways=20, steps=5, test_steps=5, inner_rate=0.1,
+    recipe(FEW_SHOT, f"{MAML}, Omniglot 20-way", from_ways=20, steps=5, test_steps=5, inner_rate=0.1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
     recipe("regression", SINE, steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse", outer_rate=1e-3,
            outer_schedule="constant", num_tasks=25),
 ], about=alg.maml, meta_gradients=ALL)
 register_learner("fomaml", _fomaml, [
-    recipe("images text", f"{MAML}, Omniglot 5-way", steps=1, test_steps=3, inner_rate=0.4, outer_rate=1e-3,
+    recipe(FEW_SHOT, f"{MAML}, Omniglot 5-way", steps=1, test_steps=3, inner_rate=0.4, outer_rate=1e-3,
            outer_schedule="constant", num_tasks=32),
-    recipe("images text", f"{MAML}, Omniglot 20-way", from_ways=20, steps=5, test_steps=5, inner_rate=0.1,
+    recipe(FEW_SHOT, f"{MAML}, Omniglot 20-way", from_ways=20, steps=5, test_steps=5, inner_rate=0.1,
            outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
     recipe("regression", SINE, steps=1, test_steps=10, inner_rate=1e-3, outer_rate=1e-3, outer_schedule="constant",
            num_tasks=25),
 ], about=alg.fomaml)
 register_learner("maml-plus-plus", _maml_plus_plus, [
-    recipe("images text", "Antoniou et al. 2019, Omniglot", steps=5, test_steps=5, inner_rate=0.1,
+    recipe(FEW_SHOT, "Antoniou et al. 2019, Omniglot", steps=5, test_steps=5, inner_rate=0.1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine", num_tasks=8),
     recipe("regression", OURS, steps=5, test_steps=10, inner_rate=0.01, meta_gradient="reverse", outer_rate=1e-3,
            outer_schedule="cosine", num_tasks=25),
 ], about=alg.maml_plus_plus, meta_gradients=UNROLLED)
 register_learner("anil", _of(alg.anil), [
-    recipe("images text", "Raghu et al. 2020, Omniglot, as MAML", steps=1, test_steps=3, inner_rate=0.4,
+    recipe(FEW_SHOT, "Raghu et al. 2020, Omniglot, as MAML", steps=1, test_steps=3, inner_rate=0.4,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
-    recipe("images text", "Raghu et al. 2020, Omniglot 20-way, as MAML", from_ways=20, steps=5, test_steps=5,
+    recipe(FEW_SHOT, "Raghu et al. 2020, Omniglot 20-way, as MAML", from_ways=20, steps=5, test_steps=5,
            inner_rate=0.1, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.anil, meta_gradients=AT_THE_END)
+], about=alg.anil, needs_body=True, meta_gradients=AT_THE_END)
 register_learner("anil-kfo", _anil_kfo, [
-    recipe("images text", "Arnold et al. 2021, rates as MAML", steps=1, test_steps=3, inner_rate=0.4, layers=1,
+    recipe(FEW_SHOT, "Arnold et al. 2021, rates as MAML", steps=1, test_steps=3, inner_rate=0.4, layers=1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, layers=1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], meta_gradients=UNROLLED)
+], needs_body=True, meta_gradients=UNROLLED)
 register_learner("boil", _of(alg.boil), [
-    recipe("images text", "Oh et al. 2021, CIFAR-FS", steps=1, test_steps=1, inner_rate=0.5, meta_gradient="reverse",
+    recipe(FEW_SHOT, "Oh et al. 2021, CIFAR-FS", steps=1, test_steps=1, inner_rate=0.5, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.boil, meta_gradients=AT_THE_END)
+], about=alg.boil, needs_body=True, meta_gradients=AT_THE_END)
 register_learner("proto-maml", _proto_maml, [
-    recipe("images text", "Triantafillou et al. 2020, rates as MAML", steps=5, test_steps=5, inner_rate=0.1,
+    recipe(FEW_SHOT, "Triantafillou et al. 2020, rates as MAML", steps=5, test_steps=5, inner_rate=0.1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
-], about=alg.proto_maml, meta_gradients=UNROLLED)
+], about=alg.proto_maml, needs_body=True, meta_gradients=UNROLLED)
 register_learner("ml3", _ml3, [
-    recipe("images text", f"Bechtle et al. 2020, rates {OURS}", steps=1, test_steps=3, inner_rate=0.4,
+    recipe(FEW_SHOT, f"Bechtle et al. 2020, rates {OURS}", steps=1, test_steps=3, inner_rate=0.4,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", f"Bechtle et al. 2020, rates {OURS}", steps=1, test_steps=1, inner_rate=1e-2,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.ml3, meta_gradients=(*UNROLLED, "evolution"),
    model=lambda s, network, ways: models.WithLoss(network, models.LossMLP()))
 register_learner("meta-sgd", _by_rate(alg.meta_sgd), [
-    recipe("images text", "Li et al. 2017, Omniglot", steps=1, test_steps=1, inner_rate=0.1, meta_gradient="reverse",
+    recipe(FEW_SHOT, "Li et al. 2017, Omniglot", steps=1, test_steps=1, inner_rate=0.1, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
-    recipe("images text", "Li et al. 2017, Omniglot 20-way", from_ways=20, steps=1, test_steps=1, inner_rate=0.1,
+    recipe(FEW_SHOT, "Li et al. 2017, Omniglot 20-way", from_ways=20, steps=1, test_steps=1, inner_rate=0.1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.meta_sgd, meta_gradients=(*UNROLLED, "evolution"))
 register_learner("meta-curvature", _by_rate(alg.meta_curvature), [
-    recipe("images text", "Park & Oliva 2019, Omniglot, as MAML", steps=1, test_steps=1, inner_rate=0.4,
+    recipe(FEW_SHOT, "Park & Oliva 2019, Omniglot, as MAML", steps=1, test_steps=1, inner_rate=0.4,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.meta_curvature, meta_gradients=UNROLLED)
 register_learner("meta-kfo", _by_rate(alg.meta_kfo), [
-    recipe("images text", "Arnold et al. 2021, rates as MAML", steps=1, test_steps=3, inner_rate=0.4,
+    recipe(FEW_SHOT, "Arnold et al. 2021, rates as MAML", steps=1, test_steps=3, inner_rate=0.4,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
-    recipe("images text", "Arnold et al. 2021, rates as MAML, 20-way", from_ways=20, steps=5, test_steps=5,
+    recipe(FEW_SHOT, "Arnold et al. 2021, rates as MAML, 20-way", from_ways=20, steps=5, test_steps=5,
            inner_rate=0.1, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.meta_kfo, meta_gradients=UNROLLED)
 register_learner("tnet", _of(alg.tnet), [
-    recipe("images text", "Lee & Choi 2018, rates as MAML", steps=1, test_steps=3, inner_rate=0.4,
+    recipe(FEW_SHOT, "Lee & Choi 2018, rates as MAML", steps=1, test_steps=3, inner_rate=0.4,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", "Lee & Choi 2018, rates as MAML", steps=1, test_steps=10, inner_rate=1e-3,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.tnet, meta_gradients=AT_THE_END, models=PLAIN, model=lambda s, network, ways: network.clone(warp=True))
 register_learner("imaml", _imaml, [
-    recipe("images text", "Rajeswaran et al. 2019, Omniglot 5-way", steps=16, test_steps=16, inner_rate=0.1,
+    recipe(FEW_SHOT, "Rajeswaran et al. 2019, Omniglot 5-way", steps=16, test_steps=16, inner_rate=0.1,
            proximal=2.0, solver_steps=5, outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
-    recipe("images text", "Rajeswaran et al. 2019, Omniglot 20-way", from_ways=20, steps=25, test_steps=25,
+    recipe(FEW_SHOT, "Rajeswaran et al. 2019, Omniglot 20-way", from_ways=20, steps=25, test_steps=25,
            inner_rate=0.1, proximal=2.0, solver_steps=5, outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", OURS, steps=16, test_steps=16, inner_rate=0.01, proximal=2.0, solver_steps=5,
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.imaml)
 register_learner("cavia", _cavia, [
-    recipe("images text", "Zintgraf et al. 2019, mini-ImageNet", steps=2, test_steps=2, inner_rate=1.0,
+    recipe(FEW_SHOT, "Zintgraf et al. 2019, mini-ImageNet", steps=2, test_steps=2, inner_rate=1.0,
            context_size=100, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", "Zintgraf et al. 2019, sinusoid", steps=1, test_steps=1, inner_rate=1.0, context_size=5,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.cavia, meta_gradients=AT_THE_END, models=PLAIN)
 register_learner("reptile", _reptile, [
-    recipe("images text", "Nichol et al. 2018, Omniglot 5-way", steps=5, test_steps=50, inner_rate=1e-3,
+    recipe(FEW_SHOT, "Nichol et al. 2018, Omniglot 5-way", steps=5, test_steps=50, inner_rate=1e-3,
            train_shots=10, inner_batch=10, test_inner_batch=5, outer_rate=1.0, outer_schedule="linear", num_tasks=5),
-    recipe("images text", "Nichol et al. 2018, Omniglot 20-way", from_ways=20, steps=10, test_steps=50,
+    recipe(FEW_SHOT, "Nichol et al. 2018, Omniglot 20-way", from_ways=20, steps=10, test_steps=50,
            inner_rate=5e-4, train_shots=10, inner_batch=20, test_inner_batch=10, outer_rate=1.0,
            outer_schedule="linear", num_tasks=5),
     recipe("regression", OURS, steps=10, test_steps=10, inner_rate=1e-2, outer_rate=1.0, outer_schedule="linear",
            num_tasks=5),
 ], about=alg.reptile, optimizer=optax.sgd)
 register_learner("oml", _oml, [
-    recipe("images text", "Javed & White 2019, rates ours", inner_rate=0.03,
+    recipe(FEW_SHOT, "Javed & White 2019, rates ours", inner_rate=0.03,
            norm="layer", meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine", num_tasks=8),
     recipe("regression", OURS, inner_rate=0.01, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine",
            num_tasks=25),
-], about=alg.oml, trains_on="streams", meta_gradients=UNROLLED)
+], about=alg.oml, needs_body=True, trains_on="streams", meta_gradients=UNROLLED)
 # fmt: on

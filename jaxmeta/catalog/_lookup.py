@@ -38,8 +38,12 @@ def resolve(options: Mapping[str, Option], given: Mapping[str, Any]) -> Settings
     learner = LEARNERS[names["learner"]]
     recipe = recipe_of(learner, kind, given.get("ways", found.get("ways", 0)))
     if "model" in found and learner.has_network:
+        allowed = learner.models or tuple(
+            name for name in models_for(kind) if MODELS[name].has_body or not learner.needs_body
+        )
         default = recipe.values.get("model", found["model"])
-        names["model"] = chosen("model", names["learner"], learner.models or models_for(kind), default)
+        default = default if default in allowed else next(name for name in models_for(kind) if name in allowed)
+        names["model"] = chosen("model", names["learner"], allowed, default)
         own = options_of_model(MODELS[names["model"]], kind)
         found |= own if learner.dropout else {name: value for name, value in own.items() if name != "drop_rate"}
         found |= {name: value for name, value in recipe.values.items() if name != "norm" or "norm" in found}

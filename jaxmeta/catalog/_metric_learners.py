@@ -8,7 +8,7 @@ from jaxmeta import algorithms as alg
 from jaxmeta import models
 from jaxmeta._types import MetaLearner
 from jaxmeta.catalog._options import Settings
-from jaxmeta.catalog._registry import Network, recipe, register_learner
+from jaxmeta.catalog._registry import FEW_SHOT, Network, recipe, register_learner
 from jaxmeta.losses import regression
 
 
@@ -62,54 +62,54 @@ PRE = "pre-training as Chen et al. 2019, https://arxiv.org/abs/1904.04232"
 HEAD = "Snell et al. 2017's setting of ways and queries, rate ours"
 # fmt: off
 register_learner("protonet", _with_head(alg.protonet), [
-    recipe("images text", HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
+    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
            num_tasks=1),
 ], about=alg.protonet, dropout=True)
 register_learner("matching-network", _with_head(alg.matching_network), [
-    recipe("images text", HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
+    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
            num_tasks=1),
 ], about=alg.matching_network, dropout=True)
 register_learner("r2d2", _with_head(alg.r2d2), [
-    recipe("images text", HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
+    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
            num_tasks=1),
 ], about=alg.r2d2, dropout=True)
 register_learner("lr-d2", _with_head(alg.lr_d2), [
-    recipe("images text", HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
+    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
            num_tasks=1),
 ], about=alg.lr_d2, dropout=True)
 register_learner("metaoptnet", _with_head(alg.metaoptnet), [
-    recipe("images text", HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
+    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
            num_tasks=1),
 ], about=alg.metaoptnet, dropout=True)
 register_learner("meta-baseline", _with_head(alg.meta_baseline), [
-    recipe("images text", HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
+    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
            num_tasks=1),
 ], about=alg.meta_baseline, dropout=True)
 register_learner("relation-network", _relation_network, [
-    recipe("images text", "Sung et al. 2018, Omniglot, rate ours", queries=5, test_queries=15, outer_rate=1e-3,
+    recipe(FEW_SHOT, "Sung et al. 2018, Omniglot, rate ours", queries=5, test_queries=15, outer_rate=1e-3,
            outer_schedule="cosine", num_tasks=16),
 ], about=alg.relation_network, model=lambda s, network, ways: alg.RelationNet(network))
 register_learner("in-context", _in_context, [
-    recipe("images text", "ours", queries=5, test_queries=15, outer_rate=1e-3, outer_schedule="cosine", num_tasks=16),
+    recipe(FEW_SHOT, "ours", queries=5, test_queries=15, outer_rate=1e-3, outer_schedule="cosine", num_tasks=16),
     recipe("regression", "ours", outer_rate=1e-3, outer_schedule="cosine", num_tasks=25),
 ], about=alg.in_context, model=_context_transformer)
 register_learner("conditional-neural-process", _neural_process, [
     recipe("regression", "ours, the paper has no sinusoids", outer_rate=1e-3, outer_schedule="cosine", num_tasks=25),
 ], about=alg.conditional_neural_process, model=lambda s, network, ways: alg.NeuralProcess(), has_network=False)
 register_learner("simpleshot", _pretrained(alg.simpleshot), [
-    recipe("images text", "Wang et al. 2019, rate ours", queries=15, minibatch=64, outer_rate=1e-3,
+    recipe(FEW_SHOT, "Wang et al. 2019, rate ours", queries=15, minibatch=64, outer_rate=1e-3,
            outer_schedule="cosine"),
 ], about=alg.simpleshot, trains_on="classes", dropout=True)
 register_learner("baseline", _pretrained(alg.baseline), [
-    recipe("images text", f"{PRE}, rate ours", queries=15, fine_tune=False, minibatch=64, outer_rate=1e-3,
+    recipe(FEW_SHOT, f"{PRE}, rate ours", queries=15, fine_tune=False, minibatch=64, outer_rate=1e-3,
            outer_schedule="cosine"),
 ], about=alg.baseline, trains_on="classes", dropout=True)
 register_learner("baseline-plus-plus", _pretrained(alg.baseline_plus_plus), [
-    recipe("images text", f"{PRE}, rate ours", queries=15, fine_tune=False, minibatch=64, outer_rate=1e-3,
+    recipe(FEW_SHOT, f"{PRE}, rate ours", queries=15, fine_tune=False, minibatch=64, outer_rate=1e-3,
            outer_schedule="cosine"),
 ], about=alg.baseline_plus_plus, trains_on="classes", dropout=True, model=_cosine_classifier)
 register_learner("leo", _leo, [
-    recipe("images text", "Rusu et al. 2019, mini-ImageNet, pre-training ours", steps=5, inner_rate=5.0, head_rate=5e-3,
+    recipe(FEW_SHOT, "Rusu et al. 2019, mini-ImageNet, pre-training ours", steps=5, inner_rate=5.0, head_rate=5e-3,
            latents=64, queries=5, test_queries=15, outer_rate=1e-3, outer_schedule="cosine", num_tasks=12,
            minibatch=64, pretraining=1000),
 ], about=alg.leo, trains_on="features", dropout=True)

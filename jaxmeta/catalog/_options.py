@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from jaxmeta._checks import check_choice, check_integer, check_not_negative, check_positive
 
-KINDS = ("images", "text", "regression", "environment")
-TASKS = ("images", "text", "regression")
-CLASSES = ("images", "text")
+KINDS = ("images", "text", "vectors", "regression", "environment")
+TASKS = ("images", "text", "vectors", "regression")
+CLASSES = ("images", "text", "vectors")
 GROUPS = ("tasks", "environment", "model", "learner", "outer loop", "run")
 
 

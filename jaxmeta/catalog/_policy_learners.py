@@ -1,6 +1,7 @@
 """Meta-reinforcement learners by name, with the values of their papers."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +27,11 @@ class Agent(NamedTuple):
     """Maps a key to initial parameters of the policy."""
     training: Training
     test: Callable[[MetaParams, PyTree, jax.Array], Metrics]
-    """`(meta, tasks, key) -> metrics`, each `[num_tasks]`, with one called `return`."""
+    """`(meta, tasks, key) -> metrics`, each `[num_tasks]`, with one called `return`. Those called `return_0`,
+    `return_1` and so on are the returns before adaptation and after each part of it."""
+    play: Callable[[MetaParams, PyTree, jax.Array], PyTree] | None = None
+    """`(meta, tasks, key) -> states`, leading axes `[num_tasks, n, T]`: the environment's states in `n` episodes of
+    each task, in the course of adaptation. `None` if there is no film of a run."""
 
 
 def register_policy_learner(
@@ -69,19 +74,30 @@ def _adapting(make: Callable[..., Training]) -> Callable[[Settings, envs.BaseEnv
         collect = rl.Collector(env=env, policy=policy.apply, episodes=s.episodes)
         later_half = optax.sgd(optax.piecewise_constant_schedule(s.inner_rate, {1: 0.5}))
         training = make(s, collect, num_tasks=s.num_tasks, batch_size=s.batch_size or None, mesh=mesh)
-        curve = rl.adaptation_curve(collect, later_half, s.test_steps, mesh=mesh)
+        curve = partial(rl.adaptation_curve, collect, later_half, s.test_steps, mesh=mesh)
         return Agent(
             lambda key: policy.init(key, jnp.zeros((1, env.observation_size))),
             training,
-            lambda *args: _named(curve(*args)),
+            *_test_and_play(curve),
         )
 
     return build
 
 
-def _named(curve: rl.AdaptationCurve) -> Metrics:
-    steps = {f"return_{i}": curve.sampled[:, i] for i in range(curve.sampled.shape[1])}
-    return {"return": curve.sampled[:, -1], **steps, "mode_return": curve.mode[:, -1]}
+def _test_and_play(curve: Callable[..., Callable[..., rl.AdaptationCurve]]) -> tuple[Any, Any]:
+    """Returns the `test` and the `play` of an agent whose adaptation is measured by a curve."""
+    measure, film = curve(), curve(states=True)
+
+    def test(meta: MetaParams, tasks: PyTree, key: jax.Array) -> Metrics:
+        found = measure(meta, tasks, key)
+        return {"return": found.sampled[:, -1], **_numbered(found.sampled), "mode_return": found.mode[:, -1]}
+
+    return test, lambda meta, tasks, key: film(meta, tasks, key).states
+
+
+def _numbered(returns: jax.Array) -> Metrics:
+    """Returns `return_0`, `return_1` and so on, from `[num_tasks, n]`."""
+    return {f"return_{i}": returns[:, i] for i in range(returns.shape[1])}
 
 
 def _inner(s: Settings) -> dict[str, Any]:
@@ -118,18 +134,28 @@ def _rl2(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
         trial, policy, num_tasks=s.num_tasks, optimizer=optimizer, epochs=epochs, minibatches=minibatches, mesh=mesh
     )
 
+    def play_trial(meta: MetaParams, task: PyTree, key: jax.Array, **options: bool) -> rl.Trajectory:
+        memory = policy.empty_memory(1)
+        return rl.rollout(trial, policy.apply, meta.params, task, key, episodes=1, memory=memory, **options)
+
     def test(meta: MetaParams, tasks: PyTree, key: jax.Array) -> Metrics:
         def in_task(task: PyTree, key: jax.Array) -> jax.Array:
-            memory = policy.empty_memory(1)
-            data = rl.rollout(trial, policy.apply, meta.params, task, key, episodes=1, memory=memory)
-            return rl.episode_returns(data)[0]
+            return trial.episode_returns(play_trial(meta, task, key))[0]
 
-        return constrain({"return": map_tasks(in_task, tasks, key, mesh)}, mesh)
+        returns = map_tasks(in_task, tasks, key, mesh)
+        return constrain({"return": jnp.sum(returns, axis=1), **_numbered(returns)}, mesh)
+
+    def play(meta: MetaParams, tasks: PyTree, key: jax.Array) -> PyTree:
+        def in_task(task: PyTree, key: jax.Array) -> PyTree:
+            states = play_trial(meta, task, key, states=True).states.pipeline_state[0]
+            return jax.tree.map(lambda x: x[None, :, 0], states)
+
+        return map_tasks(in_task, tasks, key, mesh)
 
     def init(key: jax.Array) -> PyTree:
         return policy.init(key, jnp.zeros((1, trial.observation_size)), policy.empty_memory(1))
 
-    return Agent(init, training, test)
+    return Agent(init, training, test, play)
 
 
 def _pearl(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
@@ -141,11 +167,11 @@ def _pearl(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
     optimizer = build_optimizer(s, updates)
     sizes = {"num_tasks": s.num_tasks, "episodes": s.episodes, "updates": updates}
     training = rl.pearl(env, policy, tasks, **sizes, optimizer=optimizer, mesh=mesh)
-    curve = rl.pearl_curve(env, policy, s.test_steps, mesh=mesh)
+    curve = partial(rl.pearl_curve, env, policy, s.test_steps, mesh=mesh)
     return Agent(
         lambda key: policy.init(key, jnp.zeros((1, env.observation_size)), policy.prior().mean),
         training,
-        lambda *args: _named(curve(*args)),
+        *_test_and_play(curve),
     )
 
 

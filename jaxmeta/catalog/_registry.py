@@ -11,7 +11,10 @@ from flax import linen as nn
 from jaxmeta._checks import check_choice, check_function
 from jaxmeta._names import about, check_new_name
 from jaxmeta._types import LossFn, MetaLearner
-from jaxmeta.catalog._options import TASKS, Settings
+from jaxmeta.catalog._options import CLASSES, TASKS, Settings
+
+FEW_SHOT = " ".join(CLASSES)
+"""The kinds of benchmark with classes, for `recipe`."""
 
 
 class Network(NamedTuple):
@@ -64,6 +67,8 @@ class Learner(NamedTuple):
     """Names of the meta-gradients that are defined for it."""
     models: tuple[str, ...] = ()
     """Names of the networks that it can use; all if empty."""
+    needs_body: bool = False
+    """True if the network must have layers before its head, which `"identity"` has not."""
     optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam
     """The outer optimizer, from its rate."""
     model: Callable[[Settings, Any, int], nn.Module] = lambda settings, network, ways: network
@@ -85,6 +90,8 @@ class Model(NamedTuple):
     about: str
     paper: str
     file: str
+    has_body: bool = True
+    """False if the inputs are the features."""
 
 
 class NamedMetaGradient(NamedTuple):
@@ -129,6 +136,7 @@ def register_learner(
     trains_on: str = "tasks",
     meta_gradients: tuple[str, ...] = (),
     models: tuple[str, ...] = (),
+    needs_body: bool = False,
     dropout: bool = False,
     optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
     model: Callable[[Settings, Any, int], nn.Module] = lambda settings, network, ways: network,
@@ -148,6 +156,7 @@ def register_learner(
             whose classes come one after the other.
         meta_gradients: names of the meta-gradients that are defined for it, if a recipe has the option `meta_gradient`.
         models: names of the networks that it can use; all if empty.
+        needs_body: whether the network must have layers before its head, which `"identity"` has not.
         dropout: whether it uses dropout in meta-training, through `network.train_features`.
         optimizer: the outer optimizer, a function of its rate.
         model: `(settings, network, ways) -> model`, for a learner that builds a model around the network.
@@ -178,6 +187,7 @@ def register_learner(
         trains_on=trains_on,
         meta_gradients=meta_gradients,
         models=models,
+        needs_body=needs_body,
         dropout=dropout,
         optimizer=optimizer,
         model=model,

@@ -1,9 +1,11 @@
 """The two small convolutional networks of few-shot image classification."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jaxmeta._checks import channels_first, check_choice, check_integer
@@ -230,3 +232,20 @@ def check_image(model: str, x: jax.Array, smallest: int) -> None:
         raise ValueError(f"{model} needs images [n, height, width, channels], got shape {x.shape}{hint}")
     if min(x.shape[1:3]) < smallest:
         raise ValueError(f"{model} needs images of at least {smallest}x{smallest}, got shape {x.shape}")
+
+
+def standardize(model: str, x: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]) -> jax.Array:
+    """Subtracts the mean of each channel from images and divides by the standard deviation.
+
+    Raises:
+        ValueError: if there are numbers for other channels, or the images are whole numbers and so not in [0, 1].
+    """
+    if np.all(np.equal(mean, 0.0)) and np.all(np.equal(std, 1.0)):
+        return x
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{model} needs images in [0, 1], got {x.dtype}: divide them by 255")
+    for name, value in (("mean", mean), ("std", std)):
+        if np.shape(value) not in ((), (x.shape[-1],)):
+            raise ValueError(f"{name} must be a number or have one for each channel, got {value} for {x.shape}")
+    shift, scale = (jnp.reshape(jnp.asarray(value, x.dtype), (1, 1, 1, -1)) for value in (mean, std))
+    return (x - shift) / scale

@@ -1,5 +1,6 @@
 """A small vision transformer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxmeta._checks import check_fraction, check_integer
-from jaxmeta.models._cnn import XAVIER, check_image
+from jaxmeta.models._cnn import XAVIER, check_image, standardize
 from jaxmeta.models._conv import Conv, Lowering
 from jaxmeta.models._drop_block import Dropout
 
@@ -20,7 +21,8 @@ class ViT(nn.Module):
     The default is ViT-Tiny. With patches of 16 for 224x224x3 images and 1000 ways it has 5,717,416 parameters, and with
     `hidden=384, heads=6` (ViT-Small) 22,050,664, DeiT's 5 and 22 million. Take small patches for small images: patches
     of 4 make 49 tokens of a 28x28 image. Parameters are `{"body": ..., "head": ...}`. Those of the positions fit only
-    one image size. There is no batch norm, so nothing is transductive. Dropout acts when a key is given, as
+    one image size. There is no batch norm, so nothing is transductive. `from_torch` reads weights of torchvision and
+    timm, and `recognize` finds the attributes from them. Dropout acts when a key is given, as
     `model.apply(params, x, rngs={"dropout": key})`.
 
     Attributes:
@@ -29,6 +31,8 @@ class ViT(nn.Module):
         hidden: width of a token, and length of the features (default: 192).
         depth: number of blocks (default: 12).
         heads: number of attention heads, a divisor of `hidden` (default: 3).
+        mean: mean of each channel, or of all, which is subtracted from the images (default: 0).
+        std: standard deviation of each channel, or of all, by which they are then divided (default: 1).
         drop_rate: share of the entries dropped from the result of each attention and each perceptron, in [0, 1)
             (default: 0).
         lowering: method of the convolution that embeds the patches, see `Conv`.
@@ -54,6 +58,8 @@ class ViT(nn.Module):
     hidden: int = 192
     depth: int = 12
     heads: int = 3
+    mean: float | Sequence[float] = 0.0
+    std: float | Sequence[float] = 1.0
     drop_rate: float | jax.Array = 0.0
     lowering: Lowering = "im2col"
     dtype: Any = None
@@ -89,7 +95,7 @@ class ViT(nn.Module):
         check_image("ViT", x, self.patch)
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
             raise ValueError(f"ViT needs images that patches of {self.patch} tile, got shape {x.shape}")
-        return self.body(x)
+        return self.body(standardize("ViT", x, self.mean, self.std))
 
 
 class _Tokens(nn.Module):

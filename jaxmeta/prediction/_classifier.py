@@ -6,6 +6,7 @@ The file holds its program and its arrays, to be called where its code is not.
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +20,17 @@ from jax.tree_util import Partial
 from jaxmeta._files import checksum
 from jaxmeta._save import load, save
 from jaxmeta._types import is_key
+from jaxmeta.data.containers import to_float
 from jaxmeta.display import short_repr
 from jaxmeta.prediction._inputs import Inputs
 
 _AT_ONCE = 64  # inputs per call
 _PLATFORMS = ("cpu", "cuda", "tpu")
+_DEPENDS = (
+    "the predictions of this classifier depend on the other inputs of a batch, because its network normalizes by the "
+    "batch, so one input alone may be classified by chance. Adapt with statistics (models.with_batch_stats) or with "
+    "another norm, or let a run adapt (load_run), which puts each input beside the support set"
+)
 
 
 @jax.jit
@@ -52,11 +59,13 @@ class Classifier:
     Attributes:
         names: names of the classes, in the order of the logits. Empty if they are not known.
         inputs: how inputs are made, see `Inputs`.
+        alone: whether the logits of an input do not depend on the others of its batch. If they do, `probabilities` and
+            `predict` refuse.
     """
 
-    def __init__(self, apply: Partial, names: Sequence[str], inputs: Inputs | None):
+    def __init__(self, apply: Partial, names: Sequence[str], inputs: Inputs | None, alone: bool = True):
         """See the class. `apply` is a pytree that maps arrays `[n, ...]` to logits `[n, classes]`."""
-        self.apply, self.names, self.inputs = apply, tuple(names), inputs
+        self.apply, self.names, self.inputs, self.alone = apply, tuple(names), inputs, alone
 
     def __call__(self, x: Any) -> jax.Array:
         """Returns the logits `[n, classes]` of inputs as the model takes them: `[n, ...]`, any `n`.
@@ -70,7 +79,7 @@ class Classifier:
                 wanted = f"{self.inputs.dtype}[n, {', '.join(map(str, shape))}]"
                 told = f"inputs must be {wanted}, got {dtype}{list(np.shape(x))}"
                 raise ValueError(f"{told}. `probabilities` and `predict` take one input or many, and scale pictures")
-            x = jnp.asarray(x, self.inputs.dtype)
+            x = jnp.asarray(to_float(x) if self.inputs.kind == "images" else x, self.inputs.dtype)
         return _run(self.apply, x)
 
     def probabilities(self, items: Any) -> np.ndarray:
@@ -80,11 +89,13 @@ class Classifier:
             items: files, pictures, sentences or arrays, see `Inputs`.
 
         Raises:
-            ValueError: if an item cannot be read.
+            ValueError: if an item cannot be read, or the predictions depend on the batch.
             TypeError: if an item is something else.
         """
         if self.inputs is None:
             raise ValueError("the classifier does not know its inputs. Call it with the arrays that the model takes")
+        if not self.alone:
+            raise ValueError(f"{_DEPENDS}. Calling it with a whole batch gives logits")
         items = self.inputs.items(items)
         chunks = [self._chunk(self.inputs(items[i : i + _AT_ONCE])) for i in range(0, len(items), _AT_ONCE)]
         return np.concatenate(chunks) if chunks else np.zeros((0, len(self.names)), np.float32)
@@ -96,7 +107,7 @@ class Classifier:
             items: see `probabilities`.
 
         Raises:
-            ValueError: if an item cannot be read, or the classifier does not know the names of its classes.
+            ValueError: see `probabilities`. Also if the classifier does not know the names of its classes.
             TypeError: if an item is something else.
         """
         if not self.names:
@@ -112,7 +123,8 @@ class Classifier:
         """Saves the classifier as one file for `load_classifier`, see `save_classifier`."""
         if self.inputs is None:
             raise ValueError("the classifier does not know its inputs. Use save_classifier(path, classifier, example)")
-        _save(path, self.apply, np.zeros((1, *self.inputs.shape), np.float32), self.names, self.inputs)
+        example = np.zeros((1, *self.inputs.shape), self.inputs.dtype)
+        _save(path, self.apply, example, self.names, self.inputs, self.alone)
 
     def __repr__(self) -> str:
         """Tells the classes and the inputs."""
@@ -138,8 +150,13 @@ def save_classifier(
         path: path of the file. Its folder must exist.
         classifier: what `MetaLearner.adapt` of a learner such as `protonet` returned. For parameters that `maml` and
             its relatives adapted it is `jax.tree_util.Partial(learner.predict, adapted)`. A `Classifier` saves itself.
-        example: inputs such as it will be called with: an array `[n, ...]` or a pytree of these, for any `n`.
+        example: inputs such as it will be called with: an array `[n, ...]` or a pytree of these, for any `n`. Floats
+            `[n, size, size, 1 or 3]` are images in [0, 1], so that the loaded classifier takes files and pictures.
         names: names of the classes, in the order of the logits.
+
+    Warns:
+        UserWarning: if the logits of an input depend on the other inputs of a batch, as with `norm="batch"` without
+            statistics. `Classifier.predict` then refuses, and a call with a whole batch works.
 
     Raises:
         TypeError: if `classifier` is no pytree of arrays that can be called.
@@ -154,11 +171,22 @@ def save_classifier(
     """
     inputs = None
     if hasattr(example, "shape"):
-        inputs = Inputs("arrays", tuple(np.shape(example)[1:]), dtype=jnp.result_type(example).name)
+        shape, dtype = tuple(np.shape(example)[1:]), jnp.result_type(example)
+        square = len(shape) == 3 and shape[0] == shape[1] and shape[2] in (1, 3)
+        images = square and jnp.issubdtype(dtype, jnp.floating)
+        inputs = Inputs("images" if images else "arrays", shape, dtype=dtype.name)
     _save(path, classifier, example, tuple(names), inputs)
 
 
-def _save(path: Any, classifier: Any, example: Any, names: tuple[str, ...], inputs: Inputs | None) -> None:
+def _save(
+    path: Any,
+    classifier: Any,
+    example: Any,
+    names: tuple[str, ...],
+    inputs: Inputs | None,
+    alone: bool | None = None,
+) -> None:
+    """Saves a classifier. `None` finds out whether it looks at one input alone."""
     leaves, structure = jax.tree.flatten(classifier)
     if not callable(classifier) or not all(isinstance(leaf, jax.Array | np.ndarray | float | int) for leaf in leaves):
         kinds = sorted({type(leaf).__name__ for leaf in leaves})
@@ -177,10 +205,21 @@ def _save(path: Any, classifier: Any, example: Any, names: tuple[str, ...], inpu
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *jnp.shape(x)[1:]), jnp.result_type(x)), example)
     exported = export.export(jax.jit(call), platforms=_PLATFORMS)(leaves, shapes)
     program = np.frombuffer(exported.serialize(), np.uint8)
-    facts = {"names": names, "inputs": None if inputs is None else dataclasses.asdict(inputs)}
+    if alone is None:
+        alone = inputs is None or _looks_at_one(jax.jit(call), leaves, inputs)
+        if not alone:
+            warnings.warn(_DEPENDS, stacklevel=3)
+    facts = {"names": names, "inputs": None if inputs is None else dataclasses.asdict(inputs), "alone": alone}
     about = np.frombuffer(json.dumps(facts).encode(), np.uint8)
     content = {"program": program, "about": about, "arrays": leaves}
     save(path, content | {"checksum": checksum([program, about, *leaves])})
+
+
+def _looks_at_one(call: Callable[..., Any], leaves: list[jax.Array], inputs: Inputs) -> bool:
+    """Tells whether the logits of an input are the same beside another one."""
+    drawn = np.random.default_rng(0).uniform(0, 2, (2, *inputs.shape)).astype(inputs.dtype)  # 0 and 1, if integers
+    alone, together = np.asarray(call(leaves, drawn[:1])), np.asarray(call(leaves, drawn))
+    return np.allclose(alone[0], together[0], rtol=1e-2, atol=1e-3, equal_nan=True)
 
 
 def load_classifier(path: str | os.PathLike[str]) -> Classifier:
@@ -209,7 +248,7 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
             raise ValueError("its checksum is another")
         exported = export.deserialize(bytearray(program.tobytes()))
         facts = json.loads(about.tobytes())
-        known = facts["inputs"]
+        names, alone, known = facts["names"], facts["alone"], facts["inputs"]
         inputs = None if known is None else Inputs(**known | {"shape": tuple(known["shape"])})
     except ModuleNotFoundError:
         raise
@@ -219,4 +258,5 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
     def call(leaves: list[jax.Array], x: Any) -> Any:
         return exported.call(leaves, x)
 
-    return Classifier(Partial(call, [jnp.asarray(array) for array in arrays]), facts["names"], inputs)
+    arrays = [jnp.asarray(array) for array in arrays]
+    return Classifier(Partial(call, arrays), names, inputs, alone)

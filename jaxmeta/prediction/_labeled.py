@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmeta.data.containers import read_arrays
 from jaxmeta.prediction._inputs import Inputs, image_files
 
 
@@ -68,23 +69,6 @@ def _from_arrays(path: Path, inputs: Inputs) -> tuple[list[Any], list[str]]:
     if found["y"].ndim != 1 or found["x"].shape[:1] != found["y"].shape:
         raise ValueError(f"{path}: y must be [n] for x [n, ...], got {found['y'].shape} and {found['x'].shape}")
     return list(inputs.items(found["x"])), [_text(name) for name in found["y"].tolist()]
-
-
-def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Returns some arrays of a file `.npz`.
-
-    Raises:
-        ValueError: if the file is damaged, or does not hold them.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in names if name in arrays}
-    except Exception as error:  # whatever the reader makes of bytes that are not its own
-        raise ValueError(f"{path} is not a readable file of arrays ({error})") from error
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"{path} must hold the arrays {' and '.join(names)}, but {missing[0]} is missing")
-    return found
 
 
 def _flat(by_name: Mapping[str, Sequence[Any]]) -> tuple[list[Any], list[str]]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxmeta.data.containers import read_arrays
 from jaxmeta.prediction._classifier import Classifier, Prediction
 from jaxmeta.prediction._inputs import image_files
-from jaxmeta.prediction._labeled import read_arrays
 
 
 def named_inputs(paths: Sequence[Path], classifier: Classifier) -> list[tuple[str, Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,10 @@ class AdaptationCurve(NamedTuple):
     """Return with sampled actions, in the episodes on which the next step adapts, `[num_tasks, steps + 1]`."""
     mode: jax.Array
     """Return with the most probable actions, `[num_tasks, steps + 1]`."""
+    states: Any = None
+    """States of one of the episodes with the most probable actions, leading axes `[num_tasks, steps + 1, T]`.
+
+    `jaxmeta.envs.save_video` takes those of one episode. `None` if they were not asked for."""
 
     __repr__ = short_repr
 
@@ -38,6 +42,7 @@ def adaptation_curve(
     steps: int = 3,
     *,
     surrogate: Surrogate = ratio,
+    states: bool = False,
     mesh: Mesh | None = None,
 ) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
     """Builds an evaluation that adapts to tasks and measures the return before and after each inner step.
@@ -48,6 +53,7 @@ def adaptation_curve(
             optax schedule in `inner` counts the steps, as in the example.
         steps: number of inner steps, at least 0. With 0 the policy plays as it starts.
         surrogate: surrogate of the inner loss.
+        states: whether to keep the states of an episode at every step.
         mesh: devices that share the tasks, see `maml_trpo`.
 
     Returns:
@@ -79,12 +85,13 @@ def adaptation_curve(
         adapt_key, key = jax.random.split(key)
         params, samples = collect_and_adapt(adaptation, meta, task, adapt_key)
 
-        def play(params: PyTree, key: jax.Array) -> jax.Array:
-            data = rollout(collect.env, collect.policy, params, task, key, episodes=collect.episodes, mode=True)
-            return jnp.mean(episode_returns(data))
+        def play(params: PyTree, key: jax.Array) -> tuple[jax.Array, Any]:
+            options: dict[str, Any] = {"episodes": collect.episodes, "mode": True, "states": states}
+            data = rollout(collect.env, collect.policy, params, task, key, **options)
+            return jnp.mean(episode_returns(data)), jax.tree.map(lambda x: x[:, 0], data.states)
 
         sampled = jax.vmap(episode_returns)(samples.trajectory).mean(axis=1)
-        return AdaptationCurve(sampled, jax.vmap(play)(params, jax.random.split(key, steps + 1)))
+        return AdaptationCurve(sampled, *jax.vmap(play)(params, jax.random.split(key, steps + 1)))
 
     def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
         return constrain(map_tasks(partial(in_task, meta), tasks, key, mesh), mesh)

@@ -171,14 +171,16 @@ def _one_episode(
     latent: jax.Array,
     *,
     mode: bool = False,
+    states: bool = False,
 ) -> Trajectory:
     """Plays one episode with one latent, `[T]`."""
-    data = rollout(env, partial(policy.apply, latent=latent), params, task, key, episodes=1, mode=mode)
+    apply = partial(policy.apply, latent=latent)
+    data = rollout(env, apply, params, task, key, episodes=1, mode=mode, states=states)
     return jax.tree.map(lambda x: x[:, 0], data)
 
 
 def pearl_curve(
-    env: MetaEnv, policy: LatentPolicy, steps: int = 3, *, mesh: Mesh | None = None
+    env: MetaEnv, policy: LatentPolicy, steps: int = 3, *, states: bool = False, mesh: Mesh | None = None
 ) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
     """Builds an evaluation that measures the returns of `pearl`'s policy with a context of 0, 1, ... episodes.
 
@@ -186,6 +188,7 @@ def pearl_curve(
         env: the environment.
         policy: the networks.
         steps: largest number of episodes in the context, at least 0.
+        states: see `adaptation_curve`.
         mesh: devices that share the tasks, see `maml_trpo`.
 
     Returns:
@@ -212,11 +215,12 @@ def pearl_curve(
         sample_key, key = jax.random.split(key)
         data, posteriors = posterior_sampling(env, policy, meta.params, task, sample_key, episodes=steps + 1)
 
-        def play(latent: jax.Array, key: jax.Array) -> jax.Array:
-            return episode_returns(_one_episode(env, policy, meta.params, task, key, latent, mode=True))
+        def play(latent: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
+            data = _one_episode(env, policy, meta.params, task, key, latent, mode=True, states=states)
+            return episode_returns(data), data.states
 
-        mode = jax.vmap(play)(posteriors.mode(), jax.random.split(key, steps + 1))
-        return AdaptationCurve(jax.vmap(episode_returns)(data), mode)
+        found = jax.vmap(play)(posteriors.mode(), jax.random.split(key, steps + 1))
+        return AdaptationCurve(jax.vmap(episode_returns)(data), *found)
 
     def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
         return constrain(map_tasks(partial(in_task, meta), tasks, key, mesh), mesh)

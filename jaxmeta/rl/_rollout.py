@@ -38,6 +38,8 @@ class Trajectory(NamedTuple):
     """Flag of a step after which the episode was cut off, bool `[T, E]`."""
     valid: jax.Array
     """Flag of a step that belongs to the episode, bool `[T, E]`."""
+    states: Any = None
+    """State of the environment after the step, leading axes `[T, E]`, or `None` if it was not asked for."""
 
     __repr__ = short_repr
 
@@ -59,6 +61,7 @@ def rollout(
     length: int | None = None,
     memory: PyTree = None,
     mode: bool = False,
+    states: bool = False,
 ) -> Trajectory:
     """Plays a batch of episodes in one task, each from its own reset.
 
@@ -77,6 +80,7 @@ def rollout(
         memory: a recurrent policy's memory at the start of every episode, leading axis `[episodes]`; `None` for a
             policy without memory.
         mode: whether to take the most probable actions instead of sampled ones.
+        states: whether to keep the environment's states, such as for `jaxmeta.envs.save_html`.
 
     Returns:
         A `Trajectory`. Use `jax.vmap` to batch over tasks.
@@ -92,6 +96,11 @@ def rollout(
         >>> data = rollout(env, policy, None, goal, jax.random.key(0), episodes=2, length=5, mode=True)
         >>> data.reward.shape, round(float(data.reward[0, 0]), 3), data.truncated[:, 0].tolist()
         ((5, 2), -0.5, [False, False, False, False, True])
+
+        A film of the first of some episodes:
+
+        >>> data = rollout(env, policy, None, goal, jax.random.key(0), episodes=2, length=5, states=True)
+        >>> envs.save_video(env, jax.tree.map(lambda x: x[:, 0], data.states), "particle.gif")
     """
     check_env(env)
     check_integer(episodes=episodes)
@@ -118,6 +127,7 @@ def rollout(
             terminated=done & ~truncation,
             truncated=truncation,
             valid=valid,
+            states=after if states else None,
         )
         return (after, memory, valid & ~done), data
 

@@ -9,7 +9,7 @@ from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
 from jaxmeta.display import short_repr
 from jaxmeta.envs import MetaEnv, State
-from jaxmeta.rl._rollout import check_env
+from jaxmeta.rl._rollout import Trajectory, check_env
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,16 @@ class Trial:
             after.metrics,
             {**state.info, "steps": state.info["steps"] + 1, "episode": episode},
         )
+
+    def episode_returns(self, trajectory: Trajectory) -> jax.Array:
+        """Returns the undiscounted sum of the rewards of each episode of each trial, `[E, episodes]`.
+
+        Args:
+            trajectory: a result of `rollout` in trials.
+        """
+        ended = trajectory.obs[..., -1]  # the flag of the last step, see the class
+        number = jnp.cumsum(ended, axis=0)[..., None] == jnp.arange(self.episodes)
+        return jnp.sum(jnp.where(number, trajectory.reward[..., None], 0), axis=0)
 
 
 def _observation(obs: jax.Array, action: jax.Array, reward: jax.Array, over: jax.Array) -> jax.Array:

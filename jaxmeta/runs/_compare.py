@@ -1,16 +1,15 @@
 """Several runs side by side: their results, the settings that differ, and their learning curves in one plot."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxmeta._files import write_atomically
 from jaxmeta._summary import Summary
+from jaxmeta.reports import draw_figure, monitored, points_of, show
 from jaxmeta.runs._evaluate_run import experiment_of
-from jaxmeta.runs._folder import read_record
-from jaxmeta.runs._parts import monitored
-from jaxmeta.runs._report import save_figure, show
+from jaxmeta.runs._folder import damaged, read_history, read_record, read_result
 
 
 class Compared(NamedTuple):
@@ -64,17 +63,12 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathL
 def _read(folder: Path) -> Compared:
     record = read_record(folder)
     metric = monitored(experiment_of(folder, record).resolve().kind)
-    test, history, seconds = None, [], 0.0
+    result, history = read_result(folder), read_history(folder)
     try:
-        if (folder / "result.json").is_file():
-            test = Summary(**json.loads((folder / "result.json").read_text(encoding="utf-8"))["test"][metric])
-        if (folder / "metrics.jsonl").is_file():
-            lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            history = [json.loads(line) for line in lines]
-        if history:
-            seconds = float(history[-1]["seconds"])
+        test = None if result is None else Summary(**result["test"][metric])
+        seconds = float(history[-1]["seconds"]) if history else 0.0
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} holds records that are damaged ({type(error).__name__}: {error})") from error
+        raise damaged(folder, error) from error
     return Compared(folder, record.settings, metric, test, seconds, history)
 
 
@@ -88,10 +82,10 @@ def _plot(runs: Sequence[Compared], differ: Sequence[str], path: Path) -> None:
         for run in runs:
             label = ", ".join(str(run.settings[name]) for name in differ if name in run.settings) or str(run.folder)
             for part in ("validation", "train"):
-                points = [(r["step"], r[f"{part}/{run.metric}"]) for r in run.history if f"{part}/{run.metric}" in r]
-                if points:
-                    axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{label} ({part})")
+                points = points_of(run.history, f"{part}/{run.metric}")
+                if points[0]:
+                    axes.plot(*points, marker="o", markersize=3, label=f"{label} ({part})")
                     break
         axes.set(xlabel="outer updates", ylabel=metrics[0])
 
-    save_figure(path, draw)
+    write_atomically(path, draw_figure(draw, (7, 4)))

@@ -15,7 +15,7 @@ from jaxmeta.catalog import (
     kinds_of,
     unknown,
 )
-from jaxmeta.runs._experiment import OPTIONS
+from jaxmeta.runs._options import OPTIONS
 
 
 def overview() -> dict[str, dict[str, str]]:

@@ -1,24 +1,29 @@
 """A run as one value, for few-shot learning, regression and reinforcement learning alike."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from jaxmeta._checks import check_function
+from jaxmeta._names import find_name
 from jaxmeta._save import save
-from jaxmeta.catalog import LEARNERS, Settings, check_minutes, options_of, resolve
+from jaxmeta.catalog import LEARNERS, Settings, check_minutes, resolve
 from jaxmeta.data import BenchmarkTasksets
-from jaxmeta.display import short_repr
+from jaxmeta.display import progress_bar, short_repr
+from jaxmeta.reports import task_name, write_report
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._data import load_tasksets
-from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes
-from jaxmeta.runs._options import Options
-from jaxmeta.runs._parts import Parts, Result, task_name
-from jaxmeta.runs._report import write_report
+from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes, report_of
+from jaxmeta.runs._options import OPTIONS, Options
+from jaxmeta.runs._parts import Parts, Result
+from jaxmeta.training import Callback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,11 +53,44 @@ class Experiment(Options):
         """
         return resolve(OPTIONS, dataclasses.asdict(self))
 
-    def default_folder(self) -> Path:
-        """Returns `runs/<benchmark>-<learner>-<task>-seed<seed>`, with a task such as `5way-1shot`."""
+    def vary(self, **values: Sequence[Any]) -> "dict[str, Experiment]":
+        """Returns an experiment for each combination of some values, by names such as `outer-rate=0.01,seed=0`.
+
+        Args:
+            values: values of options. The names hold the options with more than one.
+
+        Raises:
+            ValueError: if an option is unknown, or its values are none or not different.
+
+        Example:
+            >>> runs = Experiment("sinusoid").vary(outer_rate=(0.001, 0.01), seed=(0, 1))
+            >>> list(runs)
+            ['outer-rate=0.001,seed=0', 'outer-rate=0.001,seed=1', 'outer-rate=0.01,seed=0', 'outer-rate=0.01,seed=1']
+            >>> runs["outer-rate=0.01,seed=1"].outer_rate
+            0.01
+        """
+        for name, some in values.items():
+            find_name("option", name, OPTIONS)
+            if isinstance(some, str) or len(some) == 0 or len(set(some)) < len(some):
+                raise ValueError(f"{name} must be different values in a list or a tuple, got {some!r}")
+        values = {name: values[name] for name in OPTIONS if name in values}
+        found = {}
+        for chosen in itertools.product(*values.values()):
+            options = dict(zip(values, chosen, strict=True))
+            named = [f"{OPTIONS[name].flag[2:]}={value}" for name, value in options.items() if len(values[name]) > 1]
+            found[",".join(named)] = dataclasses.replace(self, **options)
+        return found
+
+    def default_folder(self, varied: bool = False) -> Path:
+        """Returns `runs/<benchmark>-<learner>-<task>-seed<seed>`, with a task such as `5way-1shot`.
+
+        Args:
+            varied: whether it is for several experiments (see `vary`), with `sweep` in place of the seed.
+        """
         settings = self.resolve()
         task = task_name(settings).replace("-", "").replace(" ", "-")
-        return Path("runs", f"{settings.benchmark}-{settings.learner}-{task}-seed{settings.seed}")
+        end = "sweep" if varied else f"seed{settings.seed}"
+        return Path("runs", f"{settings.benchmark}-{settings.learner}-{task}-{end}")
 
     def build(
         self,
@@ -87,12 +125,13 @@ class Experiment(Options):
         mesh: Mesh | None = None,
         minutes: float | None = None,
         progress: bool = True,
+        callback: Callback | Sequence[Callback] = (),
     ) -> Result:
         """Meta-trains, tests on the test split, and leaves a folder that records the settings and the results.
 
         The folder holds `config.json`, `training.json`, `metrics.jsonl`, `checkpoints/`, `meta.msgpack` (the best
-        meta-parameters, for `load_run`), `result.json`, `curve.png` and `report.md`. A run that was interrupted resumes
-        from its last checkpoint when you call it again.
+        meta-parameters, for `load_run`), `result.json`, `curve.png`, `report.md` and `report.html`. A run that was
+        interrupted resumes from its last checkpoint when you call it again.
 
         Args:
             folder: folder of the run; `default_folder()` if `None`.
@@ -102,6 +141,7 @@ class Experiment(Options):
             minutes: end the training when it has taken so long, as if `iterations` were reached, see `loop`. It is no
                 part of the settings, so a run resumes with another limit or without one.
             progress: whether to show progress bars.
+            callback: `(record) -> None`, or several of them, called with each record of the training, see `loop`.
 
         Returns:
             The `Result`.
@@ -121,19 +161,22 @@ class Experiment(Options):
         """
         settings = self.resolve()
         check_minutes(settings, minutes)
+        callbacks = callback if isinstance(callback, Sequence) else [callback]
+        for function in callbacks:
+            check_function(callback=function)
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
         parts = self.build(root, download, recorded_classes(folder))
-        claim_folder(folder, settings, parts.facts)
-        trained = parts.train(folder, mesh, minutes, progress)
-        result = Result(settings, folder, trained, parts.test(trained.meta, mesh))
+        claim_folder(folder, settings, parts.facts, root)
+        trained = parts.train(folder, mesh, minutes, progress, callbacks)
+        shown = progress and jax.process_index() == 0
+        with progress_bar(f"Testing on {settings.test_tasks} tasks", shown=shown, delay=0.0):
+            tested, untrained = parts.test([trained.meta, parts.untrained()], mesh)
         if jax.process_index() == 0:
-            save(result.folder / META_FILE, trained.meta)
-            write_report(result.folder, settings, trained, result.test)
-        return result
-
-
-OPTIONS = options_of(Experiment)
+            save(folder / META_FILE, trained.meta)
+            findings = parts.examine(trained.meta, tested, untrained)
+            write_report(folder, report_of(folder, settings, trained, tested, findings))
+        return Result(settings, folder, trained, tested.summaries)
 
 
 def build(settings: Settings, read: Callable[[], BenchmarkTasksets] | None = None) -> Parts:

@@ -13,13 +13,17 @@ import jax
 
 from jaxmeta._files import write_atomically
 from jaxmeta.catalog import Settings
+from jaxmeta.reports import Findings, Report, Tested, facts_of
+from jaxmeta.runs._command import command_of
 from jaxmeta.runs._data import changed_data
 from jaxmeta.runs._modules import load_module, loaded_modules
-from jaxmeta.training import installed_versions
+from jaxmeta.runs._options import OPTIONS
+from jaxmeta.training import Trained, installed_versions
 
 META_FILE = "meta.msgpack"
 """File of the best meta-parameters, in the folder of a run that has finished."""
-_FILES = ("checkpoints", "metrics.jsonl", "training.json", "result.json", "curve.png", "report.md", META_FILE)
+_FILES = ("checkpoints", "metrics.jsonl", "training.json", "result.json", "curve.png", "report.md")
+_FILES += ("report.html", META_FILE)
 
 
 class Record(NamedTuple):
@@ -35,6 +39,8 @@ class Record(NamedTuple):
     """Versions of the packages."""
     command: list[str]
     """The command that was run."""
+    root: str
+    """Folder with the benchmark's files that was given, or an empty string."""
 
 
 def read_record(folder: Path) -> Record:
@@ -53,6 +59,38 @@ def read_record(folder: Path) -> Record:
         return record._replace(settings={str(name): record.settings[name] for name in record.settings})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} does not describe a run of this version of jaxmeta ({error})") from error
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """Returns the records of the training so far.
+
+    Raises:
+        ValueError: if they are damaged.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise damaged(folder, error) from error
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """Returns the result of a run that has finished, or `None`.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    path = folder / "result.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise damaged(folder, error) from error
+
+
+def damaged(folder: Path, error: Exception) -> ValueError:
+    """Returns the error for a folder with records that cannot be read."""
+    return ValueError(f"{folder} holds records that are damaged ({type(error).__name__}: {error})")
 
 
 def check_folder(folder: Path, settings: Settings) -> None:
@@ -76,7 +114,7 @@ def recorded_classes(folder: Path) -> dict[str, list[str]] | None:
     return read_record(folder).data.get("classes") if (folder / "config.json").is_file() else None
 
 
-def claim_folder(folder: Path, settings: Settings, facts: Mapping[str, Any]) -> None:
+def claim_folder(folder: Path, settings: Settings, facts: Mapping[str, Any], root: str | Path | None = None) -> None:
     """Writes the record of a run and of its data into its folder, unless it is there.
 
     Only the first of several processes writes.
@@ -100,6 +138,7 @@ def claim_folder(folder: Path, settings: Settings, facts: Mapping[str, Any]) -> 
         "device": f"{jax.device_count()} x {device.device_kind} ({device.platform}, {os.cpu_count()} host cores)",
         "python": platform.python_version(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "root": "" if root is None else str(Path(root).absolute()),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
@@ -119,6 +158,19 @@ def load_modules(folder: Path, record: Record) -> None:
     """Runs the modules of the user that a run had loaded, unless they are loaded."""
     for module in record.modules:
         load_module(str(folder / module) if module.endswith(".py") else module)
+
+
+def command_of_run(folder: Path, settings: Settings, record: Record) -> str:
+    """Returns the command that repeats a run. The files of its modules are those in its folder."""
+    modules = [str(folder / module) if module.endswith(".py") else module for module in record.modules]
+    return command_of(settings, modules=modules, root=record.root)
+
+
+def report_of(folder: Path, settings: Settings, trained: Trained, tested: Tested, findings: Findings) -> Report:
+    """Returns the report of a run from what its folder holds, its training and its test."""
+    command = command_of_run(folder, settings, read_record(folder))
+    facts = facts_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    return Report(settings, OPTIONS, command, trained, tested, findings, facts)
 
 
 def versions() -> dict[str, str]:

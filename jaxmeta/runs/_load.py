@@ -14,13 +14,14 @@ from jax.tree_util import Partial
 from jaxmeta._save import load
 from jaxmeta._summary import Summary
 from jaxmeta._types import Batch, MetaLearner, MetaParams
-from jaxmeta.catalog import Settings
+from jaxmeta.catalog import CLASSES, Settings
 from jaxmeta.display import short_repr
 from jaxmeta.prediction import Classifier, Inputs, read_labeled
 from jaxmeta.runs._data import stand_in
 from jaxmeta.runs._evaluate_run import evaluate_run, experiment_of
 from jaxmeta.runs._experiment import build
-from jaxmeta.runs._folder import META_FILE, Record, read_record
+from jaxmeta.runs._film import save_film
+from jaxmeta.runs._folder import META_FILE, Record, command_of_run, read_record
 from jaxmeta.runs._parts import Parts
 
 
@@ -67,7 +68,7 @@ class Run(NamedTuple):
                 classes and cannot do with more.
             TypeError: if the run is no classifier, or an example is of a wrong type.
         """
-        if self.settings.kind not in ("images", "text"):
+        if self.settings.kind not in CLASSES:
             raise TypeError(
                 f"adapt is for classification, and this run is on {self.settings.benchmark} ({self.settings.kind}). "
                 "Use run.learner.adapt(run.meta, jaxmeta.Batch(x, y), key)"
@@ -82,6 +83,34 @@ class Run(NamedTuple):
         adapted = _compiled(learner).adapt(self.meta, support, jax.random.key(seed))
         apply = _beside if _looks_at_others(learner, adapted, support.x) else _alone
         return Classifier(Partial(_Logits(apply, learner, len(classes)), adapted, support.x), classes, inputs)
+
+    @property
+    def command(self) -> str:
+        """The shortest command that repeats the run."""
+        return command_of_run(self.folder, self.settings, self.record)
+
+    def film(self, path: str | os.PathLike[str], task: int = 0, *, step: int | None = None) -> Path:
+        """Saves a film of the policy in one of the test tasks, with the most probable actions.
+
+        Args:
+            path: path of the film: `.html` for a page that plays a body in three dimensions, `.gif`, or `.mp4` (needs
+                ffmpeg).
+            task: number of the task among those of the test.
+            step: number of steps of adaptation before the episode that is shown, such as 0. `None` for all steps. With
+                `rl2` it is always a whole trial.
+
+        Returns:
+            The path.
+
+        Raises:
+            TypeError: if the run is no policy.
+            ValueError: if there is no such task or step, the environment cannot be drawn, or `path` has another ending.
+
+        Example:
+            >>> run = load_run("runs/half-cheetah")  # doctest: +SKIP
+            >>> run.film("before.html", step=0), run.film("after.html")  # doctest: +SKIP
+        """
+        return save_film(self.settings, self.meta, Path(path), task, step)
 
     def evaluate(self, **options: Any) -> dict[str, Summary]:
         """Tests the run once more, see `evaluate_run`. This needs the data."""

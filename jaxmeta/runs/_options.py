@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxmeta.catalog import CLASSES, TASKS, Same, option
+from jaxmeta.catalog import CLASSES, TASKS, Same, option, options_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Options:
     learner: str | None = option(
         "Meta-learning algorithm; `jaxmeta list` shows all.",
         "learner",
-        default={**dict.fromkeys(TASKS, "maml"), "environment": "promp"},
+        default={**dict.fromkeys(TASKS, "maml"), "vectors": "protonet", "environment": "promp"},
         known_as=("algorithm", "algo", "method"),
     )
     ways: int | None = option(
@@ -85,7 +85,7 @@ class Options:
     model: str | None = option(
         "Network; `jaxmeta list` shows all.",
         "model",
-        default={"images": "cnn", "text": "mlp", "regression": "mlp"},
+        default={"images": "cnn", "text": "mlp", "vectors": "identity", "regression": "mlp"},
         known_as=("network", "backbone", "arch"),
     )
     norm: str | None = option(
@@ -195,3 +195,6 @@ class Options:
         choices=("default", "tensorfloat32", "highest", "bfloat16"),
     )
     seed: int | None = option("Seed of everything random.", "run", default=0, least=0)
+
+
+OPTIONS = options_of(Options)

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -14,7 +14,8 @@ from jaxmeta._summary import Summary
 from jaxmeta._types import MetaParams
 from jaxmeta.catalog import Settings
 from jaxmeta.display import short_repr
-from jaxmeta.training import Trained
+from jaxmeta.reports import Findings, Tested
+from jaxmeta.training import Callback, Trained
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,16 +34,26 @@ class Parts(Protocol):
         """Facts about the data for the record of the run."""
         ...
 
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
-        """Meta-trains, with metrics and checkpoints in the folder, and with the time that it may take."""
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
+        """Meta-trains in the time that it may take, with metrics and checkpoints in the folder."""
         ...
 
     def load(self, folder: Path) -> MetaParams:
         """Returns the best meta-parameters that a run has saved in its folder."""
         ...
 
-    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to the test tasks and summarizes each metric."""
+    def untrained(self) -> MetaParams:
+        """Returns the meta-parameters before the training, ready for a test."""
+        ...
+
+    def test(self, metas: Sequence[MetaParams], mesh: Mesh | None = None) -> list[Tested]:
+        """Adapts each of some meta-parameters to the test tasks, with one program."""
+        ...
+
+    def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
+        """Returns what a report shows beside the test."""
         ...
 
     def estimate(self, mesh: Mesh | None = None) -> Cost:
@@ -77,16 +88,3 @@ class Result(NamedTuple):
     """Each metric over the test tasks."""
 
     __repr__ = short_repr
-
-
-def monitored(kind: str) -> str:
-    """Returns the metric that selects the best meta-parameters and heads the report."""
-    return {"regression": "loss", "environment": "return"}.get(kind, "accuracy")
-
-
-def task_name(settings: Settings) -> str:
-    """Returns the kind of task in a few words, such as `5-way 1-shot`."""
-    if settings.kind == "environment":
-        return f"{settings.episodes}-episode"
-    ways = f"{settings.ways}-way " if "ways" in settings else ""
-    return f"{ways}{settings.shots}-shot"

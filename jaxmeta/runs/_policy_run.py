@@ -1,8 +1,8 @@
 """Runs in environments: the parts of an `Experiment` that meta-trains a policy."""
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 from jaxmeta import envs
 from jaxmeta._cost import Cost, cost
 from jaxmeta._parallel import replicate
-from jaxmeta._summary import Summary, summarize
-from jaxmeta._types import MetaParams, Metrics, Training
+from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.catalog import LEARNERS, Agent, Settings
-from jaxmeta.runs._parts import Parts, at_precision, monitored
-from jaxmeta.training import LoopSettings, Trained, best_meta, run_loop
+from jaxmeta.reports import Findings, Tested, examine_policy, monitored
+from jaxmeta.runs._parts import Parts, at_precision
+from jaxmeta.training import Callback, LoopSettings, Trained, best_meta, run_loop
 
 
 class PolicyParts(NamedTuple):
@@ -36,7 +36,9 @@ class PolicyParts(NamedTuple):
         return {}
 
     @at_precision
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
         """Meta-trains."""
         s, agent = self.settings, self.agent_on(mesh)
         validate_every = min(s.validate_every, s.iterations)
@@ -49,8 +51,8 @@ class PolicyParts(NamedTuple):
 
         def validate(meta: MetaParams) -> dict[str, float]:
             # Drawn like the training tasks, with another key: no environment has a split of its own for this.
-            found = self._play(agent, meta, s.validation_tasks, "train", validation_key, mesh)
-            return {name: summary.mean for name, summary in found.items()}
+            found = self._play(agent, meta, *self._tasks(s.validation_tasks, "train", validation_key), mesh)
+            return {name: summary.mean for name, summary in found.summaries.items()}
 
         options = LoopSettings(
             s.iterations,
@@ -64,16 +66,42 @@ class PolicyParts(NamedTuple):
         )
         training, place = Training(agent.training.init, step), partial(replicate, mesh=mesh)
         key = replicate(train_key, mesh)
-        return run_loop(training, self.meta.params, key, (), options, validate, folder, progress, place)
+        return run_loop(training, self.meta.params, key, (), options, validate, folder, progress, callbacks, place)
 
     def load(self, folder: Path) -> MetaParams:
         """Returns the best meta-parameters that a run has saved."""
         return best_meta(folder, self.meta)
 
+    def untrained(self) -> MetaParams:
+        """Returns the meta-parameters before the training."""
+        return self.meta
+
     @at_precision
-    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to test tasks and summarizes each metric."""
-        return self._play(self.agent_on(mesh), meta, self.settings.test_tasks, "test", self.test_key, mesh)
+    def test(self, metas: Sequence[MetaParams], mesh: Mesh | None = None) -> list[Tested]:
+        """Adapts each of some meta-parameters to test tasks."""
+        agent = self.agent_on(mesh)
+        return [self._play(agent, meta, *self._tasks(self.settings.test_tasks), mesh) for meta in metas]
+
+    @at_precision
+    def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
+        """Returns what a report shows beside the test."""
+        agent = self.agent_on(None)
+        tasks, key = self._tasks(self.settings.test_tasks)
+        return examine_policy(self.settings, self.env, agent, meta, tested, untrained, tasks, key)
+
+    @at_precision
+    def film(self, meta: MetaParams, task: int) -> PyTree:
+        """Returns the states `[n, T]` of episodes in a test task, in the course of adaptation.
+
+        Raises:
+            ValueError: if the learner plays no films.
+        """
+        agent = self.agent_on(None)
+        if agent.play is None:
+            raise ValueError(f"film does not apply to {self.settings.learner}, whose agent has no play")
+        tasks, key = self._tasks(self.settings.test_tasks)
+        one = jax.tree.map(lambda x: x[task : task + 1], tasks)
+        return jax.tree.map(lambda x: x[0], jax.jit(agent.play)(meta, one, key))
 
     @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
@@ -81,13 +109,14 @@ class PolicyParts(NamedTuple):
         training = self.agent_on(mesh).training
         return cost(training.step, *replicate((training.init(self.meta.params), self.train_key), mesh))
 
-    def _play(
-        self, agent: Agent, meta: MetaParams, num_tasks: int, split: str, key: jax.Array, mesh: Mesh | None
-    ) -> dict[str, Summary]:
-        task_key, key = jax.random.split(key)
-        tasks = self.env.sample_tasks(task_key, num_tasks, split=split)
+    def _tasks(self, num_tasks: int, split: str = "test", key: jax.Array | None = None) -> tuple[PyTree, jax.Array]:
+        """Returns tasks and the key to play in them, by default those of the test."""
+        task_key, play_key = jax.random.split(self.test_key if key is None else key)
+        return self.env.sample_tasks(task_key, num_tasks, split=split), play_key
+
+    def _play(self, agent: Agent, meta: MetaParams, tasks: PyTree, key: jax.Array, mesh: Mesh | None) -> Tested:
         args: Any = replicate((meta, tasks, key), mesh)
-        return summarize(jax.jit(agent.test)(*args))
+        return Tested(jax.device_get(jax.jit(agent.test)(*args)))
 
 
 def build(settings: Settings) -> Parts:
@@ -96,7 +125,7 @@ def build(settings: Settings) -> Parts:
     given = {name: s[name] for name in ("variant", "horizon", "backend") if name in s}
     env = envs.make(s.benchmark, **given)
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
-    agent_on = partial(LEARNERS[s.learner].build, s, env)
+    agent_on = cache(partial(LEARNERS[s.learner].build, s, env))  # so that a test is compiled once
     agent = agent_on(None)
     meta = agent.training.init(jax.jit(agent.init)(init_key)).meta
     return PolicyParts(s, env, agent_on, meta, train_key, test_key)

@@ -1,7 +1,7 @@
 """Runs that pre-train a network as a classifier of all training classes, and learners on its frozen features."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,15 +14,24 @@ from jax.sharding import Mesh
 
 from jaxmeta import data
 from jaxmeta._cost import Cost, cost
-from jaxmeta._step import evaluate, meta_step
-from jaxmeta._summary import Summary, summarize
+from jaxmeta._step import meta_step
 from jaxmeta._types import Batch, MetaLearner, MetaParams, PyTree, Task, Training
 from jaxmeta.algorithms import leo_params
 from jaxmeta.catalog import LEARNERS, Settings, build_network, build_optimizer
+from jaxmeta.reports import Findings, Tested, examine_tasks, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import at_precision
 from jaxmeta.runs._task_run import network_of
-from jaxmeta.training import Minibatches, Trained, best_meta, measure_statistics, pretrain, pretrain_step, train
+from jaxmeta.training import (
+    Callback,
+    Minibatches,
+    Trained,
+    best_meta,
+    measure_statistics,
+    pretrain,
+    pretrain_step,
+    train,
+)
 
 
 class PretrainedParts(NamedTuple):
@@ -50,11 +59,13 @@ class PretrainedParts(NamedTuple):
         return LEARNERS[self.settings.learner].trains_on == "features"
 
     @at_precision
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
         """Pre-trains the network, and then meta-trains the learner if it has meta-parameters of its own."""
         _check_one_device(self.settings, mesh)
         if not self.on_features:
-            done = self._pretrain(folder, self.settings.iterations, progress, minutes)
+            done = self._pretrain(folder, self.settings.iterations, progress, minutes, callbacks)
             return done._replace(meta=self.learner.init(done.meta))
         s = self.settings
         done = self._pretrain(folder / "pretraining", s.pretraining, progress)
@@ -68,6 +79,7 @@ class PretrainedParts(NamedTuple):
             batch_size=s.batch_size or None,
             folder=folder,
             progress=progress,
+            callback=callbacks,
             **self._schedule(s.iterations),
         )
 
@@ -80,12 +92,21 @@ class PretrainedParts(NamedTuple):
         return self.learner.init(self._with_statistics(params))
 
     @at_precision
-    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to tasks of the test split and summarizes each metric."""
+    def untrained(self) -> MetaParams:
+        """Returns the meta-parameters before the training, with the statistics of the untrained network."""
+        return self.meta if self.on_features else self.learner.init(self._with_statistics(self.start))
+
+    @at_precision
+    def test(self, metas: Sequence[MetaParams], mesh: Mesh | None = None) -> list[Tested]:
+        """Adapts each of some meta-parameters to tasks of the test split."""
         _check_one_device(self.settings, mesh)
-        s = self.settings
-        run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None))
-        return summarize(run(meta, self.tasksets.test, self.test_key))
+        return test_on_tasks(self.settings, self.learner, metas, self.tasksets.test, self.test_key)
+
+    @at_precision
+    def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
+        """Returns what a report shows beside the test."""
+        sampler, bright = self.tasksets.test, bool(self.facts["invert"])
+        return examine_tasks(self.settings, self.learner, None, meta, tested, untrained, sampler, self.test_key, bright)
 
     @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
@@ -98,7 +119,14 @@ class PretrainedParts(NamedTuple):
         training = pretrain_step(self.model, build_optimizer(s))
         return cost(training.step, training.init(self.start), self.train_key, self.batches)
 
-    def _pretrain(self, folder: Path, iterations: int, progress: bool, minutes: float | None = None) -> Trained:
+    def _pretrain(
+        self,
+        folder: Path,
+        iterations: int,
+        progress: bool,
+        minutes: float | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Trained:
         own = optax.adam(optax.cosine_decay_schedule(1e-3, iterations))
         return pretrain(
             self.model,
@@ -110,6 +138,7 @@ class PretrainedParts(NamedTuple):
             learner=None if self.on_features else self.learner,
             folder=folder,
             progress=progress,
+            callback=callbacks,
             **self._schedule(iterations),
         )
 

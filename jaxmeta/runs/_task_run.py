@@ -1,7 +1,7 @@
 """Runs on few-shot tasks and regression: the parts of an `Experiment` on a benchmark."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,15 @@ from jax.sharding import Mesh
 from jaxmeta import data
 from jaxmeta._cost import Cost, cost
 from jaxmeta._parallel import replicate
-from jaxmeta._step import evaluate, meta_step
-from jaxmeta._summary import Summary, summarize
+from jaxmeta._step import meta_step
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, at_least_float32
 from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
 from jaxmeta.losses import classification, regression
+from jaxmeta.reports import Findings, Tested, examine_tasks, monitored, test_on_tasks
 from jaxmeta.runs._data import facts_of
-from jaxmeta.runs._parts import Parts, at_precision, monitored
-from jaxmeta.training import Trained, best_meta, train
+from jaxmeta.runs._parts import Parts, at_precision
+from jaxmeta.training import Callback, Trained, best_meta, train
 
 
 def _crop(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -62,7 +62,9 @@ class TaskParts(NamedTuple):
         return facts_of(self.settings, self.tasksets)
 
     @at_precision
-    def train(self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool) -> Trained:
+    def train(
+        self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
+    ) -> Trained:
         """Meta-trains."""
         s = self.settings
         validate_every = min(s.validate_every, s.iterations)
@@ -85,18 +87,29 @@ class TaskParts(NamedTuple):
             skip_nonfinite=s.skip_nonfinite,
             folder=folder,
             progress=progress,
+            callback=callbacks,
         )
 
     def load(self, folder: Path) -> MetaParams:
         """Returns the best meta-parameters that a run has saved."""
         return best_meta(folder, self.meta)
 
+    def untrained(self) -> MetaParams:
+        """Returns the meta-parameters before the training."""
+        return self.meta
+
     @at_precision
-    def test(self, meta: MetaParams, mesh: Mesh | None = None) -> dict[str, Summary]:
-        """Adapts to tasks of the test split and summarizes each metric."""
+    def test(self, metas: Sequence[MetaParams], mesh: Mesh | None = None) -> list[Tested]:
+        """Adapts each of some meta-parameters to tasks of the test split."""
+        return test_on_tasks(self.settings, self.learner, metas, self.tasksets.test, self.test_key, mesh)
+
+    @at_precision
+    def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
+        """Returns what a report shows beside the test."""
         s = self.settings
-        run = jax.jit(evaluate(self.learner, s.test_tasks, batch_size=s.batch_size or None, mesh=mesh))
-        return summarize(run(*replicate((meta, self.tasksets.test, self.test_key), mesh)))
+        before = _first(_learner_of(Settings(s.kind, {**s, "test_steps": 0}))[1]) if "test_steps" in s else None
+        sampler, bright = self.tasksets.test, bool(self.facts["invert"])
+        return examine_tasks(s, self.learner, before, meta, tested, untrained, sampler, self.test_key, bright)
 
     @at_precision
     def estimate(self, mesh: Mesh | None = None) -> Cost:
@@ -115,7 +128,7 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     if (fitted := _fitted(s, tasksets)) != s:
         s = fitted
         model, learner_at = _learner_of(s)
-    learner = learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
+    learner = _first(learner_at)
     if s.get("augment", "none") != "none":
         tasksets = tasksets._replace(train=data.Augmented(tasksets.train, (data.Augment(_AUGMENTATIONS[s.augment]),)))
     if entry.trains_on == "streams" and s.kind != "regression":
@@ -125,6 +138,11 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     meta = learner.init(model.init(init_key, tasksets.train.example, *context))
     optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
     return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
+
+
+def _first(learner_at: Any) -> MetaLearner:
+    """Returns the learner of the first update, which is the one that is tested."""
+    return learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
 
 
 def _learner_of(s: Settings) -> tuple[nn.Module, Any]:

@@ -1,29 +1,57 @@
 """Compiled chunks of updates, and what is said when a number in them is not finite."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta._types import Metrics, PyTree, Training
-from jaxmeta.training._log import Snapshot
 
 _LARGE = 2**26  # bytes
 
 
-def chunk_runner(
-    training: Training, data: tuple[Any, ...], key: jax.Array, skip_nonfinite: bool, donate: bool
-) -> Callable[[Snapshot, int, int], tuple[Snapshot, dict[str, float]]]:
-    """A function that runs `size` updates after update `start` as one program.
+class Snapshot(NamedTuple):
+    """All that a checkpoint holds."""
 
-    It raises FloatingPointError if a metric or a meta-parameter is not finite. With `skip_nonfinite` it drops such
-    updates, and raises only if it has dropped all of them. With `donate` the new state takes the memory of the old one.
+    state: PyTree
+    """State of the training."""
+    best: PyTree
+    """Meta-parameters with the best validation value so far."""
+    best_score: Any
+    best_step: Any
+    metrics: dict[str, np.ndarray]
+    """Metrics of the updates since the last multiple of `log_every`: `[log_every, ...]` each."""
+
+
+class Chunks:
+    """Updates as one program, which runs any number of them up to the next multiple of `log_every`.
+
+    The number is an argument of the program, so that a chunk can take seconds, however slow an update is. It costs
+    nothing on a CPU. Milliseconds per update on two busy cores, medians of chunks of 50 in turns, with 50 fixed and as
+    an argument: gradient descent on 10 numbers 0.0045 and 0.0042, MAML on 4 sinusoids 0.447 and 0.447, on 25 sinusoids
+    3.2 and 3.4, ProtoNets on glyphs 86 and 79.
+
+    Args:
+        training: the training.
+        data: arguments of its step after the key.
+        key: root of all randomness.
+        log_every: the most updates in a chunk.
+        skip_nonfinite: whether to leave out an update that is not finite, instead of raising.
+        donate: whether a new state takes the memory of the old one.
     """
 
-    def run(state: Any, key: jax.Array, numbers: jax.Array, data: tuple[Any, ...]) -> Any:
-        def body(state: Any, number: jax.Array) -> tuple[Any, Metrics]:
+    def __init__(
+        self,
+        training: Training,
+        data: tuple[Any, ...],
+        key: jax.Array,
+        log_every: int,
+        skip_nonfinite: bool,
+        donate: bool,
+    ):
+        def update(state: Any, number: jax.Array, key: jax.Array, data: tuple[Any, ...]) -> tuple[Any, Metrics]:
             new, metrics = training.step(state, jax.random.fold_in(key, number), *data)
             if not skip_nonfinite:
                 return new, metrics
@@ -31,26 +59,59 @@ def chunk_runner(
             new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
             return new, {**metrics, "skipped": 1.0 - finite}
 
-        state, metrics = jax.lax.scan(body, state, numbers)
-        return state, metrics, jax.tree.map(_is_finite, state.meta)
+        def run(state: Any, metrics: Any, start: jax.Array, end: jax.Array, key: jax.Array, data: Any) -> Any:
+            def body(number: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+                state, rows = carry
+                state, metrics = traced(state, number, key, data)
+                place = number % log_every
+                return state, jax.tree.map(lambda rows, value: rows.at[place].set(value), rows, metrics)
 
-    compiled = jax.jit(run, donate_argnums=0 if donate else ())
+            state, metrics = jax.lax.fori_loop(start, end, body, (state, metrics))
+            return state, metrics, jax.tree.map(_is_finite, state.meta)
 
-    def run_chunk(snapshot: Snapshot, start: int, size: int) -> tuple[Snapshot, dict[str, float]]:
-        numbers = np.arange(start, start + size, dtype=np.int32)
-        new, metrics, finite = compiled(snapshot.state, key, numbers, data)
-        values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
-        skipped = values.pop("skipped") > 0 if skip_nonfinite else np.zeros(size, bool)
+        traced = jax.jit(update, inline=True)  # once, for the shapes of the metrics and in the loop
+        self._update, self._run = traced, jax.jit(run, donate_argnums=0 if donate else ())
+        self._arguments, self._log_every, self._skip = (key, data), log_every, skip_nonfinite
+
+    def no_metrics(self, state: PyTree) -> dict[str, np.ndarray]:
+        """Returns zeros of the shapes and types of the metrics."""
+        shapes = jax.eval_shape(self._update, state, np.int32(0), *self._arguments)[1]
+        return {name: np.zeros((self._log_every, *x.shape), x.dtype) for name, x in shapes.items()}
+
+    def compile(self, snapshot: Snapshot, step: int) -> Snapshot:
+        """Compiles the program by running no update."""
+        return self.run(snapshot, step, 0)
+
+    def run(self, snapshot: Snapshot, start: int, size: int) -> Snapshot:
+        """Runs `size` updates after update `start`.
+
+        Raises:
+            FloatingPointError: if a metric or a meta-parameter is not finite, unless such updates are left out.
+        """
+        numbers = np.int32(start), np.int32(start + size)
+        state, metrics, finite = self._run(snapshot.state, snapshot.metrics, *numbers, *self._arguments)
+        metrics = {name: np.asarray(value) for name, value in metrics.items()}
+        if size:
+            values = {} if self._skip else self._values(metrics, start, start + size)
+            _check_finite(values, finite, start, start + size)
+        return snapshot._replace(state=state, metrics=metrics)
+
+    def averages(self, metrics: Mapping[str, np.ndarray], start: int, end: int) -> dict[str, float]:
+        """Returns means of the metrics over the updates from `start` to `end`, as a record names them.
+
+        Raises:
+            FloatingPointError: if all of these updates were left out.
+        """
+        values = self._values(metrics, start, end)
+        skipped = values.pop("skipped") > 0 if self._skip else np.zeros(end - start, bool)
         if skipped.all():
-            raise _not_finite(f"every update from {start + 1} to {start + size} gave a NaN or infinite value", start)
-        values = {name: value[~skipped] for name, value in values.items()}
-        _check_finite(values, finite, start, start + size)
-        averages = {f"train/{name}": float(value.mean()) for name, value in values.items()}
-        if skip_nonfinite:
-            averages["train/skipped"] = float(skipped.sum())
-        return snapshot._replace(state=new), averages
+            raise _not_finite(f"every update from {start + 1} to {end} gave a NaN or infinite value", start)
+        averages = {f"train/{name}": float(value[~skipped].mean()) for name, value in values.items()}
+        return averages | ({"train/skipped": float(skipped.sum())} if self._skip else {})
 
-    return run_chunk
+    def _values(self, metrics: Mapping[str, np.ndarray], start: int, end: int) -> dict[str, np.ndarray]:
+        first = start % self._log_every
+        return {name: rows[first : first + end - start].astype(np.float64) for name, rows in metrics.items()}
 
 
 def is_large(state: PyTree) -> bool:

@@ -13,20 +13,10 @@ import jax
 
 from jaxmeta._files import write_atomically
 from jaxmeta._types import PyTree
+from jaxmeta.training._chunks import Snapshot
 from jaxmeta.training._identity import check_identity
 
 _METRICS = "metrics.jsonl"
-
-
-class Snapshot(NamedTuple):
-    """All that a checkpoint holds."""
-
-    state: PyTree
-    """State of the training."""
-    best: PyTree
-    """Meta-parameters with the best validation value so far."""
-    best_score: Any
-    best_step: Any
 
 
 class Log:

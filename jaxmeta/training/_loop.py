@@ -1,30 +1,25 @@
 """The loop around any training: compiled chunks, validation, metrics, and checkpoints that survive a kill."""
 
 import os
-import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._parallel import replicate
 from jaxmeta._types import PyTree, Training
-from jaxmeta.display import short_repr
-from jaxmeta.training._chunks import chunk_runner, copied, is_gone, is_large
-from jaxmeta.training._log import Log, Snapshot
-from jaxmeta.training._preemption import anywhere, deferred_sigterm
+from jaxmeta.display import progress_bar, short_repr
+from jaxmeta.training._callback import Callback, Callbacks
+from jaxmeta.training._chunks import Chunks, Snapshot, copied, is_gone, is_large
+from jaxmeta.training._course import Course, LoopSettings, Validate
+from jaxmeta.training._log import Log
+from jaxmeta.training._preemption import deferred_sigterm
 
-_SAVE_SECONDS = 60.0  # what a kill can cost at most, however far apart validations are
 _INIT = 2**32 - 1  # folded into the key for `Training.init`; updates count from 0
-
-Validate = Callable[[PyTree], Mapping[str, float]]
-"""`(meta) -> values`, on the host."""
 
 
 class Trained(NamedTuple):
@@ -46,22 +41,6 @@ class Trained(NamedTuple):
     __repr__ = short_repr
 
 
-class LoopSettings(NamedTuple):
-    """Settings of a loop that decide its numbers, and its end."""
-
-    iterations: int
-    validate_every: int
-    log_every: int
-    monitor: str
-    skip_nonfinite: bool
-    work: tuple[str, int] = ("updates", 1)
-    """The unit of the reported speed, and the number of units per update."""
-    numbers: Mapping[str, int] = {}
-    """Other numbers that decide the result. A run resumes only with the same ones."""
-    minutes: float | None = None
-    """The time that the training may take, over all calls."""
-
-
 def loop(
     training: Training,
     meta: PyTree,
@@ -77,8 +56,12 @@ def loop(
     mesh: Mesh | None = None,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    callback: Callback | Sequence[Callback] = (),
 ) -> Trained:
     """Runs any `Training` in compiled chunks, with validation, metrics and checkpoints.
+
+    A chunk takes about two seconds, or one update, so progress and signals do not wait for slow updates. Where a run
+    is cut changes no number.
 
     `train` is this loop for a `MetaLearner`. Use `loop` for the trainings of `jaxmeta.rl` and `jaxmeta.estimators`, or
     for one of your own. See `train` for what a `folder` keeps and how a run resumes.
@@ -101,24 +84,28 @@ def loop(
             no validation.
         validate_every: updates between validations, a multiple of `log_every`.
         monitor: the validation value that selects the best meta-parameters: `"loss"` is minimized, others maximized.
-        log_every: updates per compiled chunk; metrics are averaged over it.
+        log_every: updates per record, over which metrics are averaged.
         skip_nonfinite: skip an update that gives a NaN or infinite metric or meta-parameter, instead of raising: the
             state stays as it was before. The record `train/skipped` counts them.
         mesh: the devices of a `training` that was built with this mesh. State, key and `data` are replicated on them,
             except what is sharded over several devices already.
         folder: where to keep metrics and checkpoints; `None` keeps nothing.
-        progress: show a progress bar.
+        progress: show a progress bar: in a log file, a line now and then.
+        callback: `(record) -> None`, or several of them, called on the host with each record of the history as soon as
+            it is logged, in the first of several processes. `True` as the answer ends the training after a validation,
+            as if `iterations` were reached. An error of a callback ends it too, when the state is saved. See
+            `csv_logger`, `tensorboard_logger` and `wandb_logger` of `jaxmeta.training`.
 
     Returns:
         The best meta-parameters, the last state, and the history.
 
     Raises:
-        TypeError: if `training` is not a `Training`.
+        TypeError: if `training` is not a `Training`, or `callback` is no function.
         ValueError: if a number is less than 1, if `minutes` is not positive, if `validate_every` is not a multiple of
             `log_every`, if `monitor` is not among the validation values, or if `folder` holds another run or a damaged
             checkpoint.
         FloatingPointError: if a metric or a meta-parameter becomes NaN or infinite (with `skip_nonfinite`: in all
-            updates of a chunk); with a `folder` the last finite state is saved first.
+            updates of a record); with a `folder` the last finite state is saved first.
 
     Example:
         >>> import jax.numpy as jnp
@@ -135,7 +122,8 @@ def loop(
     """
     found = LoopSettings(iterations, validate_every, log_every, monitor, skip_nonfinite, minutes=minutes)
     key, data = replicate((key, data), mesh)
-    return run_loop(training, meta, key, data, found, validate, folder, progress, partial(replicate, mesh=mesh))
+    place = partial(replicate, mesh=mesh)
+    return run_loop(training, meta, key, data, found, validate, folder, progress, callback, place)
 
 
 def run_loop(
@@ -147,73 +135,38 @@ def run_loop(
     validate: Validate | None,
     folder: str | os.PathLike[str] | None,
     progress: bool,
+    callback: Callback | Sequence[Callback] = (),
     place: Callable[[Any], Any] = lambda state: state,
 ) -> Trained:
     """See `loop`; `place` puts the state on its devices."""
     check_settings(training, options)
+    callbacks = Callbacks(callback)
     start = training.init(meta, jax.random.fold_in(key, _INIT))
     donate = is_large(start)
-    run_chunk = chunk_runner(training, data, key, options.skip_nonfinite, donate)
+    chunks = Chunks(training, data, key, options.log_every, options.skip_nonfinite, donate)
     sizes = {**options.numbers, "validate_every": options.validate_every, "log_every": options.log_every}
     run = {"key": key, **sizes, "training": training}
-    log = Log(folder, Snapshot(start, start.meta, np.float32(-np.inf), np.int32(0)), run)
-    with deferred_sigterm() as asked, log, _bar(options.iterations, log.start, progress) as bar:
-        step, own = log.start, copied if donate else lambda tree: tree  # nobody else's array is donated
+    log = Log(folder, Snapshot(start, start.meta, np.float32(-np.inf), np.int32(0), chunks.no_metrics(start)), run)
+    bar = _bar(options.iterations, log.start, progress)
+    with deferred_sigterm() as asked, log, bar:
+        own = copied if donate else lambda tree: tree  # nobody else's array is donated
         snapshot = log.snapshot._replace(state=own(place(log.snapshot.state)))
-        started = time.perf_counter() - (log.history[-1]["seconds"] if log.history else 0.0)
-        newest: dict[str, float] = {}
-        stop, over = False, _is_over_before(options, log)  # what all processes agree on, unlike `asked`
+        course = Course(options, chunks, log, snapshot, own, validate, callbacks, bar)
         try:
-            while not over and not stop:
-                begin = time.perf_counter()
-                size = min(options.log_every - step % options.log_every, options.iterations - step)
-                new, averages = run_chunk(snapshot, step, size)
-                end = time.perf_counter()
-                unit, work = options.work
-                record = {"step": step + size, f"{unit}_per_second": size * work / (end - begin), **averages}
-                over = _is_over(options, record["step"], end - started)
-                if boundary := over or record["step"] % options.validate_every == 0:
-                    new, values = _validated(new, own(new.state.meta), record["step"], options, validate)
-                    record |= values
-                record["seconds"] = time.perf_counter() - started
-                log.write(record)
-                snapshot, step = new, record["step"]
-                stop, due = anywhere(asked.is_set(), log.age > _SAVE_SECONDS)
-                if boundary or due:
-                    log.save(step, snapshot)
-                if stop:
-                    asked.set()
-                newest |= record
-                bar.set_postfix_str(_describe(newest, unit), refresh=False)
-                bar.update(size)
+            course.run(asked)
         except BaseException as error:
-            _save_after(error, log, step, snapshot)
+            _save_after(error, log, course)
             raise
-        log.save(step, snapshot)
-        return Trained(snapshot.best, int(snapshot.best_step), log.history, snapshot.state)
+        log.save(course.step, course.snapshot)
+        best = course.snapshot
+        return Trained(best.best, int(best.best_step), log.history, best.state)
 
 
-def _is_over(options: LoopSettings, step: int, seconds: float) -> bool:
-    """Tells whether all updates are done, or whether the time is over in any process."""
-    if options.minutes is None:
-        return step >= options.iterations
-    return anywhere(step >= options.iterations, seconds >= 60 * options.minutes) != (False, False)
-
-
-def _is_over_before(options: LoopSettings, log: Log) -> bool:
-    """Tells whether earlier calls have done all; one that was cut between validations goes on to the next."""
-    if log.start >= options.iterations or options.minutes is None or not log.history:
-        return log.start >= options.iterations
-    last = log.history[-1]
-    validated = int(log.snapshot.best_step) == last["step"] or any(name.startswith("validation/") for name in last)
-    return validated and _is_over(options, log.start, last["seconds"])
-
-
-def _save_after(error: BaseException, log: Log, step: int, snapshot: Snapshot) -> None:
+def _save_after(error: BaseException, log: Log, course: Course) -> None:
     """Saves the last complete numbers, whatever ended the loop, if all processes can; says so if one is lost."""
     if jax.process_count() == 1 or isinstance(error, FloatingPointError):
-        if not is_gone(snapshot.state):
-            log.save(step, snapshot)
+        if not is_gone(course.snapshot.state):
+            log.save(course.step, course.snapshot)
     elif isinstance(error, jax.errors.JaxRuntimeError):
         raise ConnectionError(
             f"a process of this run has ended or failed ({str(error).splitlines()[0][:200]}). Restart all processes to "
@@ -235,34 +188,7 @@ def check_settings(training: Training, options: LoopSettings) -> None:
         )
 
 
-def _validated(
-    snapshot: Snapshot, meta: PyTree, step: int, options: LoopSettings, validate: Validate | None
-) -> tuple[Snapshot, dict[str, float]]:
-    """Measures the state, and keeps it if it is the best so far; without validation the last is the best."""
-    if validate is None:
-        return snapshot._replace(best=meta, best_step=np.int32(step)), {}
-    values = validate(meta)
-    if options.monitor not in values:
-        raise ValueError(f"monitor must be one of {sorted(values)}, got {options.monitor!r}")
-    score = np.float32(-values[options.monitor] if options.monitor == "loss" else values[options.monitor])
-    if score > snapshot.best_score:
-        snapshot = snapshot._replace(best=meta, best_score=score, best_step=np.int32(step))
-    return snapshot, {f"validation/{name}": float(value) for name, value in values.items()}
-
-
 def _bar(total: int, initial: int, progress: bool) -> Any:
-    """A progress bar; a log file gets a line twice a minute instead."""
-    hidden = not progress or initial >= total or jax.process_index() > 0
-    if sys.stderr.isatty():
-        return tqdm(total=total, initial=initial, disable=hidden, unit="update", mininterval=0.5, miniters=1)
-    line = "update {n_fmt} of {total_fmt} [{elapsed}<{remaining}{postfix}]\n"
-    return tqdm(total=total, initial=initial, disable=hidden, bar_format=line, mininterval=30, miniters=1)
-
-
-def _describe(record: Mapping[str, float], unit: str) -> str:
-    """The progress bar's numbers."""
-    shown = {f"train/{metric}": metric for metric in ("loss", "accuracy", "return")}
-    metric = next((metric for metric in ("accuracy", "return") if f"validation/{metric}" in record), "loss")
-    shown[f"validation/{metric}"] = f"validation {metric}"
-    numbers = [f"{short} {record[name]:.3f}" for name, short in shown.items() if name in record]
-    return ", ".join([f"{record[f'{unit}_per_second']:.0f} {unit}/s", *numbers])
+    shown = progress and initial < total and jax.process_index() == 0
+    options = {"initial": initial, "delay": 0.0, "mininterval": 0.5, "miniters": 1}
+    return progress_bar("Compiling", total, "update", shown=shown, **options)

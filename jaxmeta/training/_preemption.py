@@ -9,13 +9,18 @@ import jax
 import numpy as np
 
 
-def anywhere(*flags: bool) -> tuple[bool, ...]:
-    """For each flag, whether it is set in any process of the run; all of them have to ask."""
+def greatest(*values: float) -> tuple[float, ...]:
+    """Returns the greatest of each value among the processes of the run; all of them have to ask."""
     if jax.process_count() == 1:
-        return flags
+        return values
     from jax.experimental import multihost_utils
 
-    return tuple(map(bool, multihost_utils.process_allgather(np.array(flags)).any(axis=0)))
+    return tuple(map(float, multihost_utils.process_allgather(np.array(values, np.float32)).max(axis=0)))
+
+
+def anywhere(*flags: bool) -> tuple[bool, ...]:
+    """Returns for each flag whether it is set in any process of the run; all of them have to ask."""
+    return tuple(map(bool, greatest(*flags)))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Supervised pre-training: one classifier of all base classes, measured by few-shot tasks."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,9 @@ from jaxmeta.data import ExampleIndex, FewShot
 from jaxmeta.display import brief, short_repr
 from jaxmeta.losses import classification, has_modes, train_pass
 from jaxmeta.models import with_batch_stats
-from jaxmeta.training._loop import Trained, Validate, loop
+from jaxmeta.training._callback import Callback
+from jaxmeta.training._course import Validate
+from jaxmeta.training._loop import Trained, loop
 
 Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
 """`(key, x [n, ...]) -> x [n, ...]`."""
@@ -170,6 +172,7 @@ def pretrain(
     skip_nonfinite: bool = False,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    callback: Callback | Sequence[Callback] = (),
 ) -> Trained:
     """Trains a model to tell all base classes apart, by `loop`: compiled chunks, checkpoints, resume.
 
@@ -195,10 +198,11 @@ def pretrain(
         statistics_batches: minibatches from which the statistics of batch norm are measured after training, and for
             every validation.
         validate_every: see `loop`, here and below.
-        log_every: updates per compiled chunk.
+        log_every: updates per record.
         skip_nonfinite: skip an update that is not finite, see `loop`.
         folder: where to keep metrics and checkpoints.
         progress: show a progress bar.
+        callback: `(record) -> None`, or several of them, called with each record, see `loop`.
 
     Returns:
         The trained variables and the history; `learner.init(variables)` makes them the parameters of a learner.
@@ -250,6 +254,7 @@ def pretrain(
         skip_nonfinite=skip_nonfinite,
         folder=folder,
         progress=progress,
+        callback=callback,
     )
     return done._replace(meta=jax.jit(finish)(done.meta, batches))
 

@@ -1,7 +1,7 @@
 """Meta-training: the loop of updates for any learner, sampler and optax optimizer."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,9 @@ from jaxmeta._parallel import divided, replicate
 from jaxmeta._step import evaluate, meta_step
 from jaxmeta._summary import summarize
 from jaxmeta._types import MetaLearner, MetaParams, Sampler, TrainingState, check_key, check_meta
-from jaxmeta.training._loop import LoopSettings, Trained, check_settings, run_loop
+from jaxmeta.training._callback import Callback
+from jaxmeta.training._course import LoopSettings
+from jaxmeta.training._loop import Trained, check_settings, run_loop
 
 
 def train(
@@ -40,8 +42,9 @@ def train(
     skip_nonfinite: bool = False,
     folder: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    callback: Callback | Sequence[Callback] = (),
 ) -> Trained:
-    """Meta-trains: `iterations` outer updates in compiled chunks of `log_every`.
+    """Meta-trains: `iterations` outer updates in compiled chunks.
 
     With a `folder`, metrics go to `metrics.jsonl` there, and a checkpoint is saved at every validation, about once a
     minute, and when training ends for whatever reason. Called again with the same arguments, `train` goes on from the
@@ -67,10 +70,11 @@ def train(
         validation_tasks: tasks per validation, the same ones every time.
         validate_every: updates between validations, a multiple of `log_every`; there is one after the last update too.
         monitor: the validation metric that selects the best meta-parameters: `"loss"` is minimized, others maximized.
-        log_every: updates per compiled chunk; metrics are averaged over it.
+        log_every: updates per record, over which metrics are averaged.
         skip_nonfinite: leave out an update that is not finite, see `loop`.
         folder: where to keep metrics and checkpoints; `None` keeps nothing.
         progress: show a progress bar.
+        callback: `(record) -> None`, or several of them, called with each record, see `loop`.
 
     Returns:
         The best meta-parameters and the history.
@@ -115,7 +119,7 @@ def train(
         run = jax.jit(evaluate(first, validation_tasks, **options))
         validate = _validator(run, meta, validation, validation_key, monitor)
     place = partial(_place, mesh=mesh, divide_optimizer=divide_optimizer)
-    return run_loop(training, meta, train_key, (tasks,), found, validate, folder, progress, place)
+    return run_loop(training, meta, train_key, (tasks,), found, validate, folder, progress, callback, place)
 
 
 def _as_tree(tasks: Any) -> Any:

@@ -1,0 +1,75 @@
+"""The files of a report: the result as numbers, a page of text, and a page with pictures."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxmeta._files import write_atomically
+from jaxmeta._summary import Summary
+from jaxmeta.reports._figures import draw_curve
+from jaxmeta.reports._page import write_page
+from jaxmeta.reports._report import Report
+from jaxmeta.reports._words import headline, monitored, show, updates_and_seconds
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Writes `result.json`, `curve.png`, `report.md` and `report.html` into a run's folder."""
+    updates, seconds = updates_and_seconds(report.trained)
+    findings = report.findings
+    record = {
+        "test": _plain(report.test),
+        "floors": {name: _plain(summaries) for name, summaries in findings.floors.items()},
+        "steps": [{"number": step.number, **_plain(step.summaries)} for step in findings.steps],
+        "best_step": report.trained.step,
+        "updates": updates,
+        "train_seconds": seconds,
+    }
+    metric = monitored(report.settings.kind)
+    write_atomically(folder / "curve.png", draw_curve(report.trained.history, metric, report.test, report.settings))
+    write_atomically(folder / "report.md", "\n".join(_page(report)) + "\n")
+    write_page(folder / "report.html", report)
+    write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")
+
+
+def _plain(summaries: Mapping[str, Summary]) -> dict[str, dict[str, float]]:
+    return {name: summary._asdict() for name, summary in summaries.items()}
+
+
+def _page(report: Report) -> list[str]:
+    """Returns the lines of `report.md`."""
+    rows = [
+        f"| {name} | {show(name, s)} | {s.median:.4f} | {100 * s.finite:.1f} % | {s.num_tasks} |"
+        for name, s in report.test.items()
+    ]
+    unit, adaptation = report.adaptation
+    names = list(adaptation[0][1]) if adaptation else []
+    steps = [f"| {number} | {' | '.join(values[name] for name in names)} |" for number, values in adaptation]
+    steps = [f"| {unit} | {' | '.join(names)} |", f"| ---{' | ---' * len(names)} |", *steps, ""] if steps else []
+    metric = monitored(report.settings.kind)
+    return [
+        f"# {report.title}",
+        "",
+        f"**{headline(report.settings, report.test)}**",
+        "",
+        "```bash",
+        report.command,
+        "```",
+        "",
+        "| test metric | mean ± 95 % interval | median | finite | tasks |",
+        "| --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+        f"| beside | test {metric} |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in report.compared.items()),
+        "",
+        *steps,
+        "![learning curve](curve.png)",
+        "",
+        report.training,
+        "",
+        *(line for note in report.notes for line in (note.replace("transductive", "*transductive*"), "")),
+        "| setting | value |",
+        "| --- | --- |",
+        *(f"| {name} | {value} |" for name, value in {**report.settings, **report.facts}.items()),
+    ]
