@@ -111,7 +111,11 @@ def test_no_array_is_printed(value):
 
 def test_the_values_stay_what_they_are():
     learner = jaxmeta.maml(LOSS, SGD)
-    assert isinstance(learner, jaxmeta.MetaLearner) and learner == tuple(learner) and len(learner) == len(jaxmeta.MetaLearner._fields)
+    assert (
+        isinstance(learner, jaxmeta.MetaLearner)
+        and learner == tuple(learner)
+        and len(learner) == len(jaxmeta.MetaLearner._fields)
+    )
     assert repr(copy.copy(learner)) == repr(learner) == "maml(steps=1)"
     assert jax.tree.structure(TASK).num_leaves == 4 and jax.tree.leaves(learner) == list(learner)
     mapped = jax.tree.map(lambda leaf: leaf, jaxmeta.reverse())
