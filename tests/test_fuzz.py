@@ -20,7 +20,7 @@ from jaxmeta.data.containers import as_labels
 from jaxmeta.data.sources._images import decode
 from jaxmeta.prediction._labeled import read_arrays
 
-QUICK, MANY = 100, int(os.environ.get("JAXMETA_FUZZ", "2000"))
+QUICK, MANY = 75, int(os.environ.get("JAXMETA_FUZZ", "2000"))
 ORIENTATION = 0x0112
 
 
