@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._rollout import Trajectory, check_env
 
@@ -40,6 +41,8 @@ class Trial:
 
     env: MetaEnv
     episodes: int = 1
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_env(self.env)
