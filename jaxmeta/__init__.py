@@ -59,12 +59,15 @@ from jaxmeta.runs import load_run as load_run
 from jaxmeta.training import Minibatches as Minibatches
 from jaxmeta.training import Trained as Trained
 from jaxmeta.training import best_meta as best_meta
+from jaxmeta.training import csv_logger as csv_logger
 from jaxmeta.training import embed as embed
 from jaxmeta.training import installed_versions as _installed_versions
 from jaxmeta.training import loop as loop
 from jaxmeta.training import pretrain as pretrain
 from jaxmeta.training import pretrain_step as pretrain_step
+from jaxmeta.training import tensorboard_logger as tensorboard_logger
 from jaxmeta.training import train as train
+from jaxmeta.training import wandb_logger as wandb_logger
 
 __version__ = _installed_versions("jaxmeta")["jaxmeta"]
 """Version of the installed package, "unknown" in a checkout that is not installed."""

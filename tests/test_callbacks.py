@@ -203,7 +203,7 @@ def test_a_missing_package_is_named_first_of_all(tmp_path, monkeypatch, capsys, 
 QUICK = ["--iterations", "4", "--test-tasks", "4", "--validation-tasks", "2", "--num-tasks", "2"]
 
 
-@pytest.mark.usefixtures("wandb")
+@pytest.mark.slow
 def test_several_values_are_a_run_for_each_and_a_table(tmp_path, capsys, wandb):
     arguments = ["train", "--benchmark", "sinusoid", "--folder", str(tmp_path), *QUICK, "--devices", "1"]
     arguments += ["--seed", "0", "1", "--outer-rate", "0.001", "1e38", "--log", "csv", "wandb"]

@@ -152,9 +152,10 @@ def _numbers(record: Mapping[str, float]) -> dict[str, float]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """Returns the finished rows of a file, by column; a kill can cut the last one."""
-    if not path.exists():
+    try:
+        finished, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
+    except FileNotFoundError:
         return []
-    finished, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     rows = list(csv.DictReader(finished.splitlines()))
     if finished and "step" not in finished.splitlines()[0].split(","):
         raise ValueError(f"{path} does not hold the records of a run; choose another file")

@@ -94,7 +94,7 @@ def loop(
         callback: `(record) -> None`, or several of them, called on the host with each record of the history as soon as
             it is logged, in the first of several processes. `True` as the answer ends the training after a validation,
             as if `iterations` were reached. An error of a callback ends it too, when the state is saved. See
-            `csv_logger`, `tensorboard_logger` and `wandb_logger` of `jaxmeta.training`.
+            `csv_logger`, `tensorboard_logger` and `wandb_logger`.
 
     Returns:
         The best meta-parameters, the last state, and the history.
