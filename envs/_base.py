@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.envs._meta_env import State
 
 SPLITS = ("train", "test")
@@ -32,6 +33,8 @@ class Outcome:
     reward: jax.Array
     terminated: jax.Array
     metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+    __repr__ = short_repr
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

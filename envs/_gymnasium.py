@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmeta._checks import check_choice
 from jaxmeta._types import PyTree
+from jaxmeta.display import brief
 from jaxmeta.envs._meta_env import MetaEnv, State
 from jaxmeta.envs._optional import deferred_base
 
@@ -124,6 +125,8 @@ def spaces_of(env: MetaEnv) -> tuple[Any, Any]:
     """Returns gymnasium's spaces of observations and actions."""
     from gymnasium import spaces
 
+    if not hasattr(env, "observation_size"):
+        raise TypeError(f"env must be an environment of jaxmeta, such as make('cartpole'), got {brief(env)}")
     observations = spaces.Box(-np.inf, np.inf, (env.observation_size,), np.float32)
     if env.discrete:
         return observations, spaces.Discrete(env.action_size)

@@ -6,6 +6,7 @@ import flax.struct
 import jax
 
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 
 
 @flax.struct.dataclass
@@ -28,6 +29,8 @@ class State:
     done: jax.Array
     metrics: dict[str, jax.Array]
     info: dict[str, Any]
+
+    __repr__ = short_repr
 
 
 class MetaEnv(Protocol):

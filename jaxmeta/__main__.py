@@ -15,14 +15,13 @@ from typing import Any, NoReturn, cast
 
 from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names, predict, show_versions, train_each
 from jaxmeta._files import cache_folder
-from jaxmeta._parallel import task_mesh
+from jaxmeta._parallel import available_cores, task_mesh
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
 from jaxmeta.reports import effort, headline
 from jaxmeta.runs import OPTIONS, Experiment, load_module
 from jaxmeta.training import LOGGERS, named_loggers, on_sigterm
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 _TYPES = {int: "N", float: "X", str: "NAME"}
 
 
@@ -212,25 +211,16 @@ def _mesh_of_cores(settings: Settings) -> Any:
     """
     import jax
 
-    cores, config = _cores(), cast(Any, jax.config)
-    chosen = config.jax_num_cpu_devices not in (-1, cores) or "device_count" in os.environ.get("XLA_FLAGS", "")
-    faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams") and settings.num_tasks % cores == 0
+    faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams")
     quick = settings.get("model", "mlp") in ("cnn", "fc", "mlp")
-    if chosen or cores == 1 or not (faster and quick):
+    if "device_count" in os.environ.get("XLA_FLAGS", "") or not (faster and quick):
+        return None
+    cores, config = available_cores(), cast(Any, jax.config)
+    if config.jax_num_cpu_devices not in (-1, cores) or cores == 1 or settings.num_tasks % cores:
         return None
     with contextlib.suppress(RuntimeError):  # JAX runs already
         config.update("jax_num_cpu_devices", cores)
     return task_mesh() if jax.default_backend() == "cpu" and jax.device_count() == cores else None
-
-
-def _cores() -> int:
-    """Returns how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # there is no such file, or it says "max"
-        quota, period = map(int, _CPU_QUOTA.read_text().split())
-        cores = min(cores, quota // period)
-    return max(1, cores)
 
 
 def _say(text: str) -> None:

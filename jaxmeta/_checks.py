@@ -125,13 +125,14 @@ def check_labels(labels: Any, ways: int, weight: Any = None, shape: tuple[int, .
         ValueError: if they have another shape, a concrete label is out of range, or the task has more classes than
             `ways` (see `labels_of`).
     """
-    dtype = jnp.result_type(labels) if not hasattr(labels, "dtype") else labels.dtype
+    if weight is not None and jnp.shape(weight) != jnp.shape(labels)[:1]:
+        raise ValueError(f"weight must have shape {jnp.shape(labels)[:1]}, as the labels, got {jnp.shape(weight)}")
     if shape is not None and jnp.shape(labels) != shape:
         hint = ""
         if jnp.ndim(labels) > len(shape):
             hint = ": labels[..., 0]" if jnp.shape(labels)[-1] == 1 else ": jnp.argmax(labels, -1) of one-hot rows"
         raise ValueError(f"labels must have shape {shape}, one for each row of outputs, got {jnp.shape(labels)}{hint}")
-    if not jnp.issubdtype(dtype, jnp.integer):
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers from 0 to {ways - 1}, got {brief(labels)}")
     classes, known = _CLASSES.get()
     if classes > ways and any(labels is of_task for of_task in known):

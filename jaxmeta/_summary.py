@@ -50,7 +50,10 @@ def summarize(metrics: Mapping[str, jax.typing.ArrayLike]) -> dict[str, Summary]
     """
 
     def summary(name: str, values: PyTree) -> Summary:
-        array = np.asarray(values, np.float64)
+        try:
+            array = np.asarray(values, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"metrics must be arrays [num_tasks], got {brief(values)} for {name!r}") from error
         if array.ndim != 1:
             raise ValueError(f"metrics must be arrays [num_tasks], got shape {array.shape} for {name!r}")
         n = array.size

@@ -213,9 +213,10 @@ class MetaLearner(NamedTuple):
     __repr__ = short_repr
 
 
-def predictions_of(learner: MetaLearner, adapted: Any, x: Any) -> Any:
-    """Returns the predictions for inputs, or `None` if the learner does not know its model."""
-    return learner.predict(adapted, x) if learner.predict is not call_adapted or callable(adapted) else None
+def predictions_of(learner: MetaLearner, adapted: Any, query: Any) -> Any:
+    """Returns the predictions for the inputs of a batch, or `None` if the learner does not know its model."""
+    knows_model = learner.predict is not call_adapted or callable(adapted)
+    return learner.predict(adapted, query.x) if knows_model and hasattr(query, "x") else None
 
 
 def class_ids_of(sampler: Any, key: jax.Array) -> jax.Array | None:
@@ -266,18 +267,22 @@ def check_meta(meta: Any) -> None:
 
 
 def check_task(task: Any) -> Any:
-    """Returns what a sampler drew, and raises TypeError unless it is a `Task`."""
+    """Returns a task, such as what a sampler drew, and raises TypeError unless it is a `Task`."""
     if not isinstance(task, Task):
-        raise TypeError(f"a sampler must return a Task(support, query) of two Batches (x, y), got {brief(task)}")
+        raise TypeError(f"task must be a jaxmeta.Task(support, query), got {brief(task)}")
     return task
 
 
 def check_batch(batch: Any) -> None:
-    """Raises TypeError unless a value is a `Batch`."""
-    if isinstance(batch, Batch | WeightedBatch) or all(hasattr(batch, name) for name in ("x", "y", "weight")):
-        return
-    hint = ": pass its part support or query" if isinstance(batch, Task) else ": write jaxmeta.Batch(x, y)"
-    raise TypeError(f"batch must be a Batch, got {brief(batch)}{hint}")
+    """Raises TypeError unless a value is a `Batch` of arrays."""
+    if not isinstance(batch, Batch | WeightedBatch) and not all(hasattr(batch, name) for name in ("x", "y", "weight")):
+        hint = ": pass its part support or query" if isinstance(batch, Task) else ": write jaxmeta.Batch(x, y)"
+        raise TypeError(f"batch must be a Batch, got {brief(batch)}{hint}")
+    for name, value in {"x": batch.x, "y": batch.y}.items():
+        leaves = [value] if isinstance(value, list) else jax.tree.leaves(value) or [value]
+        strange = [leaf for leaf in leaves if not isinstance(leaf, np.ndarray | np.generic | jax.Array | int | float)]
+        if strange:
+            raise TypeError(f"batch.{name} must be of arrays, got {brief(strange[0])}: jnp.asarray makes one")
 
 
 def check_key(key: Any) -> None:

@@ -46,7 +46,7 @@ ALLOWED = {
     "optim": LOOPS,
     "algorithms": [*LOOPS, "optim"],
     "data": ["_types", "_checks", "_names", "_files", "display"],
-    "envs": ["_types", "_checks", "_names"],
+    "envs": ["_types", "_checks", "_names", "display"],
     "rl": [*LOOPS, "algorithms", "envs", "models", "optim"],
     "training": [*CORE, "algorithms", "data", "models"],
     "testing": [*CORE, "envs"],

@@ -20,7 +20,7 @@ from jaxmeta.data.containers import as_labels
 from jaxmeta.data.sources._images import decode
 from jaxmeta.prediction._labeled import read_arrays
 
-QUICK, MANY = 300, int(os.environ.get("JAXMETA_FUZZ", "2000"))
+QUICK, MANY = 75, int(os.environ.get("JAXMETA_FUZZ", "2000"))
 ORIENTATION = 0x0112
 
 
@@ -404,3 +404,55 @@ def test_a_sample(kind, tmp_path):
 @pytest.mark.parametrize("kind", CHECKS)
 def test_many(kind, tmp_path):
     run(kind, range(MANY), tmp_path)
+
+
+# Folders of images with odd names and links.
+
+
+def put_folder(root):
+    """Twelve classes of one bright picture each, in odd places, by the name of the class."""
+    names = [
+        "plain",
+        "with space",
+        "ümlaut",
+        "100%",
+        "-dash",
+        "a.b.c",
+        "emoji 😀",
+        "UPPER",
+        "new\nline",
+        "x" * 200,
+        "'\"",
+        "$HOME",
+    ]
+    for number, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        pixels = np.full((4, 4), 20 * number, np.uint8)
+        kind = ["PNG", "BMP", "GIF", "TIFF"][number % 4]
+        ending = ["png", "JPG", "gif", "tif"][number % 4]  # a BMP that is called JPG
+        Image.fromarray(pixels).save(root / name / f"{name[:20]} #1.{ending}", kind)
+    return names
+
+
+def test_a_folder_with_odd_names_and_links(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXMETA_CACHE", str(tmp_path / "cache"))
+    names = put_folder(tmp_path / "mine")
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(np.full((4, 4), 255, np.uint8)).save(tmp_path / "elsewhere" / "one.png")
+    (tmp_path / "mine" / "linked folder").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "mine" / "plain" / "linked.png").symlink_to(tmp_path / "elsewhere" / "one.png")
+    found = data.load_examples("folder", tmp_path / "mine", split="all", progress=False).train
+    expected = {(name, 20 * number) for number, name in enumerate(names)} | {("linked folder", 255), ("plain", 255)}
+    values = {(found.names[label], int(image.max())) for image, label in zip(found.inputs, found.labels, strict=True)}
+    assert values == expected and len(found.labels) == len(expected)
+    assert found.inputs.shape[1:] == (4, 4, 3)  # because a GIF has a palette
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"text", None], ids=["empty", "cut", "text", "broken link"])
+def test_a_bad_file_among_good_ones_is_named(content, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXMETA_CACHE", str(tmp_path / "cache"))
+    put_folder(tmp_path / "mine")
+    bad = tmp_path / "mine" / "plain" / "bad.png"
+    bad.symlink_to("nowhere") if content is None else bad.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.png"):
+        data.load_examples("folder", tmp_path / "mine", progress=False)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import jaxmeta
-from jaxmeta import Batch, Task, data, envs, estimators, models, optim, rl
+from jaxmeta import Batch, Task, data, envs, estimators, models, optim, register, rl
 
 KEY = jax.random.key(0)
 X, Y = np.zeros((60, 8), np.float32), np.arange(60) % 6
@@ -101,6 +101,24 @@ LOSSES = [
     ),
     (lambda: LOSS.test(PARAMS, (X[:5], Y[:5]), KEY), TypeError, r"batch must be a Batch, got \(f32\[5,8\], i64\[5\]\)"),
     (lambda: LOSS.test(PARAMS, {"x": X, "y": Y}, KEY), TypeError, "batch must be a Batch, got {'x'"),
+    (
+        lambda: LOSS.test(PARAMS, Batch(X[:5], [0, 1, 2, 3, 4]), KEY),
+        TypeError,
+        r"batch.y must be of arrays, got \[0, 1",
+    ),
+    (lambda: LOSS.test(PARAMS, Batch(X[:5].tolist(), PART.y), KEY), TypeError, "batch.x must be of arrays, got "),
+    (lambda: LOSS.test(PARAMS, Batch(X[:5], None), KEY), TypeError, "batch.y must be of arrays, got None"),
+    (
+        lambda: LOSS.test(PARAMS, Batch(*PART, np.ones(3)), KEY),
+        ValueError,
+        r"weight must have shape \(5,\), .* got \(3,\)",
+    ),
+    (
+        lambda: LOSS.test(META, PART, KEY),
+        TypeError,
+        r"parameters of the model are needed, got MetaParams.*meta.variables",
+    ),
+    (lambda: LEARNER.predict(META, X[:2]), TypeError, "got MetaParams: learner.adapt"),
     (lambda: LOSS.test(PARAMS["params"], PART, KEY), ValueError, "do not fit inputs f32.* They come from model.init"),
     (lambda: LOSS.test(PARAMS, Batch(X[:5, :3], PART.y), KEY), ValueError, r"parameters do not fit inputs f32\[5,3\]"),
     (lambda: of_loss(lambda p, b: (mean(p, b.x), {})), TypeError, r"must take 3 arguments \(params, batch, key\)"),
@@ -245,8 +263,8 @@ TRAINING = [
         TypeError,
         r"tasks must take 1 argument, a random key, but a lambda takes \(\)",
     ),
-    (lambda: train(tasks=lambda key: (PART, PART)), TypeError, r"must return a Task\(support, query\) of two Batches"),
-    (lambda: train(tasks=lambda key: PART), TypeError, r"must return a Task\(support, query\) .* got Batch"),
+    (lambda: train(tasks=lambda key: (PART, PART)), TypeError, r"task must be a jaxmeta.Task\(support, query\)"),
+    (lambda: train(tasks=lambda key: PART), TypeError, r"task must be a jaxmeta.Task.* got Batch"),
     (lambda: train(tasks=data.Taskset((X, Y), PLAIN[:2])), ValueError, r"only with LoadData\(\) among its transforms"),
     (lambda: train(key=np.random.default_rng(0)), TypeError, "key must be one random key, .* got Generator"),
     (lambda: train(optimizer=1e-3), TypeError, "optimizer must be an optax.* got 0.001"),
@@ -256,12 +274,16 @@ TRAINING = [
         TypeError,
         "batch must be a Batch, got Task.*: pass its part support or query",
     ),
+    (lambda: LEARNER.grad(META, PART, KEY), TypeError, "task must be a jaxmeta.Task.* got Batch"),
+    (lambda: jaxmeta.protonet(MODEL, 5).grad(META, (PART, PART), KEY), TypeError, "task must be a jaxmeta.Task"),
+    (lambda: LEARNER.grad(PARAMS, TASK, KEY), TypeError, "meta must be MetaParams"),
+    (lambda: jaxmeta.summarize({"a": {"b": X}}), ValueError, r"metrics must be arrays .* got {'b': f32.* for 'a'"),
     (lambda: LEARNER.adapt(META, X, Y), TypeError, "key must be one random key"),
     (lambda: jaxmeta.protonet(MODEL, 5).adapt(PARAMS, PART, KEY), TypeError, "meta must be MetaParams"),
     (lambda: jaxmeta.protonet(MODEL, 5).adapt(META, (X, Y), KEY), TypeError, "batch must be a Batch"),
     (lambda: jaxmeta.Minibatches(TASKSETS.train)(KEY), TypeError, "source must be a FewShot sampler, got Glyphs"),
     (
-        lambda: jaxmeta.pretrain_step(MODEL, ADAM).step(STEP.init(META), KEY, TASKS),
+        lambda: jax.eval_shape(jaxmeta.pretrain_step(MODEL, ADAM).step, STEP.init(META), KEY, TASKS),
         TypeError,
         "batch must be a Batch, got T",
     ),
@@ -308,12 +330,16 @@ RL = [
         TypeError,
         r"\(log_prob, samples\), but clipped takes \(clip\)",
     ),
+    (lambda: rl.adaptation_curve(ENV, SGD), TypeError, "collect must be a Collector.* got Particles2D"),
+    (lambda: envs.GymEnv("CartPole-v1"), TypeError, r"such as make.'cartpole'., got 'CartPole-v1'"),
     (lambda: rl.rl2(ENV, POLICY), TypeError, r"trial must be a Trial\(env, episodes\), got Particles2D"),
     (lambda: rl.rl2(rl.Trial(ENV), POLICY), TypeError, "policy must be a RecurrentPolicy, got GaussianPolicy"),
     (lambda: rl.pearl(ENV, POLICY, None), TypeError, "tasks must be training tasks, .* got None"),
     (lambda: rl.rollout("x", POLICY.apply, PARAMS, 0, KEY, episodes=1), TypeError, "env must be an environment"),
 ]
 ELSEWHERE = [
+    (lambda: register.model("my-model", 3), TypeError, "build must be a function, got 3"),
+    (lambda: register.learner("my-learner", None, []), TypeError, "build must be a function, got None"),
     (lambda: jaxmeta.algorithms.MAML(MODEL, lr=0.1), AttributeError, r"Here write maml\(loss_fn, optax.sgd\(rate\)\)"),
     (lambda: jaxmeta.MetaSGD, AttributeError, "Here write meta_sgd"),
     (lambda: jaxmeta.clone_module, AttributeError, "values are never changed in place"),
@@ -321,7 +347,7 @@ ELSEWHERE = [
     (lambda: optim.SGD, AttributeError, r"Here write optax.sgd\(rate\)"),
     (lambda: data.transforms.NWays, AttributeError, r"Here they are in jaxmeta.data itself, as data.NWays\(5\)"),
     (lambda: data.Tasksets, AttributeError, "Did you mean 'Taskset'"),
-    (lambda: models.ResNet, AttributeError, "Did you mean 'ResNet12'"),
+    (lambda: models.ResNet13, AttributeError, "Did you mean 'ResNet12'"),
     (lambda: LEARNER.clone(), AttributeError, r"learner.adapt\(meta, support, key\) returns"),
     (lambda: LEARNER.parameters(), AttributeError, r"meta = learner.init\(params\) holds them"),
     (lambda: LEARNER.fit(X, Y), AttributeError, "Here write jaxmeta.train"),

@@ -5,8 +5,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import jaxmeta
 from jaxmeta.training import installed_versions
 
@@ -40,9 +38,6 @@ def test_every_dependency_has_a_lower_bound():
         assert ">=" in dependency, dependency
 
 
-@pytest.mark.parametrize(
-    "line", ["use_directory_urls: false", "  - offline", "  - search"], ids=["files", "search from the disk", "search"]
-)
-def test_the_pages_open_from_the_disk(line):
+def test_the_pages_open_from_the_disk():
     config = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
-    assert re.search(rf"^{line}\b", config, re.M)
+    assert re.search(r"^use_directory_urls: false\b", config, re.M)

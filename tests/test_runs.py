@@ -99,6 +99,8 @@ def test_the_report_is_about_this_run(finished):
     assert f"{shown} (3 tasks, 95 % interval, chance 50 %)" in text
     assert "*transductive*" in text
     assert "| inner_rate | 0.4 |" in text
+    page = (finished.folder / "report.html").read_text()
+    assert page.count('class="tile"') == 3 * (2 + 2)  # the pictures of three tasks of two classes
 
 
 def test_the_same_again_returns_the_same_at_once(finished, monkeypatch):

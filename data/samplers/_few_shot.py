@@ -41,7 +41,6 @@ class FewShot(Created):
     examples of a task and 0 for padding, which has inputs from the data set.
 
     The sampler is a pytree that holds the data. Pass it to a jitted function as an argument, and do not close over it.
-    Make one with `FewShot.create` or `FewShot.from_classes`, which check their arguments. The constructor does not.
 
     Example:
         >>> import jax, numpy as np

@@ -122,7 +122,6 @@ class FixedTasks:
         Returns:
             The task.
         """
-        check_key(key)
         return self.sampler(self._key(key))
 
     def class_ids(self, key: jax.Array) -> jax.Array | None:
@@ -131,4 +130,5 @@ class FixedTasks:
 
     def _key(self, key: jax.Array) -> jax.Array:
         """Returns the inner sampler's key of the task that a key draws."""
+        check_key(self.key)
         return jax.random.fold_in(self.key, sample_without_replacement(key, self.num_tasks, 1)[0])

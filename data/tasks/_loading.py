@@ -15,6 +15,7 @@ from jaxmeta.data.containers import stack, to_array, to_float, warn_of_inputs
 from jaxmeta.data.tasks._description import TaskDescription, TaskTransform
 from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._threefry import fold_in, wrap_key
+from jaxmeta.display import short_repr
 
 _AUGMENT = 1 << 30
 _HOST = 1 << 31
@@ -42,6 +43,8 @@ class Map:
 
     fn: Callable[[Any], Any]
     """Function of one example's input."""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_function(fn=self.fn)
@@ -72,6 +75,8 @@ class Augment:
     query: bool = True
     """True if it applies to the query set."""
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_function(fn=self.fn)
 
@@ -101,6 +106,8 @@ class AugmentOnHost:
     """True if it applies to the support set, or to a task without queries."""
     query: bool = True
     """True if it applies to the query set."""
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_function(fn=self.fn)

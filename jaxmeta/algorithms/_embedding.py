@@ -21,6 +21,7 @@ from jaxmeta._types import (
     Task,
     check_batch,
     check_meta,
+    check_task,
     with_loss,
 )
 from jaxmeta._variables import carried_like
@@ -179,6 +180,8 @@ def by_fit(
         return Partial(predict_at_test, checked_fit(meta, support, None))
 
     def grad(meta: MetaParams, task: Task, key: jax.Array) -> tuple[Metrics, MetaParams]:
+        check_meta(meta)
+        check_task(task)
         fit_key, predict_key, loss_key = jax.random.split(key, 3)
 
         def objective(trained: MetaParams) -> tuple[jax.Array, Metrics]:

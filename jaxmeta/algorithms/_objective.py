@@ -9,7 +9,18 @@ from jax.core import Tracer
 
 from jaxmeta._checks import check_meta_gradient
 from jaxmeta._learned import partition
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, Metrics, PyTree, Task, definite, with_loss
+from jaxmeta._types import (
+    LossFn,
+    MetaLearner,
+    MetaParams,
+    Metrics,
+    PyTree,
+    Task,
+    check_meta,
+    check_task,
+    definite,
+    with_loss,
+)
 from jaxmeta._variables import carried_like
 from jaxmeta.meta_gradients import MetaGradient, reverse
 
@@ -28,6 +39,8 @@ def grad_of(
             loss, (metrics, variables) = objective(task, trained._replace(state=meta.state), key)
             return loss, (metrics, carried_like(meta.state, variables))
 
+        check_meta(meta)
+        check_task(task)
         trained = meta._replace(state=())
         (loss, (metrics, state)), gradient = meta_gradient.value_and_grad(of_trained)(trained, key)
         return with_loss(loss, metrics), gradient._replace(state=state)

@@ -8,7 +8,7 @@ import jax
 import optax
 from flax import linen as nn
 
-from jaxmeta._checks import check_choice
+from jaxmeta._checks import check_choice, check_function
 from jaxmeta._names import about, check_new_name
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.catalog._options import CLASSES, TASKS, Settings
@@ -113,6 +113,7 @@ META_GRADIENTS: dict[str, NamedMetaGradient] = {}
 
 def description(thing: Any) -> tuple[str, str, str]:
     """Returns the first line of an object's docstring, its first reference, and its file."""
+    check_function(build=thing)
     return *about(thing), inspect.getsourcefile(inspect.unwrap(thing)) or ""
 
 

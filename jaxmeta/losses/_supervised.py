@@ -11,7 +11,7 @@ from flax import core, errors, nnx
 from flax import linen as nn
 
 from jaxmeta._checks import check_labels, check_takes
-from jaxmeta._types import Batch, Metrics, PyTree, at_least_float32, check_batch
+from jaxmeta._types import Batch, MetaParams, Metrics, PyTree, at_least_float32, check_batch
 from jaxmeta._variables import is_variable
 from jaxmeta.display import brief, described
 from jaxmeta.losses._loss import Loss
@@ -194,6 +194,11 @@ def _explained(passes: Forward) -> Forward:
 
     def explain(run: Callable[..., Any]) -> Callable[..., Any]:
         def explained(variables: PyTree, x: Any, *key: jax.Array) -> Any:
+            if isinstance(variables, MetaParams):
+                raise TypeError(
+                    "the parameters of the model are needed, got MetaParams: learner.adapt(meta, support, key) returns "
+                    "those of a task, and meta.variables are the initial ones"
+                )
             try:
                 return run(variables, x, *key)
             except _MISFIT as error:

@@ -98,6 +98,8 @@ class Collector:
     discount: float | jax.Array = 0.99
     trace_decay: float | jax.Array = 1.0
 
+    __repr__ = short_repr
+
     def __post_init__(self) -> None:
         check_env(self.env)
         if isinstance(self.policy, nn.Module):

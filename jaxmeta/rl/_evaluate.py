@@ -16,7 +16,7 @@ from jaxmeta._parallel import constrain, map_tasks
 from jaxmeta._types import MetaParams, PyTree
 from jaxmeta.display import short_repr
 from jaxmeta.rl._collector import Collector
-from jaxmeta.rl._meta_policy import Inner, collect_and_adapt
+from jaxmeta.rl._meta_policy import Inner, check_collector, collect_and_adapt
 from jaxmeta.rl._rollout import episode_returns, rollout
 from jaxmeta.rl._surrogates import Surrogate, ratio
 
@@ -76,6 +76,7 @@ def adaptation_curve(
         >>> run(MetaParams(weights), tasks, jax.random.key(1)).sampled.shape
         (2, 4)
     """
+    check_collector(collect)
     check_transformation(inner=inner)
     check_integer(least=0, steps=steps)
     adaptation = Inner(collect, inner, surrogate, steps)

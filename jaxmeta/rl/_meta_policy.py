@@ -77,6 +77,12 @@ class BatchSizes(NamedTuple):
     """Tasks whose loss is differentiated at once."""
 
 
+def check_collector(collect: Any) -> None:
+    """Raises TypeError unless a value collects samples."""
+    if not hasattr(collect, "episodes"):
+        raise TypeError(f"collect must be a Collector(env=..., policy=...), got {brief(collect)}")
+
+
 def batch_sizes(collect: Collector, num_tasks: int, batch_size: int | None, mesh: Mesh | None) -> BatchSizes:
     """Chooses the sizes of batches of tasks; `None` chooses by backend.
 
@@ -86,8 +92,7 @@ def batch_sizes(collect: Collector, num_tasks: int, batch_size: int | None, mesh
     check_integer(num_tasks=num_tasks)
     check_optional_integer(batch_size=batch_size)
     check_mesh(mesh)
-    if not hasattr(collect, "episodes"):
-        raise TypeError(f"collect must be a Collector(env=..., policy=...), got {brief(collect)}")
+    check_collector(collect)
     if mesh is not None:
         if batch_size is not None:
             raise ValueError(f"batch_size must be None with a mesh, whose devices compute at once, got {batch_size}")

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._rollout import Trajectory, check_env
 
@@ -40,6 +41,8 @@ class Trial:
 
     env: MetaEnv
     episodes: int = 1
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         check_env(self.env)
@@ -110,9 +113,9 @@ class Trial:
         Args:
             trajectory: a result of `rollout` in trials.
         """
-        ended = trajectory.obs[..., -1]  # the flag of the last step, see the class
-        number = jnp.cumsum(ended, axis=0)[..., None] == jnp.arange(self.episodes)
-        return jnp.sum(jnp.where(number, trajectory.reward[..., None], 0), axis=0)
+        ended = trajectory.obs[..., -1].astype(int)  # the flag of the last step, see the class
+        in_episode = jax.nn.one_hot(jnp.cumsum(ended, axis=0), self.episodes, dtype=bool)
+        return jnp.sum(jnp.where(in_episode, trajectory.reward[..., None], 0), axis=0)
 
 
 def _observation(obs: jax.Array, action: jax.Array, reward: jax.Array, over: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from jaxmeta._names import find_name
 from jaxmeta._save import save
 from jaxmeta.catalog import LEARNERS, Settings, check_minutes, resolve
 from jaxmeta.data import BenchmarkTasksets
-from jaxmeta.display import progress_bar
+from jaxmeta.display import progress_bar, short_repr
 from jaxmeta.reports import task_name, write_report
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._data import load_tasksets
@@ -41,6 +41,8 @@ class Experiment(Options):
         >>> Experiment("bandit-bernoulli", "rl2", episodes=1).resolve().num_tasks
         256
     """
+
+    __repr__ = short_repr
 
     def resolve(self) -> Settings:
         """Returns the settings of the run: every option that applies, with its final value.
