@@ -15,14 +15,13 @@ from typing import Any, NoReturn, cast
 
 from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names, predict, show_versions, train_each
 from jaxmeta._files import cache_folder
-from jaxmeta._parallel import task_mesh
+from jaxmeta._parallel import available_cores, task_mesh
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
 from jaxmeta.reports import effort, headline
 from jaxmeta.runs import OPTIONS, Experiment, load_module
 from jaxmeta.training import LOGGERS, named_loggers, on_sigterm
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 _TYPES = {int: "N", float: "X", str: "NAME"}
 
 
@@ -63,10 +62,11 @@ def _parser() -> argparse.ArgumentParser:
             _add(group, option)
     files = train.add_argument_group("files")
     files.add_argument("--folder", type=Path, help="Folder of the run; runs/<benchmark>-<learner>-... if not given.")
-    files.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
+    root = files.add_mutually_exclusive_group()
+    root.add_argument("--root", type=Path, help="Folder with the benchmark's files, if it needs any.")
     names = f"{{{','.join(LOGGERS)}}}"
     files.add_argument("--log", nargs="+", default=[], metavar=names, help="Write the metrics for other tools too.")
-    files.add_argument("--features", type=Path, metavar="X.npz", help="Short for --benchmark features --root X.npz.")
+    root.add_argument("--features", type=Path, metavar="X.npz", help="Short for --benchmark features --root X.npz.")
     files.add_argument("--download", action="store_true", help="Fetch those files if they are missing.")
 
     where = train.add_argument_group("time and devices")
@@ -92,9 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--predictions", type=Path, metavar="FILE", help=table)
 
     _add_uses(commands)
-    about = _command(
-        commands, "list", list_names, "List the benchmarks, learners, models and meta-gradients.", "[NAME] "
-    )
+    about = _command(commands, "list", list_names, "List benchmarks, learners, models and meta-gradients.", "[NAME] ")
     about.add_argument("name", nargs="?", metavar="NAME", help="Show all about one of them.")
     return parser
 
@@ -102,14 +100,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_uses(commands: Any) -> None:
     """Adds the commands that use runs."""
     ask = _command(commands, "predict", predict, "Classify inputs of your own.", "RUN [INPUTS ...] ")
-    ask.add_argument(
-        "source", type=Path, metavar="RUN", help="Folder of a run, or a classifier that --save has written."
-    )
+    ask.add_argument("source", type=Path, metavar="RUN", help="Folder of a run, or a classifier that --save wrote.")
     inputs = "Images, folders of images, files .npz with an array x, or for text files with a sentence in each line."
     ask.add_argument("inputs", nargs="*", type=Path, metavar="INPUTS", help=inputs)
     support = (
-        "A few examples of each class, for a run: a folder with a folder of images for each class, a text file of "
-        "lines 'class<TAB>sentence', or a file .npz with the arrays x and y."
+        "A few examples of each class, for a run: folders of images, lines 'class<TAB>text', or .npz with x and y."
     )
     ask.add_argument("--support", type=Path, metavar="SHOTS", help=support)
     form = ask.add_mutually_exclusive_group()
@@ -155,15 +150,11 @@ def _keep_programs() -> None:
         config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _train(
-    folder: Path | None, features: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any
-) -> int:
+def _train(folder: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any) -> int:
     asked = _mesh(**{name: options.pop(name) for name in _DEVICES})
     files = {name: options.pop(name) for name in ("root", "download")}
-    if features is not None:
-        if files["root"] is not None or "benchmark" in options:
-            raise ValueError("--features FILE is --benchmark features --root FILE, and goes with neither of the two")
-        options["benchmark"], files["root"] = "features", features
+    if (features := options.pop("features")) is not None:
+        files["root"], options["benchmark"] = features, options.get("benchmark", "features")
     runs = Experiment().vary(**{name: value if isinstance(value, list) else [value] for name, value in options.items()})
     meshes = [asked or _mesh_of_cores(experiment.resolve()) for experiment in runs.values()]
     first = next(iter(runs.values()))
@@ -220,25 +211,16 @@ def _mesh_of_cores(settings: Settings) -> Any:
     """
     import jax
 
-    cores, config = _cores(), cast(Any, jax.config)
-    chosen = config.jax_num_cpu_devices not in (-1, cores) or "device_count" in os.environ.get("XLA_FLAGS", "")
-    faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams") and settings.num_tasks % cores == 0
+    faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams")
     quick = settings.get("model", "mlp") in ("cnn", "fc", "mlp")
-    if chosen or cores == 1 or not (faster and quick):
+    if "device_count" in os.environ.get("XLA_FLAGS", "") or not (faster and quick):
+        return None
+    cores, config = available_cores(), cast(Any, jax.config)
+    if config.jax_num_cpu_devices not in (-1, cores) or cores == 1 or settings.num_tasks % cores:
         return None
     with contextlib.suppress(RuntimeError):  # JAX runs already
         config.update("jax_num_cpu_devices", cores)
     return task_mesh() if jax.default_backend() == "cpu" and jax.device_count() == cores else None
-
-
-def _cores() -> int:
-    """Returns how many cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # there is no such file, or it says "max"
-        quota, period = map(int, _CPU_QUOTA.read_text().split())
-        cores = min(cores, quota // period)
-    return max(1, cores)
 
 
 def _say(text: str) -> None:

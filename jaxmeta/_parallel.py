@@ -1,7 +1,10 @@
 """The tasks of an update divided among the devices of a mesh."""
 
+import contextlib
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxmeta._types import PyTree
 
 EVERYWHERE = PartitionSpec()
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container
 
 
 def task_mesh(devices: int | None = None) -> Mesh:
@@ -36,6 +40,16 @@ def task_mesh(devices: int | None = None) -> Mesh:
     if not 1 <= count <= len(found):
         raise ValueError(f"devices must be from 1 to {len(found)}, the number that JAX finds, got {devices}")
     return auto(Mesh(np.array(found[:count]), ("tasks",)))
+
+
+def available_cores() -> int:
+    """Returns how many cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # there is no such file, or it says "max"
+        quota, period = map(int, _CPU_QUOTA.read_text().split())
+        cores = min(cores, quota // period)
+    return max(1, cores)
 
 
 def auto(mesh: Mesh) -> Mesh:

@@ -208,7 +208,7 @@ def evaluate(
             if not details:
                 return metrics
             y, weight = (getattr(task.query, name, None) for name in ("y", "weight"))
-            return metrics, Details(predictions_of(learner, adapted, task.query.x), y, weight, class_ids, steps)
+            return metrics, Details(predictions_of(learner, adapted, task.query), y, weight, class_ids, steps)
 
         return each_of(task_metrics, draw, meta, jax.random.split(key, num_tasks), batch_size, mesh)
 

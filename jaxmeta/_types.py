@@ -213,9 +213,10 @@ class MetaLearner(NamedTuple):
     __repr__ = short_repr
 
 
-def predictions_of(learner: MetaLearner, adapted: Any, x: Any) -> Any:
-    """Returns the predictions for inputs, or `None` if the learner does not know its model."""
-    return learner.predict(adapted, x) if learner.predict is not call_adapted or callable(adapted) else None
+def predictions_of(learner: MetaLearner, adapted: Any, query: Any) -> Any:
+    """Returns the predictions for the inputs of a batch, or `None` if the learner does not know its model."""
+    knows_model = learner.predict is not call_adapted or callable(adapted)
+    return learner.predict(adapted, query.x) if knows_model and hasattr(query, "x") else None
 
 
 def class_ids_of(sampler: Any, key: jax.Array) -> jax.Array | None:

@@ -13,8 +13,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxmeta
-import jaxmeta.__main__ as command_line
-from jaxmeta import Task, data, models
+from jaxmeta import Task, _parallel, data, models
 from jaxmeta.__main__ import main
 
 MODEL = models.MLP(sizes=(8,))
@@ -195,7 +194,7 @@ WITHOUT_DEVICES = """
 from jaxmeta import Experiment
 import jaxmeta.__main__ as command_line
 
-command_line._cores = lambda: 2
+command_line.available_cores = lambda: 2
 for options in (
     {"benchmark": "sinusoid", "num_tasks": 3},
     {"learner": "simpleshot"},
@@ -227,10 +226,10 @@ def test_a_cpu_has_a_device_for_each_core_if_nothing_is_chosen(chosen, expected)
 )
 def test_cores_are_those_that_the_process_may_use(quota, cores, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3, 5}, raising=False)
-    monkeypatch.setattr(command_line, "_CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(_parallel, "_CPU_QUOTA", tmp_path / "cpu.max")
     if quota is not None:
         (tmp_path / "cpu.max").write_text(quota + "\n")
-    assert command_line._cores() == cores
+    assert _parallel.available_cores() == cores
 
 
 @pytest.mark.parametrize(

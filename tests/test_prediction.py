@@ -94,6 +94,24 @@ def test_predictions_are_those_of_the_learner_for_each_input_alone(learner, fold
         np.testing.assert_allclose(classifier.probabilities([file])[0], row, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["batch", "group", "layer", "none"])
+@pytest.mark.parametrize("learner", RUNS)
+def test_predictions_alone_in_tens_and_sorted_are_the_same(learner, norm, tmp_path):
+    """As a folder is read: the pictures of one class after those of another."""
+    Experiment(learner=learner, **RUNS[learner], **TINY, norm=norm).run(tmp_path / "run", progress=False)
+    task = data.Glyphs(3, 2, 8, split="test", seed=1)(jax.random.key(0))
+    classifier = jaxmeta.load_run(tmp_path / "run").adapt(np.asarray(task.support.x), task.support.y)
+    x = np.asarray(task.query.x)[np.argsort(task.query.y, kind="stable")]
+    everything = classifier.probabilities(x)
+    assert everything.std() > 1e-3
+    for size in (1, 10):
+        parts = [classifier.probabilities(x[start : start + size]) for start in range(0, len(x), size)]
+        np.testing.assert_allclose(np.concatenate(parts), everything, rtol=1e-3, atol=1e-5)
+    backwards = classifier.probabilities(x[::-1])[::-1]
+    np.testing.assert_allclose(backwards, everything, rtol=1e-3, atol=1e-5)
+
+
 def test_examples_in_every_form_are_the_same(folders, pictures, tmp_path):
     root, task = pictures
     run = jaxmeta.load_run(folders("protonet"))

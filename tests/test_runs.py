@@ -99,6 +99,8 @@ def test_the_report_is_about_this_run(finished):
     assert f"{shown} (3 tasks, 95 % interval, chance 50 %)" in text
     assert "*transductive*" in text
     assert "| inner_rate | 0.4 |" in text
+    page = (finished.folder / "report.html").read_text()
+    assert page.count('class="tile"') == 3 * (2 + 2)  # the pictures of three tasks of two classes
 
 
 def test_the_same_again_returns_the_same_at_once(finished, monkeypatch):
@@ -213,7 +215,9 @@ def built(*options, **more):
     return jax.eval_shape(build)
 
 
-@pytest.mark.parametrize(("learner", "kind"), [(n, k) for n, e in LEARNERS.items() for k in kinds_of(e) if k != "text"])
+@pytest.mark.parametrize(
+    ("learner", "kind"), [(n, k) for n, e in LEARNERS.items() for k in kinds_of(e) if k not in ("text", "vectors")]
+)
 @pytest.mark.quick("maml-*", "protonet-*", "promp-*", "proto-maml-*", "ml3-*", "leo-*", "oml-*", "baseline-*")
 def test_every_learner_builds_on_every_kind_of_benchmark(learner, kind):
     """A meta-gradient has the shapes of the meta-parameters, and metrics are float32 also for models in bfloat16."""

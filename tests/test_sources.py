@@ -299,6 +299,7 @@ def test_table_is_complete():
         *SOURCES,
         "folder",
         "sentences",
+        "features",
         "glyphs",
         "omniglot",
         "sinusoid",

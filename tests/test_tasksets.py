@@ -56,7 +56,7 @@ def test_names():
         assert ("ways" in info.arguments) == (info.kind != "regression")
         assert ("split" in info.arguments) == bool(info.splits)
         assert ("root" in info.arguments) == bool(info.files)
-        assert bool(info.paper) == (name not in ("folder", "glyphs", "sentences")) and (
+        assert bool(info.paper) == (name not in ("folder", "glyphs", "sentences", "features")) and (
             "https://" in info.paper
         ) == bool(info.paper)
         assert ("download=True" in info.files) <= ("download" in info.arguments)
@@ -141,7 +141,7 @@ def test_arguments_of_a_regression_benchmark(registry):
         ({"name": "My Digits"}, ValueError, "name must consist of lower-case letters, digits and hyphens, got 'My Dig"),
         ({"name": 3}, ValueError, "name must consist of .* got 3"),
         ({"build": 3}, TypeError, "build must be a function, got 3"),
-        ({"kind": "video"}, ValueError, "kind must be one of 'images', 'text', 'regression', got 'video'"),
+        ({"kind": "video"}, ValueError, "kind must be one of 'images', 'text', 'vectors', 'regression', got 'video'"),
         ({"arguments": ("wayz",)}, ValueError, "arguments must be one of 'ways', .* got 'wayz'"),
         ({"splits": ()}, ValueError, "splits must be given exactly if split is an argument"),
         ({"arguments": ("ways",)}, ValueError, "splits must be given exactly if split is an argument"),

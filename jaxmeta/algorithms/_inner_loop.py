@@ -138,7 +138,7 @@ def inner_loop(
         def observer(finish: Any) -> optax.GradientTransformation:
             return record_values(lambda trained: measure(finish(trained)), steps_at_test)
 
-        adapted, seen = run(meta, task.support, adapt_key, steps_at_test, at_test, reverse(), observer)
+        adapted, seen = run(meta, task.support, adapt_key, steps_at_test, at_test, meta_gradient, observer)
         return adapted, jax.tree.map(lambda x, last: jnp.append(x, last), seen.values, measure(adapted))
 
     def objective(task: Task, meta: MetaParams, key: jax.Array) -> tuple[jax.Array, tuple[Metrics, PyTree]]:

@@ -47,8 +47,8 @@ def draw_curve(
 
     def draw(axes: Any) -> None:
         if train[0]:
-            dot = "." if len(train[0]) == 1 else ""
-            axes.plot(*train, dot, linestyle="-", color=_BLUE, alpha=0.6, linewidth=1, label="training")
+            marker = "." if len(train[0]) == 1 else None
+            axes.plot(*train, marker=marker, color=_BLUE, alpha=0.6, linewidth=1, label="training")
         if validation[0]:
             axes.plot(*validation, color=_ORANGE, marker="o", markersize=5, linewidth=1.8, label="validation")
         level = test[metric].mean

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmeta._types import MetaLearner, MetaParams, Metrics, Task, predictions_of, with_loss
+from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task, predictions_of, with_loss
 from jaxmeta.algorithms import protonet
 from jaxmeta.catalog import Settings
 from jaxmeta.losses import regression
@@ -43,7 +43,7 @@ def beside_floor(learner: MetaLearner, settings: Settings) -> MetaLearner:
         return (own, task.support), metrics | jax.tree.map(lambda x: jnp.full(metrics["loss"].shape, x), fixed)
 
     def predict(adapted: Any, x: Any) -> Any:
-        return predictions_of(learner, adapted[0], x)
+        return predictions_of(learner, adapted[0], Batch(x, None))
 
     return MetaLearner(learner.init, adapt, loss, learner.grad, predict, None if learner.follow is None else follow)
 

@@ -113,9 +113,9 @@ class Trial:
         Args:
             trajectory: a result of `rollout` in trials.
         """
-        ended = trajectory.obs[..., -1]  # the flag of the last step, see the class
-        number = jnp.cumsum(ended, axis=0)[..., None] == jnp.arange(self.episodes)
-        return jnp.sum(jnp.where(number, trajectory.reward[..., None], 0), axis=0)
+        ended = trajectory.obs[..., -1].astype(int)  # the flag of the last step, see the class
+        in_episode = jax.nn.one_hot(jnp.cumsum(ended, axis=0), self.episodes, dtype=bool)
+        return jnp.sum(jnp.where(in_episode, trajectory.reward[..., None], 0), axis=0)
 
 
 def _observation(obs: jax.Array, action: jax.Array, reward: jax.Array, over: jax.Array) -> jax.Array:

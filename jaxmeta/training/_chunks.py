@@ -23,6 +23,8 @@ class Snapshot(NamedTuple):
     best_step: Any
     metrics: dict[str, np.ndarray]
     """Metrics of the updates since the last multiple of `log_every`: `[log_every, ...]` each."""
+    seconds: Any = np.float32(0)
+    """Time of the training so far."""
 
 
 class Chunks:

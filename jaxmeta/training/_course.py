@@ -65,7 +65,8 @@ class Course:
         self._options, self._chunks, self._log, self._own = options, chunks, log, own
         self._validate, self._callbacks, self._bar = validate, callbacks, bar
         last = log.history[-1] if log.history else {"step": 0, "seconds": 0.0}
-        self._recorded, self._start = int(last["step"]), time.perf_counter() - last["seconds"]
+        self._recorded = int(last["step"])
+        self._start = time.perf_counter() - max(last["seconds"], float(snapshot.seconds))
         self._pace = 0.0  # seconds per update of the last chunk
         self._done, self._busy = 0, 0.0  # updates of this call since the last record, and their seconds
         self._shown: dict[str, str] = {}
@@ -110,6 +111,7 @@ class Course:
         begin = time.perf_counter()
         new = self._chunks.run(self.snapshot, step, size)
         end = time.perf_counter()
+        new = new._replace(seconds=np.float32(end - self._start))
         self._pace = (end - begin) / size
         self._done, self._busy, step = self._done + size, self._busy + end - begin, step + size
         over = self._is_over(step, end - self._start)

@@ -4,8 +4,11 @@ import csv
 import importlib
 import io
 import os
+import time
 import uuid
+import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +73,20 @@ def tensorboard_logger(folder: str | os.PathLike[str]) -> Callback:
     writers: list[Any] = []
 
     def log(record: dict[str, float]) -> None:
-        step = int(record["step"])
-        if not writers:  # TensorBoard drops what it has from this step on
-            module = importlib.import_module("tensorboardX")
-            writers.append(module.SummaryWriter(str(folder), purge_step=step))
+        from tensorboardX import event_file_writer, summary
+        from tensorboardX.proto import event_pb2
+
+        event: Any = event_pb2  # whose names type checkers do not know
+        new = partial(event.Event, wall_time=time.time(), step=int(record["step"]))
+        if not writers:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            writers.append(event_file_writer.EventsWriter(str(Path(folder, "events"))))
+            weakref.finalize(log, writers[0].close)
+            # From here on TensorBoard drops what earlier files say about this step and later ones.
+            writers[0].write_event(new(session_log=event.SessionLog(status=event.SessionLog.START)))
         for name, value in _numbers(record).items():
-            writers[0].add_scalar(name, value, step)
-        writers[0].flush()
+            writers[0].write_event(new(summary=summary.scalar(name, value)))
+        writers[0].flush()  # a `SummaryWriter` writes from a thread, the last values later
 
     return log
 
