@@ -40,7 +40,8 @@ def write_predictions(path: Path, details: Details, sampler: Any) -> None:
 
 
 def _rows(details: Details, sampler: Any) -> Iterator[list[Any]]:
-    y, outputs = np.asarray(details.y), np.asarray(details.outputs, np.float64)
+    found = details.outputs[0] if isinstance(details.outputs, tuple) else details.outputs  # the mean beside a deviation
+    y, outputs = np.asarray(details.y), np.asarray(found, np.float64)
     if y.ndim > 2:
         yield ["task", "query", "target", "prediction"]
         for task, query in np.ndindex(*y.shape[:2]):

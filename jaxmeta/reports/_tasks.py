@@ -118,4 +118,6 @@ def _fits(learners: Mapping[str, MetaLearner | None], meta: MetaParams, sampler:
 
 
 def _predict(learner: MetaLearner, meta: MetaParams, support: Any, key: jax.Array, x: Any) -> Any:
-    return learner.predict(learner.adapt(meta, support, key), x)
+    """Returns the predictions after adaptation, of a mean and a deviation the mean."""
+    found = learner.predict(learner.adapt(meta, support, key), x)
+    return found[0] if isinstance(found, tuple) else found
