@@ -92,6 +92,8 @@ class BenchmarkInfo(NamedTuple):
     bright_ink: bool = False
     """True for drawings with ink = 1, so that pictures of dark ink are inverted for a model that was trained on it."""
 
+    __repr__ = short_repr
+
 
 class Benchmark(NamedTuple):
     """A benchmark in the registry."""

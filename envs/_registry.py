@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxmeta._checks import check_choice, check_function
 from jaxmeta._names import about, check_new_name, find_name
+from jaxmeta.display import short_repr
 from jaxmeta.envs._ant import AntDirection, AntForwardBackward, AntGoal
 from jaxmeta.envs._bandits import BernoulliBandit, GaussianBandit
 from jaxmeta.envs._base import BaseEnv
@@ -36,6 +37,8 @@ class EnvInfo(NamedTuple):
     """Options of each variant, the default variant first. Empty if there is only one definition."""
     options: Mapping[str, Any]
     """Options with their defaults."""
+
+    __repr__ = short_repr
 
 
 class _Entry(NamedTuple):

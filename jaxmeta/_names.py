@@ -4,7 +4,9 @@ import difflib
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 from jaxmeta._checks import check_choice
 
@@ -52,13 +54,17 @@ def suggestion(value: Any, known: Iterable[str]) -> str:
 def explain_missing(owner: Any, elsewhere: Mapping[str, str]) -> None:
     """Makes a module or a class answer a name that it does not have with the one that is meant.
 
+    A public module inside a package is imported then, so that `jaxmeta.rl` needs no import of its own.
+
     Args:
         owner: the module or the class.
         elsewhere: what is done here instead of names of other libraries, as a sentence without its end.
     """
     kind = f"{owner.__name__!r} object" if isinstance(owner, type) else f"module {owner.__name__!r}"
 
-    def answer(name: str) -> NoReturn:
+    def answer(name: str) -> Any:
+        if hasattr(owner, "__path__") and not name.startswith("_") and find_spec(f"{owner.__name__}.{name}"):
+            return import_module(f"{owner.__name__}.{name}")
         known = [other for other in dir(owner) if not other.startswith("_")]
         hint = f". Here {elsewhere[name]}" if name in elsewhere else suggestion(name, known)
         raise AttributeError(f"{kind} has no attribute {name!r}{'' if name.startswith('_') else hint}", name=name)

@@ -149,6 +149,14 @@ def test_public_names_have_docstrings(module):
         assert doc and not automatic, f"{module}.{name} has no docstring"
 
 
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_named_tuples_show_no_arrays(module):
+    for name, value in vars(importlib.import_module(module)).items():
+        ours = inspect.isclass(value) and issubclass(value, tuple) and value.__module__.startswith("jaxmeta")
+        generated = ours and value.__repr__.__module__ == "collections"
+        assert not generated or name.startswith("_"), f"{module}.{name} needs __repr__ = short_repr"
+
+
 def test_every_package_is_built():
     wanted = {".".join(p.parent.relative_to(ROOT).parts) for p in SOURCES.values() if p.name == "__init__.py"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())

@@ -110,7 +110,7 @@ def test_the_defaults_are_prototypes_of_the_features_themselves():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learner", ["protonet", "r2d2", "maml", "simpleshot"])
+@pytest.mark.parametrize("learner", ["protonet", "maml"])
 def test_the_command_line(learner, tmp_path, capsys):
     """Ten classes around their centers: trained, tested again, asked, and saved."""
     rng = np.random.default_rng(0)

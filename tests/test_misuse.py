@@ -366,6 +366,12 @@ def test_the_answer_names_the_mistake(misuse, error, words):
     assert len(str(found.value)) < 500
 
 
+@pytest.mark.parametrize("name", ["rl", "envs", "testing", "register"])
+def test_a_package_needs_no_import_of_its_own(name, monkeypatch):
+    monkeypatch.delattr(jaxmeta, name, raising=False)
+    assert getattr(jaxmeta, name).__name__ == f"jaxmeta.{name}"
+
+
 def test_the_words_of_python_stay_for_other_names():
     with pytest.raises(AttributeError, match="module 'jaxmeta' has no attribute '_absent'$"):
         _ = jaxmeta._absent

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 import jaxmeta
 import jaxmeta.training._log
@@ -189,6 +190,24 @@ def test_bad_arguments_are_named_before_anything_is_made(tmp_path, options, mess
     with pytest.raises(ValueError, match=message):
         run(tmp_path / "new", **options)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("conv", [nn.Conv, models.Conv])
+def test_a_convolution_that_is_slow_in_a_loop_is_told(conv, recwarn):
+    """Inside the model and inside the loop of updates, which a short run never leaves."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(nn.relu(conv(2, (3, 3))(x)).mean((1, 2)))
+
+    sampler = data.Glyphs(ways=2, shots=1, queries=1, size=8)
+    learner = jaxmeta.fomaml(jaxmeta.classification(Net()), optax.sgd(0.1))
+    meta = learner.init(Net().init(KEY, sampler.example))
+    jaxmeta.train(learner, optax.sgd(0.1), meta, sampler, KEY, iterations=1, num_tasks=1, log_every=1, progress=False)
+    told = [str(warning.message) for warning in recwarn if "convolutions of XLA" in str(warning.message)]
+    assert len(told) == (conv is nn.Conv) and all("jaxmeta.models.Conv" in text for text in told)
 
 
 def test_divergence_at_once():

@@ -16,6 +16,7 @@ from jaxmeta.catalog._lookup import build_meta_gradient
 from jaxmeta.catalog._meta_gradients import UNROLLED, build_optimizer
 from jaxmeta.catalog._options import Settings
 from jaxmeta.catalog._registry import LEARNERS, Learner, Recipe, add, description, recipe
+from jaxmeta.display import short_repr
 
 _EPOCHS = 5  # outer steps on the data of an iteration, as in ProMP
 
@@ -32,6 +33,8 @@ class Agent(NamedTuple):
     play: Callable[[MetaParams, PyTree, jax.Array], PyTree] | None = None
     """`(meta, tasks, key) -> states`, leading axes `[num_tasks, n, T]`: the environment's states in `n` episodes of
     each task, in the course of adaptation. `None` if there is no film of a run."""
+
+    __repr__ = short_repr
 
 
 def register_policy_learner(

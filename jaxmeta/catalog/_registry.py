@@ -12,6 +12,7 @@ from jaxmeta._checks import check_choice, check_function
 from jaxmeta._names import about, check_new_name
 from jaxmeta._types import LossFn, MetaLearner
 from jaxmeta.catalog._options import CLASSES, TASKS, Settings
+from jaxmeta.display import short_repr
 
 FEW_SHOT = " ".join(CLASSES)
 """The kinds of benchmark with classes, for `recipe`."""
@@ -30,6 +31,8 @@ class Network(NamedTuple):
     method: Callable[[str], Callable[..., Any]]
     """Maps the name of one of its methods to a function of the parameters and the method's arguments."""
 
+    __repr__ = short_repr
+
 
 class Recipe(NamedTuple):
     """The options that a learner has on some kinds of benchmark, with their values from a paper."""
@@ -40,6 +43,8 @@ class Recipe(NamedTuple):
     values: Mapping[str, Any]
     from_ways: int
     """Smallest number of ways for which these values hold."""
+
+    __repr__ = short_repr
 
 
 def recipe(kinds: str, source: str, *, from_ways: int = 0, **values: Any) -> Recipe:

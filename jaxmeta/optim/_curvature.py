@@ -23,6 +23,8 @@ class CurvatureState(NamedTuple):
     matrices: Learned
     """A tree like the parameters, with a `Curvature` in place of each of them."""
 
+    __repr__ = short_repr
+
 
 class Curvature(NamedTuple):
     """The learned matrices of one tensor."""

@@ -13,7 +13,7 @@ import optax
 from jaxmeta._checks import check_choice, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.display import described
+from jaxmeta.display import described, short_repr
 
 
 class HypergradientState(NamedTuple):
@@ -25,6 +25,8 @@ class HypergradientState(NamedTuple):
     """Last direction, a tree like the parameters."""
     direction: optax.OptState
     """State of `direction`."""
+
+    __repr__ = short_repr
 
 
 @described

@@ -24,6 +24,8 @@ class KroneckerState(NamedTuple):
     layers: Learned
     """A tree like the parameters, with a list of `Factors`, one per layer, in place of each of them."""
 
+    __repr__ = short_repr
+
 
 class Factors(NamedTuple):
     """Factors of one layer for one tensor, whose gradient is a matrix `[m, n]`."""

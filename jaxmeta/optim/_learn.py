@@ -13,7 +13,7 @@ import optax
 from jaxmeta._checks import check_function, check_number, check_positive
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.display import described
+from jaxmeta.display import described, short_repr
 
 
 class LearnState(NamedTuple):
@@ -23,6 +23,8 @@ class LearnState(NamedTuple):
     """Hyper-parameters by name, scalars. Those that must stay positive are held as logarithms."""
     inner: optax.OptState
     """State of the optimizer."""
+
+    __repr__ = short_repr
 
 
 @described

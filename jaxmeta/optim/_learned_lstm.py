@@ -13,7 +13,7 @@ import optax
 from jaxmeta._checks import check_integer, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.display import described
+from jaxmeta.display import described, short_repr
 from jaxmeta.optim._networks import Weights, check_weights, dense, initial_dense, zero_dense
 
 _RANGE = 10.0  # the paper's p: gradients below e^-p have no logarithm as their feature
@@ -28,6 +28,8 @@ class LearnedLSTMState(NamedTuple):
     """Outputs and cells of the LSTM's layers, a tree like the parameters of arrays `[layers, 2, hidden, ...]`."""
     nominal: optax.OptState
     """State of `nominal`."""
+
+    __repr__ = short_repr
 
 
 @described

@@ -13,7 +13,7 @@ import optax
 from jaxmeta._checks import check_fraction, check_integers, check_number, check_transformation
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.display import described
+from jaxmeta.display import described, short_repr
 from jaxmeta.optim._networks import Weights, check_weights, column, dense, initial_dense, zero_dense
 
 _TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -33,6 +33,8 @@ class LearnedMLPState(NamedTuple):
     """Average of the squared gradient, a tree like the parameters."""
     nominal: optax.OptState
     """State of `nominal`."""
+
+    __repr__ = short_repr
 
 
 @described

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxmeta._checks import check_function
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.display import described
+from jaxmeta.display import described, short_repr
 
 
 class ModuleState(NamedTuple):
@@ -19,6 +19,8 @@ class ModuleState(NamedTuple):
 
     variables: Learned
     """A tree like the parameters, with the variables of a module in place of each of them."""
+
+    __repr__ = short_repr
 
 
 @described

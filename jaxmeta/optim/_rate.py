@@ -12,7 +12,7 @@ import optax
 from jaxmeta._checks import check_choice, check_number, check_optional_integer
 from jaxmeta._learned import Learned
 from jaxmeta._types import PyTree
-from jaxmeta.display import described
+from jaxmeta.display import described, short_repr
 
 
 class LearnedRateState(NamedTuple):
@@ -26,6 +26,8 @@ class LearnedRateState(NamedTuple):
     """
     step: jax.Array | None = None
     """Number of updates so far. It is `None` without `steps`."""
+
+    __repr__ = short_repr
 
 
 @described

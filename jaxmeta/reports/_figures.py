@@ -110,7 +110,7 @@ def draw_histogram(values: Any, metric: str, mean: float) -> bytes:
         if np.isfinite(mean):
             axes.axvline(mean, color="black", linestyle=":", label=f"mean {mean:.3g}")
         if metric == "accuracy":
-            axes.set_xlim(-0.05, 1.05)
+            axes.set_xlim(-0.1, 1.1)
         axes.set(xlabel=f"{metric} of a test task", ylabel="tasks")
 
     return draw_figure(draw)

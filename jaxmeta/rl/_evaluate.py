@@ -109,6 +109,8 @@ class Interval(NamedTuple):
     high: float
     """97.5 % quantile of the resampled values."""
 
+    __repr__ = short_repr
+
     def __str__(self) -> str:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 

@@ -1,11 +1,13 @@
 """Compiled chunks of updates, and what is said when a number in them is not finite."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from jaxmeta._types import Metrics, PyTree, Training
 
@@ -76,9 +78,15 @@ class Chunks:
         self._arguments, self._log_every, self._skip = (key, data), log_every, skip_nonfinite
 
     def no_metrics(self, state: PyTree) -> dict[str, np.ndarray]:
-        """Returns zeros of the shapes and types of the metrics."""
-        shapes = jax.eval_shape(self._update, state, np.int32(0), *self._arguments)[1]
-        return {name: np.zeros((self._log_every, *x.shape), x.dtype) for name, x in shapes.items()}
+        """Returns zeros of the shapes and types of the metrics, and warns of an update that is slow in a loop."""
+        traced = self._update.trace(state, np.int32(0), *self._arguments)
+        if jax.default_backend() == "cpu" and _has_convolution(traced.jaxpr.jaxpr):
+            warnings.warn(
+                "the update has convolutions of XLA, which a CPU computes several times slower where updates run in a "
+                "loop. jaxmeta.models.Conv is fast there. It has the parameters and results of flax.linen.Conv",
+                stacklevel=2,
+            )
+        return {name: np.zeros((self._log_every, *x.shape), x.dtype) for name, x in traced.out_info[1].items()}
 
     def compile(self, snapshot: Snapshot, step: int) -> Snapshot:
         """Compiles the program by running no update."""
@@ -133,6 +141,13 @@ def copied(tree: PyTree) -> PyTree:
 
 def _arrays(tree: PyTree) -> list[jax.Array]:
     return [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+
+
+def _has_convolution(jaxpr: core.Jaxpr) -> bool:
+    """Tells whether a program, or one within it, has a convolution of XLA."""
+    if any(equation.primitive is jax.lax.conv_general_dilated_p for equation in jaxpr.eqns):
+        return True
+    return any(map(_has_convolution, core.subjaxprs(jaxpr)))
 
 
 def _is_finite(x: jax.Array) -> jax.Array:

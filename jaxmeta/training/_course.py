@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmeta._types import PyTree
+from jaxmeta.display import short_repr
 from jaxmeta.training._callback import Callbacks
 from jaxmeta.training._chunks import Chunks, Snapshot
 from jaxmeta.training._log import Log
@@ -34,6 +35,8 @@ class LoopSettings(NamedTuple):
     """Other numbers that decide the result. A run resumes only with the same ones."""
     minutes: float | None = None
     """The time that the training may take, over all calls."""
+
+    __repr__ = short_repr
 
 
 class Course:
