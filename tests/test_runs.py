@@ -1,10 +1,12 @@
 # pyright: reportArgumentType=false
 """Experiment and the command line: what they build, leave behind and refuse."""
 
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -18,6 +20,7 @@ import pytest
 
 import jaxmeta
 from jaxmeta import Experiment, data, envs, models, register
+from jaxmeta import __main__ as command_line
 from jaxmeta.__main__ import main
 from jaxmeta.catalog import KINDS, LEARNERS, META_GRADIENTS, MODELS, kinds_of, learners_for
 from jaxmeta.data._benchmarks import BENCHMARKS as BENCHMARKS_BY_NAME
@@ -635,6 +638,26 @@ def test_without_a_command_there_is_help_and_a_version(capsys):
     assert "train" in capsys.readouterr().out
     assert main(["--version"]) == 0
     assert f"jax {jax.__version__}" in capsys.readouterr().out
+
+
+def test_output_that_nobody_reads(monkeypatch, capfd):
+    """As with `jaxmeta list | head -1`, with a terminal without ±, and with a closed output."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe)
+        assert main(["list"]) == 128 + signal.SIGPIPE
+    assert capfd.readouterr().err == ""
+    with monkeypatch.context() as patch:
+        written = io.BytesIO()
+        patch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+        patch.setattr(command_line, "list_names", lambda name: "72.5 ± 1.5 %")
+        assert main(["list"]) == 0
+        assert written.getvalue() == b"72.5 ? 1.5 %\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert main(["list"]) == 1
+    assert capfd.readouterr().err == "jaxmeta: standard output is closed\n"
 
 
 def test_list_as_a_program():
