@@ -50,7 +50,7 @@ def embed(
             batch.
 
     Example:
-        >>> import jaxmeta
+        >>> import jax.numpy as jnp, jaxmeta, numpy as np
         >>> from jaxmeta import data
         >>> images = data.Examples.of(np.zeros((4, 8, 8, 3), np.uint8), ["cat", "cat", "dog", "dog"])
         >>> found = jaxmeta.embed(lambda w, x: x.mean((1, 2)) @ w, jnp.ones((3, 5)), images, cache=False)
