@@ -110,9 +110,10 @@ def test_command_line_page_has_every_option_and_no_other(command, capsys):
 
 
 def exported(package: str) -> set[str]:
-    """The names that the `__init__` of a package imports, packages and stars left out."""
+    """The public names that the `__init__` of a package imports, packages and stars left out."""
     tree = ast.parse(Path(str(importlib.import_module(package).__file__)).read_text(encoding="utf-8"))
     names = {a.asname or a.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for a in node.names}
+    names = {name for name in names if not name.startswith("_")}
     return names - {"*", "algorithms", "data", "envs", "estimators", "models", "optim", "rl", "testing"}
 
 
