@@ -109,6 +109,15 @@ def test_command_line_page_has_every_option_and_no_other(command, capsys):
     assert set(option.findall(section)) == known
 
 
+def test_numbers_of_the_readme_are_those_of_the_results_page():
+    results = (PAGES / "results.md").read_text(encoding="utf-8")
+    table = README.read_text(encoding="utf-8").split("## Results")[1].split("## More")[0]
+    cells = [line.split("|")[3] for line in table.splitlines() if line.startswith("|")][2:]
+    numbers = [number for cell in cells for number in re.findall(r"-?\d(?:[\d,]*\d)?(?:\.\d+)?", cell)]
+    missing = [number for number in numbers if not re.search(rf"(?<![\d.]){re.escape(number)}(?![\d])", results)]
+    assert len(numbers) > 25 and not missing
+
+
 def exported(package: str) -> set[str]:
     """The public names that the `__init__` of a package imports, packages and stars left out."""
     tree = ast.parse(Path(str(importlib.import_module(package).__file__)).read_text(encoding="utf-8"))
