@@ -158,6 +158,7 @@ LOGS = {
 
 @pytest.mark.usefixtures("wandb")
 @pytest.mark.parametrize("name", LOGS)
+@pytest.mark.quick("csv")
 def test_a_log_has_every_record_once_also_if_the_run_was_killed(tmp_path, monkeypatch, name):
     """The checkpoint of the kill is older than the last record: its update is run, and logged, again."""
     make, read = LOGS[name]

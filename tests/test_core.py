@@ -132,6 +132,7 @@ def test_flax_batch_norm_and_dropout_in_protonet_are_a_loop_by_hand():
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
+@pytest.mark.quick("1")
 def test_nnx_with_running_statistics_and_dropout_is_a_loop_by_hand(steps):
     with jax.enable_x64(True):
         net, task, key = NNXNet(nnx.Rngs(0)), draw_task(jax.random.key(0)), jax.random.key(1)

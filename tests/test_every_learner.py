@@ -39,7 +39,7 @@ def assert_finite(tree):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.quick("protonet", "maml")
+@pytest.mark.quick("maml")
 def test_runs_without_jit_and_where_nan_is_an_error(name):
     """With the numbers of the compiled program."""
     learner, model = learner_of(name)

@@ -263,6 +263,7 @@ def test_class_ids_are_those_of_the_examples(name):
         np.testing.assert_array_equal(np.take_along_axis(np.asarray(ids), part.y, axis=1)[counted], own[counted])
 
 
+@pytest.mark.slow
 def test_streams_give_each_class_a_random_output():
     tasks = FewShot.create(*_labeled(COUNTS), ways=3, shots=2, queries=1)
     drawn = jax.vmap(Streams(tasks, outputs=10))(jax.random.split(KEY, 200))

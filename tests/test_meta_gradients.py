@@ -155,6 +155,7 @@ def test_only_the_inner_gradient_is_constant(last):
 
 @pytest.mark.parametrize("solver", [jaxmeta.cg(3), jaxmeta.neumann(200, rate=0.2)], ids=["cg", "neumann"])
 @pytest.mark.parametrize("proximal", [0.5, 2.0])
+@pytest.mark.quick("2.0-cg")
 def test_implicit_on_a_quadratic(solver, proximal):
     """The minimum of (w - a)^2 / 2 + l (w - w0)^2 / 2 is (a + l w0) / (1 + l)."""
     loss, grad = quadratic_grad(jaxmeta.implicit(solver, proximal=proximal), steps=200)
@@ -207,6 +208,7 @@ def test_implicit_differentiates_what_the_loss_closes_over():
     np.testing.assert_allclose(jax.grad(objective)(strength), -w / (1 + proximal + strength) * (w - B), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_implicit_approaches_the_exact_gradient_as_the_inner_loop_converges():
     """On a network: against reverse mode through many steps on the same proximal loss."""
     proximal, rate = 2.0, 0.05
@@ -238,6 +240,7 @@ def temporary_bytes(meta_gradient, steps):
     return jaxmeta.cost(learner.grad, learner.init(params), task, KEY).temporary_bytes
 
 
+@pytest.mark.slow
 def test_memory_of_implicit_does_not_grow_with_the_steps():
     """But for the steps' keys and losses, a few bytes each; reverse mode keeps every step's values."""
     grown = temporary_bytes(jaxmeta.implicit(), 50) - temporary_bytes(jaxmeta.implicit(), 5)

@@ -90,7 +90,7 @@ def initial(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.quick("protonet", "fine-tuning", "proto-maml")
+@pytest.mark.quick("protonet", "proto-maml")
 def test_learner(name):
     learner, params, _ = initial(name)
     check_learner(learner, params, LEARNERS[name][2])
@@ -157,6 +157,7 @@ def test_ways_in_training_and_at_test(name):
 
 
 @pytest.mark.parametrize("fine_tune", [False, True])
+@pytest.mark.quick("False")
 def test_more_ways_in_training_change_nothing_at_test_and_the_other_way_round(fine_tune):
     def make(ways, test_ways=None):
         learner = jaxmeta.baseline(FEATURES, ways, SGD, 2, test_ways=test_ways, fine_tune=fine_tune)
@@ -200,6 +201,7 @@ def test_train_features_are_used_in_training_only():
 
 
 @pytest.mark.parametrize("loss", ["mse", "cross-entropy"])
+@pytest.mark.quick("mse")
 def test_relation_network_on_feature_maps_by_hand(loss):
     rng = np.random.default_rng(0)
     x, queries, y, truth = rng.normal(size=(4, 2, 2, 3)), rng.normal(size=(5, 2, 2, 3)), [0, 1, 1, 0], [0, 1, 1, 0, 0]
@@ -255,6 +257,7 @@ def test_queries_do_not_see_each_other(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[:1], b, rtol=1e-4, atol=1e-5), together, alone)
 
 
+@pytest.mark.slow
 def test_a_batch_of_classifiers_from_a_batch_of_tasks():
     learner, params, _ = initial("metaoptnet")
     meta, tasks = learner.init(params), jax.vmap(TASKS)(jax.random.split(jax.random.key(0), 2))

@@ -130,6 +130,7 @@ def test_train_resumes_saves_and_loads(library, name, tmp_path):
     np.testing.assert_array_equal(learner.predict(learner.adapt(loaded, support, KEY), support.x), expected)
 
 
+@pytest.mark.slow
 def test_equinox_in_maml_is_a_loop_by_hand():
     with jax.enable_x64(True):
         model = eqx.nn.MLP(2, 3, 4, 1, activation=jnp.tanh, key=KEY, dtype=jnp.float64)

@@ -54,6 +54,7 @@ def test_adapt_equals_a_loop_over_the_examples():
     )
 
 
+@pytest.mark.slow
 def test_the_order_of_the_stream_matters_and_a_stream_of_one_is_anil():
     learner = jaxmeta.oml(FEATURES, HEAD_LOSS, optax.sgd(RATE))
     meta = learner.init(initial_params())

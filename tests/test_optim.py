@@ -133,6 +133,7 @@ def test_meta_gradient_before_adam_in_mixed_mode(name):
     check_meta_gradient(learner, MODEL_PARAMS, TASK)
 
 
+@pytest.mark.slow
 def test_learned_adam():
     """Also beside bfloat16 parameters, in which 0.999 would be 1 and the bias correction a division by zero."""
     factory = partial(optax.adam, eps_root=1e-6)

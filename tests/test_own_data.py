@@ -328,6 +328,7 @@ def test_a_test_with_other_ways_never_sees_trained_classes(run_on_a_folder):
     assert evaluate_run(run, ways=2, root=root)["accuracy"].num_tasks == 2
 
 
+@pytest.mark.slow
 def test_a_changed_folder_is_told(run_on_a_folder, tmp_path):
     """One more class is left out, a picture that changed is told, a class that is gone is refused."""
     experiment, run, root = run_on_a_folder

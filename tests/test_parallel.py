@@ -101,6 +101,7 @@ def test_tasks_that_fill_up_a_device_do_not_count():
     assert (float(metrics["loss"]), float(new.meta.params)) == (4.0, -4.0)
 
 
+@pytest.mark.slow
 def test_a_mesh_of_any_shape_and_a_divided_data_set():
     learner, meta, sampler = start("protonet")
     square = jax.make_mesh((2, 4), ("a", "b"))  # axes of type Explicit, JAX's default

@@ -101,6 +101,7 @@ def test_an_iteration_does_not_depend_on_the_devices(name, devices):
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(found))
 
 
+@pytest.mark.slow
 def test_episodes_and_losses_are_divided():
     """Each device computes, and holds, two of the eleven tasks throughout the program."""
     programs: list[Any] = [compiled("promp", devices)[0] for devices in (None, 8)]

@@ -100,6 +100,7 @@ def run(root, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_steps_end_at_the_test_and_the_start_is_a_floor(run):
     result = json.loads((run / "result.json").read_text())
     assert [step["number"] for step in result["steps"]] == [0, 1, 2]

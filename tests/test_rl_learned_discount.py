@@ -51,6 +51,7 @@ class Fixed(rl.Collector):
         return super().play(jnp.array([0.3, -0.2]), task, KEY)
 
 
+@pytest.mark.slow
 def test_the_derivative_equals_finite_differences():
     with jax.enable_x64(True):
         collect = Fixed(env=Patience(), policy=policy, episodes=8, discount=1.0)

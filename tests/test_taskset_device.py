@@ -122,6 +122,7 @@ def test_a_fixed_number_of_tasks():
     assert seen == all_tasks and len(seen) == 5
 
 
+@pytest.mark.slow
 def test_sample_of_a_set_without_end_is_the_task_of_the_key():
     tasks = Taskset(DATA, [NWays(3), KShots(1, queries=2), *STANDARD], seed=9)
     _trees_equal(tasks.sample(tasks.key(12)), tasks[12])
@@ -130,6 +131,7 @@ def test_sample_of_a_set_without_end_is_the_task_of_the_key():
     assert tasks.key(12) == jax.random.fold_in(jax.random.key(9), 12)
 
 
+@pytest.mark.slow
 def test_maps_and_augmentations():
     images, labels = _images()
     transforms = [

@@ -13,6 +13,7 @@ from jaxmeta import Batch, data, models
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 def test_a_warp_layer_preconditions_the_inner_gradient():
     """Predictions `x W T`: `W T` moves by its own gradient times `T^T T`; `T` stays, and is meta-learned."""
     random = np.random.default_rng(0)

@@ -71,6 +71,7 @@ def test_every_output_of_unroll_is_differentiable_in_every_input(way):
         check_grads(lambda *arguments: total(by_hand, *arguments), arguments, order=1, modes=["rev"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_long_loop_in_windows_is_the_same_loop():
     def whole(params, scale, targets):
         return jaxmeta.unroll(tree_loss, ADAM, params, scale, targets)
@@ -147,6 +148,7 @@ def test_implicit_argmin_of_ridge_regression(minimize, solver):
         np.testing.assert_allclose(ours, exact, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_implicit_argmin_has_second_derivatives():
     solution = jaxmeta.implicit_argmin(ridge_loss, ridge_by_descent, jaxmeta.cg(3))
     with jax.enable_x64(True):

@@ -300,6 +300,7 @@ def test_best_meta_needs_a_checkpoint(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_every_kind_of_leaf(tmp_path):
     from jaxmeta.training._checkpoint import Checkpoints
 
@@ -402,6 +403,7 @@ def test_a_run_killed_between_and_within_checkpoints(tmp_path, uninterrupted):
     assert not [path.name for path in written.iterdir() if "tmp" in path.name]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_asked_to_end_saves_what_it_has(tmp_path, uninterrupted):
     """SIGTERM, as before a preemption."""
     process = start(tmp_path)
