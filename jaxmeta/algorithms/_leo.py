@@ -103,9 +103,9 @@ def leo(
         ValueError: if a number is out of range.
 
     Example:
-        >>> import jax, jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp, jaxmeta
         >>> learner = leo(ways=2)
-        >>> meta = learner.init(leo_params(jax.random.key(0), features=3, latents=4))
+        >>> meta = learner.init(jaxmeta.leo_params(jax.random.key(0), features=3, latents=4))
         >>> support = Batch(jnp.eye(3)[:2], jnp.array([0, 1]))
         >>> classifier = learner.adapt(meta, support, jax.random.key(1))
         >>> classifier(jnp.eye(3)).shape

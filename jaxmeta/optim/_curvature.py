@@ -71,7 +71,7 @@ def scale_by_curvature(*, max_size: int | None = 512) -> optax.GradientTransform
         >>> updates["bias"].tolist()
         [-0.5, -0.5]
         >>> jax.tree.map(jnp.shape, state[0].matrices.value["kernel"])
-        Curvature(m_o=(2, 2), m_i=(3, 3), m_f=None)
+        Curvature(m_o=(2, 2), m_i=(3, 3))
 
     References:
         Park & Oliva, *Meta-Curvature*, NeurIPS 2019, https://arxiv.org/abs/1902.03356
