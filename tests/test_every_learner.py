@@ -52,6 +52,25 @@ def test_runs_without_jit_and_where_nan_is_an_error(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), plain, compiled)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.quick("leo", "fine-tuning", "oml")
+def test_details_change_no_metric(name):
+    """They are those of the same test, with a row for each step if there are any."""
+    learner, model = learner_of(name)
+    task, meta = drawn(regression=name == "neural-process"), learner.init(parameters(model, jnp.float32))
+    run = jax.jit(
+        lambda meta: [jaxmeta.evaluate(learner, 2, details=d)(meta, lambda _: task, KEY) for d in (False, True)]
+    )
+    plain, (metrics, details) = run(meta)
+    assert_finite(metrics)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), metrics, plain)
+    outputs = jax.tree.leaves(details.outputs)
+    assert (outputs == []) == (name == "oml") and all(x.shape[:2] == (2, len(task.query.y)) for x in outputs)
+    steps = {"fine-tuning": 3, "oml": len(task.support.y)}.get(name, 2)
+    assert (details.steps is None) == (learner.follow is None)
+    assert learner.follow is None or details.steps["loss"].shape == (2, steps + 1)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float64])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.quick("protonet-bfloat16", "maml-float16", "leo-float64")

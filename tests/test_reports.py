@@ -126,8 +126,8 @@ def test_every_learner_has_a_report(learner, tmp_path):
     given = {"iterations": 1, "test_tasks": 3, "validation_tasks": 2, "validate_every": 1, "num_tasks": 2}
     settings = Experiment("sinusoid", learner, **given).run(tmp_path / "run", progress=False).settings
     steps = json.loads((tmp_path / "run" / "result.json").read_text())["steps"]
-    passes = 1 if learner == "oml" else 0  # over the support set
-    expected = [k for k in (0, 1, 2, 3, 5, 10, 20, 50) if k < settings.get("test_steps", passes)]
+    steps_at_test = settings.shots if learner == "oml" else settings.get("test_steps", 0)
+    expected = [k for k in (0, 1, 2, 3, 5, 10, 20, 50) if k < steps_at_test]
     assert [step["number"] for step in steps][:-1] == expected
     assert check_page(tmp_path / "run" / "report.html").count("predictions of a test task") == 3
 

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from jaxmeta._adapt import unroll
 from jaxmeta._checks import check_integer, check_optional_integer, check_positive, check_transformation
-from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree
+from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, PyTree, Task
 from jaxmeta._variables import merge
 from jaxmeta.algorithms._embedding import FeaturesFn, TrainFeatures, call, one_hot_labels, with_head
 from jaxmeta.algorithms._heads import Head, class_means, mask_absent, masked_head, present_classes, unit_length
@@ -231,8 +231,13 @@ def _fine_tuned(
     def adapt(meta: MetaParams, support: Batch, key: jax.Array) -> Partial:
         return Partial(predict, at_test.adapt(meta, support, key))
 
+    def follow(meta: MetaParams, task: Task, adapt_key: jax.Array, loss_key: jax.Array) -> tuple[Partial, Metrics]:
+        assert at_test.follow is not None
+        fitted, metrics = at_test.follow(meta, task, adapt_key, loss_key)
+        return Partial(predict, fitted), metrics
+
     learner = nothing_learned(in_training, "the classifier has no parameters before the first task")
-    return learner._replace(adapt=adapt, loss=classification(call).test, predict=call)
+    return learner._replace(adapt=adapt, loss=classification(call).test, predict=call, follow=follow)
 
 
 class _FineTuned(NamedTuple):

@@ -135,8 +135,8 @@ def inner_loop(
         def measure(adapted: Any) -> Metrics:
             return with_loss(*outer.test(adapted, task.query, loss_key))
 
-        def observer(finish: Any) -> optax.GradientTransformation:
-            return record_values(lambda trained: measure(finish(trained)), steps_at_test)
+        def observer(finish: Any, steps: int) -> optax.GradientTransformation:
+            return record_values(lambda trained: measure(finish(trained)), steps)
 
         adapted, seen = run(meta, task.support, adapt_key, steps_at_test, at_test, meta_gradient, observer)
         return adapted, jax.tree.map(lambda x, last: jnp.append(x, last), seen.values, measure(adapted))
@@ -145,7 +145,7 @@ def inner_loop(
         adapt_key, loss_key = jax.random.split(key)
         query_loss = partial(train_pass, outer, batch=task.query, key=loss_key)
 
-        def observer(finish: Any) -> optax.GradientTransformation:
+        def observer(finish: Any, _: int) -> optax.GradientTransformation:
             return sum_values(lambda trained: query_loss(finish(trained))[0], weights)
 
         summed = observer if weights is not None and steps else None
@@ -168,11 +168,12 @@ def _run(
     steps: int,
     loss: Any,
     meta_gradient: MetaGradient,
-    observer: Callable[[Any], optax.GradientTransformation] | None = None,
+    observer: Callable[[Any, int], optax.GradientTransformation] | None = None,
 ) -> tuple[Any, Any]:
     """Returns what comes out of the loop, and the state of an optax transformation that observes it.
 
-    `observer` makes one of a function from what adapts to what the outer loss takes.
+    `observer` makes one of a function from what adapts to what the outer loss takes, and of the number of steps. A
+    stream may have another number than `steps`.
     """
     check_meta(meta)
     check_key(key)
@@ -181,7 +182,8 @@ def _run(
     trained, carried = split(start)
     optimizer, state = inner, combine(meta.learned, inner.init(trained))
     if observer is not None:
-        observing = observer(lambda trained: problem.finish(merge(trained, carried), meta))
+        number = jax.tree.leaves(xs)[0].shape[0]
+        observing = observer(lambda trained: problem.finish(merge(trained, carried), meta), number)
         optimizer, state = optax.chain(observing, inner), (observing.init(trained), state)
     end: Any = unroll(step_loss, optimizer, start, support, xs, state=state, meta_gradient=meta_gradient)
     return problem.finish(end.params, meta), None if observer is None else end.state[0]

@@ -160,7 +160,8 @@ def leo(
     build = partial(inner_loop, inner=inner, steps=head_steps, meta_gradient=meta_gradient)
     training = build(problem(True), outer_loss=partial(_outer_loss, dropout=dropout))
     test = build(problem(False), outer_loss=_loss)
-    return training._replace(init=partial(_init, training.init), adapt=test.adapt, loss=_loss)
+    # Without `follow`, whose steps would be those of the weights alone.
+    return MetaLearner(partial(_init, training.init), test.adapt, test.loss, training.grad)
 
 
 def _init(init: Callable[[PyTree], MetaParams], params: Any) -> MetaParams:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree, call_adapted
+from jaxmeta._types import Batch, LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._inner_loop import InnerLoss, inner_loop, model_problem, with_losses
 from jaxmeta.algorithms._objective import check_labels_of
 from jaxmeta.algorithms._part import Part, as_part
@@ -93,8 +93,9 @@ def oml(
         return lambda variables, batch, key: loss_fn(variables, represented(variables, batch), key)
 
     def predict(variables: PyTree, x: Any) -> Any:
-        return (loss.predict or call_adapted)(variables, features_fn(variables, x))
+        assert loss.predict is not None
+        return loss.predict(variables, features_fn(variables, x))
 
     problem = with_losses(model_problem(loss, part), of_example)._replace(start=start, stream=stream)
-    outer = Loss(of_inputs(loss), of_inputs(loss.test), predict)
+    outer = Loss(of_inputs(loss), of_inputs(loss.test), None if loss.predict is None else predict)
     return inner_loop(problem, inner, outer_loss=outer, meta_gradient=meta_gradient)
