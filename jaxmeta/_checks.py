@@ -238,6 +238,19 @@ def check_function(**values: Any) -> None:
             raise TypeError(f"{name} must be a function, got {brief(value)}")
 
 
+def as_functions(**values: Any) -> Sequence[Callable[..., Any]]:
+    """Returns the one value, a function or some, as a sequence.
+
+    Raises:
+        TypeError: if one of them cannot be called.
+    """
+    ((name, value),) = values.items()
+    found = value if isinstance(value, Sequence) else [value]
+    for function in found:
+        check_function(**{name: function})
+    return found
+
+
 def check_takes(count: int, meaning: str = "", /, **values: Any) -> None:
     """Raises TypeError unless every value can be called with so many arguments.
 

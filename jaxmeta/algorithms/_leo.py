@@ -96,7 +96,7 @@ def leo(
     Returns:
         A `MetaLearner`, whose `init` takes `leo_params(...)`, for batches of `x: [n, features]` and `y: [n]`. Its
         `adapt` returns a `LinearClassifier`. The loss that `grad` reports includes the penalties. `MetaParams.learned`
-        holds the rates.
+        holds the rates. There is no `follow`, because its steps would be those of the weights alone.
 
     Raises:
         TypeError: from `init`, if the parameters are not `LEOParams`.
@@ -160,7 +160,6 @@ def leo(
     build = partial(inner_loop, inner=inner, steps=head_steps, meta_gradient=meta_gradient)
     training = build(problem(True), outer_loss=partial(_outer_loss, dropout=dropout))
     test = build(problem(False), outer_loss=_loss)
-    # Without `follow`, whose steps would be those of the weights alone.
     return MetaLearner(partial(_init, training.init), test.adapt, test.loss, training.grad)
 
 

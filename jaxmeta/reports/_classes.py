@@ -17,8 +17,8 @@ def confusion_of(details: Details, sampler: Any) -> Confusion | None:
     """Returns the confusions of all tasks, or `None` if hardly any class is in more than one task."""
     if details.class_ids is None or details.outputs is None:
         return None
-    ids = np.asarray(details.class_ids)
-    counted, label, predicted = _answers(details)
+    ids, label = np.asarray(details.class_ids), np.asarray(details.y)
+    counted, predicted = counted_of(details), np.asarray(details.outputs).argmax(axis=-1)
     task = np.nonzero(counted)[0]
     true, guessed = ids[task, label[counted]], ids[task, predicted[counted]]
     found = np.unique(np.concatenate([true, guessed]))
@@ -36,10 +36,16 @@ def confusion_of(details: Details, sampler: Any) -> Confusion | None:
     return Confusion(tuple(name(number) for number in found.tolist()), counts, together)
 
 
-def _answers(details: Details) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns which queries count, their labels, and the predicted labels, each `[num_tasks, n]`."""
-    label, predicted = np.asarray(details.y), np.asarray(details.outputs).argmax(axis=-1)
-    return np.ones(label.shape, bool) if details.weight is None else np.asarray(details.weight) > 0, label, predicted
+def counted_of(details: Details) -> np.ndarray:
+    """Returns which queries count, `[num_tasks, n]`."""
+    return np.ones(np.shape(details.y), bool) if details.weight is None else np.asarray(details.weight) > 0
+
+
+def probabilities_of(logits: Any) -> np.ndarray:
+    """Returns the probabilities of classes, in float64."""
+    logits = np.asarray(logits, np.float64)
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return odds / odds.sum(axis=-1, keepdims=True)
 
 
 def namer(sampler: Any) -> Callable[[int], str] | None:
@@ -78,9 +84,7 @@ def _shown(number: int, task: Task, tested: Tested, names: Callable[[int], str] 
     for row in _chosen(task.support):
         picture = picture_of(task.support.x[row], bright)
         support.setdefault(name(int(task.support.y[row])), []).extend([] if picture is None else [picture])
-    logits = np.asarray(details.outputs, np.float64)[number]
-    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities = odds / odds.sum(axis=-1, keepdims=True)
+    probabilities = probabilities_of(details.outputs[number])
     asked = []
     for row in _chosen(task.query):
         guess = int(probabilities[row].argmax())

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmeta._checks import check_choice
 from jaxmeta._files import write_atomically
 from jaxmeta._types import Details
-from jaxmeta.reports._classes import namer
+from jaxmeta.reports._classes import counted_of, namer, probabilities_of
 
 
 def check_predictions_path(path: Path) -> None:
@@ -41,19 +41,18 @@ def write_predictions(path: Path, details: Details, sampler: Any) -> None:
 
 def _rows(details: Details, sampler: Any) -> Iterator[list[Any]]:
     found = details.outputs[0] if isinstance(details.outputs, tuple) else details.outputs  # the mean beside a deviation
-    y, outputs = np.asarray(details.y), np.asarray(found, np.float64)
+    y = np.asarray(details.y)
     if y.ndim > 2:
+        outputs = np.asarray(found, np.float64)
         yield ["task", "query", "target", "prediction"]
         for task, query in np.ndindex(*y.shape[:2]):
             yield [task, query, *(" ".join(map(str, values[task, query].ravel())) for values in (y, outputs))]
         return
-    counted = np.ones(y.shape, bool) if details.weight is None else np.asarray(details.weight) > 0
     ids = None if details.class_ids is None else np.asarray(details.class_ids)
     name = namer(sampler) or str
-    odds = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
-    probabilities = odds / odds.sum(axis=-1, keepdims=True)
+    probabilities = probabilities_of(found)
     yield ["task", "query", "label", "predicted_label", "class", "predicted_class", "probability"]
-    for task, query in zip(*np.nonzero(counted), strict=True):
+    for task, query in zip(*np.nonzero(counted_of(details)), strict=True):
         labels = int(y[task, query]), int(probabilities[task, query].argmax())
         names = ["" if ids is None else name(int(ids[task, label])) for label in labels]
         yield [task, query, *labels, *names, f"{probabilities[task, query].max():.6f}"]

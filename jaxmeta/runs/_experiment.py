@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import check_function
+from jaxmeta._checks import as_functions
 from jaxmeta._names import find_name
 from jaxmeta._save import save
 from jaxmeta.catalog import LEARNERS, Settings, check_minutes, resolve
@@ -161,9 +161,7 @@ class Experiment(Options):
         """
         settings = self.resolve()
         check_minutes(settings, minutes)
-        callbacks = callback if isinstance(callback, Sequence) else [callback]
-        for function in callbacks:
-            check_function(callback=function)
+        callbacks = as_functions(callback=callback)
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
         parts = self.build(root, download, recorded_classes(folder))

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from jaxmeta._checks import check_function
+from jaxmeta._checks import as_functions
 
 Callback: TypeAlias = Callable[[dict[str, float]], Any]
 """`(record) -> None`, or `True` to end the training."""
@@ -23,9 +23,7 @@ class Callbacks:
     """
 
     def __init__(self, functions: Callback | Sequence[Callback]):
-        self._functions = functions if isinstance(functions, Sequence) else [functions]
-        for function in self._functions:
-            check_function(callback=function)
+        self._functions = as_functions(callback=functions)
         self.ended = False
         """True if a function has asked the training to end."""
         self.error: Exception | None = None

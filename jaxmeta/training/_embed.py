@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree, at_least_float32, is_key
 from jaxmeta.data import Examples
 from jaxmeta.data.containers import to_float
 from jaxmeta.data.sources import cached
+from jaxmeta.display import progress_bar
 from jaxmeta.losses import forward
 
 
@@ -73,8 +73,7 @@ def embed(
     def compute() -> dict[str, np.ndarray]:
         run = lowered.compile()
         found = np.zeros((len(inputs), shape[1]), np.float32)
-        bar = tqdm(total=len(inputs), desc="Computing features", unit="example", disable=not progress, delay=1)
-        with bar:
+        with progress_bar("Computing features", len(inputs), "example", shown=progress) as bar:
             for start in range(0, len(inputs), size):
                 batch = inputs[start : start + size]
                 full = np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), 0)])
