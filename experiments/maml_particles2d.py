@@ -192,7 +192,7 @@ def main(args: Args) -> None:
         for seed in args.seeds:
             meta, seconds = meta_train(args, algorithm, seed)
             curve = jax.tree.map(np.asarray, evaluate(meta, goals, test_key))
-            sampled, mode = (x.mean(axis=0) for x in curve)
+            sampled, mode = (x.mean(axis=0) for x in (curve.sampled, curve.mode))
             score = (sampled - floor) / (oracle - floor)
             rows.append(Row(algorithm, seed, seconds, sampled.tolist(), mode.tolist(), score.tolist()))
             runs.setdefault(algorithm, []).append(curve.sampled)

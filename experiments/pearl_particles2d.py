@@ -181,7 +181,7 @@ def main(args: Args) -> None:
         start, end, seconds = meta_train(args, seed)
         for name, meta, spent in (("random", start, 0.0), ("PEARL", end, seconds)):
             curve = evaluate(meta, goals, test_key)
-            sampled, mode = (np.asarray(x).mean(axis=0).tolist() for x in curve)
+            sampled, mode = (np.asarray(x).mean(axis=0).tolist() for x in (curve.sampled, curve.mode))
             rows.append(Row(name, seed, spent, sampled, mode))
             cells = " | ".join(f"{x:.1f}" for x in sampled)
             print(f"| {name} | {seed} | {cells} | {', '.join(f'{x:.1f}' for x in mode)} | {spent:.0f} |", flush=True)

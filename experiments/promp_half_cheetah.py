@@ -193,7 +193,7 @@ def main(args: Args) -> None:
         for seed in args.seeds:
             meta, seconds = meta_train(args, algorithm, seed)
             curve = jax.tree.map(np.asarray, evaluate(meta, TASKS, test_key))
-            sampled, mode = (dict(zip(DIRECTIONS, x.tolist(), strict=True)) for x in curve)
+            sampled, mode = (dict(zip(DIRECTIONS, x.tolist(), strict=True)) for x in (curve.sampled, curve.mode))
             rows.append(Row(algorithm, seed, seconds, sampled, mode))
             for direction in DIRECTIONS:
                 cells = " | ".join(f"{x:.1f}" for x in sampled[direction])
