@@ -131,8 +131,8 @@ def test_flax_batch_norm_and_dropout_in_protonet_are_a_loop_by_hand():
         close(learner.predict(classifier, task.query.x)[:1], classifier(task.query.x[:1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 1, 2])
-@pytest.mark.quick("1")
 def test_nnx_with_running_statistics_and_dropout_is_a_loop_by_hand(steps):
     with jax.enable_x64(True):
         net, task, key = NNXNet(nnx.Rngs(0)), draw_task(jax.random.key(0)), jax.random.key(1)
@@ -248,6 +248,7 @@ IN_CONTEXT = jaxmeta.in_context(lambda params, x, y: x.mean(0), lambda params, c
 
 
 @pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.quick("maml++", "r2d2")
 def test_learned_values_start_where_the_learner_says(name):
     """In meta-parameters of a learner with nothing learned."""
     learner, params = LEARNING[name]
@@ -477,6 +478,7 @@ def test_reduce_weighs_tasks():
         assert float(metrics["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_outer_optimizers_get_what_they_ask_for():
     """The value, the gradient and the function of the mean loss over the tasks of the update."""
     seen = {}

@@ -29,7 +29,7 @@ def train(folder, iterations=ITERATIONS, mesh=None):
     return jaxmeta.train(
         learner,
         optax.adam(1e-2),
-        learner.init(model.init(jax.random.key(0), sampler.example)),
+        learner.init(jax.jit(model.init)(jax.random.key(0), sampler.example)),
         sampler,
         jax.random.key(1),
         iterations=iterations,

@@ -138,6 +138,7 @@ def moved_mlp(nominal):
     ],
     ids=["whole", "truncated-mixed", "first-order", "truncated-first-order"],
 )
+@pytest.mark.quick("truncated-mixed", "truncated-first-order")
 def test_backprop_through_a_training_run_equals_a_plain_loop(window, meta_gradient, seen_gradient):
     """In float64, against `jax.grad` of a Python loop with optax alone."""
     horizon = 4

@@ -39,7 +39,7 @@ def assert_finite(tree):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.quick("maml")
+@pytest.mark.quick("protonet")
 def test_runs_without_jit_and_where_nan_is_an_error(name):
     """With the numbers of the compiled program."""
     learner, model = learner_of(name)
@@ -73,7 +73,7 @@ def test_details_change_no_metric(name):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float64])
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.quick("protonet-bfloat16", "maml-float16", "leo-float64")
+@pytest.mark.quick("protonet-bfloat16", "maml-float16")
 def test_parameters_of_any_type(name, dtype):
     """Meta-gradients have the types of the meta-parameters, metrics are at least float32, all are finite."""
     with jax.enable_x64(dtype == jnp.float64):

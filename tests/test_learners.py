@@ -79,7 +79,7 @@ def task():
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.quick("maml++", "cavia")
+@pytest.mark.quick("cavia")
 def test_learner(name):
     check_learner(LEARNERS[name][0], initial_params(name), SINUSOID)
 

@@ -76,6 +76,7 @@ def test_encoder_by_hand(task):
     np.testing.assert_allclose(encoded[1], np.maximum(np.exp(u) - 1, 1e-10), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_adapt_takes_means_and_is_gradient_descent_in_codes_then_in_weights(task):
     """With a rate of its own for every latent dimension and feature."""
     learner = jaxmeta.leo(WAYS, steps=2, head_steps=1)

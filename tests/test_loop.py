@@ -76,11 +76,11 @@ def test_updates_are_those_of_the_step():
     assert all(record["updates_per_second"] > 0 for record in done.history)
 
 
-@pytest.mark.parametrize(("monitor", "best"), [("loss", 4), ("height", 8)])
+@pytest.mark.parametrize(("monitor", "best"), [("loss", 4), ("accuracy", 8), ("height", 8)])
 def test_the_best_state_is_kept(monitor, best):
     """Validated after 4, 8 and 10 updates: a loss is minimized, anything else maximized."""
     values = iter([1.0, 3.0, 2.0])
-    done = run(validate=lambda meta: {monitor: next(values)}, monitor=monitor)
+    done = run(validate=lambda meta: {monitor: next(values)}, monitor=monitor if monitor == "height" else None)
     assert done.step == int(done.meta["count"]) == best
     assert int(done.state.meta["count"]) == 10
     assert [r[f"validation/{monitor}"] for r in done.history if f"validation/{monitor}" in r] == [1.0, 3.0, 2.0]
@@ -247,6 +247,8 @@ def test_a_state_that_is_not_finite_is_named():
         ({"minutes": 0}, "minutes must be a positive number, got 0"),
         ({"validate_every": 3}, r"validate_every must be a multiple of log_every \(2\), got 3"),
         ({"validate": lambda state: {"a": 0.0}, "monitor": "b"}, r"monitor must be one of \['a'\], got 'b'"),
+        ({"validate": lambda state: {"a": 0.0}}, r"monitor must be one of \['a'\], got None"),
+        ({"monitor": "return"}, "monitor applies with validate only, got 'return' without it"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -294,7 +296,7 @@ def test_a_learner_that_changes_in_training():
 
         return jaxmeta.maml(loss_fn, optax.sgd(0.01))
 
-    meta = learner_at(jnp.int32(0)).init(model.init(KEY, sampler.example))
+    meta = learner_at(jnp.int32(0)).init(jax.jit(model.init)(KEY, sampler.example))
     options = {"num_tasks": 2, "log_every": 1, "validate_every": 1, "progress": False}
     still, moved = (
         jaxmeta.train(learner_at, optax.sgd(0.1), meta, sampler, KEY, iterations=n, **options) for n in (2, 4)

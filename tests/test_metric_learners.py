@@ -90,7 +90,7 @@ def initial(name):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-@pytest.mark.quick("protonet", "proto-maml")
+@pytest.mark.quick("protonet")
 def test_learner(name):
     learner, params, _ = initial(name)
     check_learner(learner, params, LEARNERS[name][2])
@@ -103,6 +103,7 @@ def test_meta_gradient_equals_finite_differences(name):
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.quick("protonet", "relation-network", "metaoptnet", "lr-d2")
 def test_order_of_examples_and_names_of_classes_do_not_matter(name):
     learner, params, task = initial(name)
     meta, support = learner.init(params), task.support

@@ -88,9 +88,9 @@ def assert_equal(tree, other):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["maml", "protonet"])
 @pytest.mark.parametrize("library", MODELS)
-@pytest.mark.quick("linen-maml")
 def test_train_resumes_saves_and_loads(library, name, tmp_path):
     """With the numbers of an undisturbed run."""
     model, variables = MODELS[library]()

@@ -141,7 +141,7 @@ def test_it_trains_a_learner():
     sampler = data.RegressionSampler.from_tasks([(x / 100, y / 100) for x, y in lines()], shots=4, queries=4)
     model = models.MLP(out=1, sizes=(4,))
     learner = jaxmeta.maml(jaxmeta.regression(model.apply), optax.sgd(0.01))
-    meta = learner.init(model.init(jax.random.key(0), sampler.example))
+    meta = learner.init(jax.jit(model.init)(jax.random.key(0), sampler.example))
     options = {"iterations": 2, "num_tasks": 2, "log_every": 1, "progress": False}
     done = jaxmeta.train(learner, optax.adam(1e-3), meta, sampler, jax.random.key(1), **options)
     assert done.step == 2

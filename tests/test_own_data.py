@@ -320,6 +320,7 @@ def run_on_a_folder(tmp_path_factory):
     return experiment, run, root
 
 
+@pytest.mark.slow
 def test_a_test_with_other_ways_never_sees_trained_classes(run_on_a_folder):
     """More ways than the test part has classes would move the border between the parts."""
     _, run, root = run_on_a_folder

@@ -37,7 +37,7 @@ LEARNERS = {
 
 def start(name):
     learner, model, sampler = LEARNERS[name]
-    return learner, learner.init(model.init(jax.random.key(0), sampler.example)), sampler
+    return learner, learner.init(jax.jit(model.init)(jax.random.key(0), sampler.example)), sampler
 
 
 def assert_close(actual, expected, tolerance=2e-5):

@@ -56,6 +56,7 @@ def test_the_folder_says_what_was_run_and_what_came_out(finished):
     assert "transductive" not in report
 
 
+@pytest.mark.slow
 def test_the_test_is_an_adaptation_curve_in_held_out_tasks(finished):
     parts: Any = Experiment("particles2d", test_steps=2, **TINY).build()
     meta = jaxmeta.best_meta(finished, parts.meta)

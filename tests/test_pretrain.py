@@ -88,6 +88,7 @@ def test_learns_features_for_few_shots(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.meta, done.meta)
 
 
+@pytest.mark.slow
 def test_augment_and_given_learner():
     """With its inputs gone nothing can be learned; a learner of ours is what validation measures."""
     learner = jaxmeta.protonet(features, 3, scale=1e-6)

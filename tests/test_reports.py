@@ -110,6 +110,7 @@ def test_steps_end_at_the_test_and_the_start_is_a_floor(run):
     np.testing.assert_allclose(start["loss"]["mean"], result["test"]["loss"]["mean"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_floor_is_the_nearest_mean_of_the_inputs(run, root):
     floors = json.loads((run / "result.json").read_text())["floors"]
     parts: Any = Experiment(**SMALL).build(root)

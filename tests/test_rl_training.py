@@ -357,6 +357,7 @@ def test_numbers_of_rl2_may_be_traced():
         jax.tree.map(lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-3, atol=1e-5), both, alone)
 
 
+@pytest.mark.slow
 def test_rl2_learns_to_use_its_observations():
     """The arms pay 1 and 0 in either order, so that one pull is enough for 5.5 of 6. Random pulls get 3."""
 

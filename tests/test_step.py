@@ -185,6 +185,7 @@ FOLLOWED = {  # learners with the number of steps at test
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
+@pytest.mark.quick("minibatches")
 def test_details_hold_what_the_metrics_are_made_of(name):
     def measure(steps):
         learner = FOLLOWED[name](steps)

@@ -186,6 +186,7 @@ def test_every_task_is_well_formed(data):
     ],
     ids=["fused", "apart", "shots-first"],
 )
+@pytest.mark.quick("fused", "apart")
 def test_classes_labels_and_examples_are_uniform(transforms):
     _, labels = DATA
     tasks = Taskset(DATA, transforms, seed=4)

@@ -47,7 +47,7 @@ def test_it_trains_with_validation_checkpoints_and_resume(tmp_path):
     tasks = data.Taskset((X, LABELS), [dictionary, *TRANSFORMS])
     model = models.OmniglotFC(ways=3, sizes=(8,))
     learner = jaxmeta.maml(jaxmeta.classification(model.apply), optax.sgd(0.1))
-    meta = learner.init(model.init(KEY, tasks.example))
+    meta = learner.init(jax.jit(model.init)(KEY, tasks.example))
 
     def run(sampler, folder, iterations):
         options = {"num_tasks": 2, "validation_tasks": 3, "validate_every": 4, "log_every": 4, "progress": False}

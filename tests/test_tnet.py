@@ -42,7 +42,7 @@ def test_with_warp_layers_as_they_start_it_is_maml():
     for warp, make in [(False, jaxmeta.maml), (True, jaxmeta.tnet)]:
         model = models.MLP(sizes=(6, 4), warp=warp)
         learner = make(jaxmeta.regression(model.apply), optax.sgd(0.05), steps=2)
-        meta = learner.init(model.init(KEY, sampler.example))
+        meta = learner.init(jax.jit(model.init)(KEY, sampler.example))
         adapted[warp], gradients[warp] = jax.jit(
             lambda meta, learner=learner: (learner.adapt(meta, task.support, KEY), learner.grad(meta, task, KEY))
         )(meta)

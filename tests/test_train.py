@@ -46,7 +46,6 @@ def run(folder=None, *, model=MODEL, make=jaxmeta.maml, inner_rate=0.01, outer=N
         "validation_tasks": 4,
         "validate_every": 6,
         "log_every": 2,
-        "monitor": "loss",
         "progress": False,
     }
     return jaxmeta.train(
@@ -184,6 +183,7 @@ def test_the_first_of_equals_is_kept(monitor):
         ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
         ({"validate_every": 5}, r"validate_every must be a multiple of log_every \(2\), got 5"),
         ({"monitor": "accuracy"}, r"monitor must be one of \['loss'\], got 'accuracy'"),
+        ({"monitor": "loss", "validation": None}, "monitor applies with validation only, got 'loss' without it"),
     ],
 )
 def test_bad_arguments_are_named_before_anything_is_made(tmp_path, options, message):

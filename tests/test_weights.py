@@ -56,7 +56,7 @@ def assert_close(actual, expected):
 
 
 @pytest.mark.parametrize("name", HEADS)
-@pytest.mark.quick("protonet", "fine-tuning", "lr-d2", "metaoptnet")
+@pytest.mark.quick("protonet", "lr-d2")
 def test_padding_weights_and_more_ways_than_classes_change_no_head(name):
     make, model = HEADS[name]
     dense, padded = drawn(3, name not in ONCE)
@@ -116,9 +116,9 @@ HALF_HEADS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("name", HALF_HEADS)
-@pytest.mark.quick("cosine-bfloat16")
 def test_heads_compute_half_precision_in_float32(name, dtype):
     """The same features in float64 give the same logits, also with a row of zeros, and finite derivatives."""
     head, rng = HALF_HEADS[name], np.random.default_rng(0)

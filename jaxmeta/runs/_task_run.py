@@ -19,7 +19,7 @@ from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, at_least_flo
 from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
 from jaxmeta.losses import classification, regression
-from jaxmeta.reports import Findings, Tested, examine_tasks, monitored, test_on_tasks
+from jaxmeta.reports import Findings, Tested, examine_tasks, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import Parts, at_precision
 from jaxmeta.training import Callback, Trained, best_meta, train
@@ -82,7 +82,6 @@ class TaskParts(NamedTuple):
             validation=self.tasksets.validation,
             validation_tasks=s.validation_tasks,
             validate_every=validate_every,
-            monitor=monitored(s.kind),
             log_every=math.gcd(validate_every, 50),
             skip_nonfinite=s.skip_nonfinite,
             folder=folder,
@@ -135,7 +134,7 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
         tasksets = data.BenchmarkTasksets(*(data.Streams(sampler, s.ways) for sampler in tasksets))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
     context = [jnp.zeros(s.context_size)] if "context_size" in s else []
-    meta = learner.init(model.init(init_key, tasksets.train.example, *context))
+    meta = learner.init(jax.jit(model.init)(init_key, tasksets.train.example, *context))
     optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
     return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
 

@@ -88,10 +88,6 @@ class Chunks:
             )
         return {name: np.zeros((self._log_every, *x.shape), x.dtype) for name, x in traced.out_info[1].items()}
 
-    def compile(self, snapshot: Snapshot, step: int) -> Snapshot:
-        """Compiles the program by running no update."""
-        return self.run(snapshot, step, 0)
-
     def run(self, snapshot: Snapshot, start: int, size: int) -> Snapshot:
         """Runs `size` updates after update `start`.
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ class LoopSettings(NamedTuple):
     iterations: int
     validate_every: int
     log_every: int
-    monitor: str
+    monitor: str | None
     skip_nonfinite: bool
     work: tuple[str, int] = ("updates", 1)
     """The unit of the reported speed, and the number of units per update."""
@@ -149,14 +149,13 @@ class Course:
 
     def _validated(self, snapshot: Snapshot, step: int) -> tuple[Snapshot, dict[str, float]]:
         """Measures the state, and keeps it if it is the best so far; without validation the last is the best."""
-        monitor, meta = self._options.monitor, self._own(snapshot.state.meta)
+        meta = self._own(snapshot.state.meta)
         if self._validate is None:
             return snapshot._replace(best=meta, best_step=np.int32(step)), {}
         self._bar.set_description_str("Validating")
         values = self._validate(meta)
         self._bar.set_description_str("Training", refresh=False)
-        if monitor not in values:
-            raise ValueError(f"monitor must be one of {sorted(values)}, got {monitor!r}")
+        monitor = chosen_monitor(self._options.monitor, values)
         score = np.float32(-values[monitor] if monitor == "loss" else values[monitor])
         if score > snapshot.best_score:
             snapshot = snapshot._replace(best=meta, best_score=score, best_step=np.int32(step))
@@ -184,6 +183,17 @@ class Course:
         last = log.history[-1]
         measured = int(log.snapshot.best_step) == last["step"] or any(name.startswith("validation/") for name in last)
         return measured and log.start == last["step"] and self._is_over(log.start, last["seconds"])
+
+
+def chosen_monitor(monitor: str | None, values: Iterable[str]) -> str:
+    """Returns the name of the chosen_monitor value: accuracy before loss if none was chosen."""
+    names = sorted(values)
+    if monitor in names:
+        return monitor
+    found = next((name for name in ("accuracy", "loss") if name in names), None)
+    if monitor is not None or found is None:
+        raise ValueError(f"monitor must be one of {names}, got {monitor!r}")
+    return found
 
 
 def _shown(record: Mapping[str, float]) -> dict[str, str]:

@@ -50,7 +50,7 @@ def loop(
     minutes: float | None = None,
     validate: Validate | None = None,
     validate_every: int = 500,
-    monitor: str = "loss",
+    monitor: str | None = None,
     log_every: int = 50,
     skip_nonfinite: bool = False,
     mesh: Mesh | None = None,
@@ -84,6 +84,7 @@ def loop(
             no validation.
         validate_every: updates between validations, a multiple of `log_every`.
         monitor: the validation value that selects the best meta-parameters: `"loss"` is minimized, others maximized.
+            `None` is the accuracy, or the loss where there is no accuracy.
         log_every: updates per record, over which metrics are averaged.
         skip_nonfinite: skip an update that gives a NaN or infinite metric or meta-parameter, instead of raising: the
             state stays as it was before. The record `train/skipped` counts them.
@@ -102,8 +103,8 @@ def loop(
     Raises:
         TypeError: if `training` is not a `Training`, or `callback` is no function.
         ValueError: if a number is less than 1, if `minutes` is not positive, if `validate_every` is not a multiple of
-            `log_every`, if `monitor` is not among the validation values, or if `folder` holds another run or a damaged
-            checkpoint.
+            `log_every`, if `monitor` is not among the validation values or comes without `validate`, or if `folder`
+            holds another run or a damaged checkpoint.
         FloatingPointError: if a metric or a meta-parameter becomes NaN or infinite (with `skip_nonfinite`: in all
             updates of a record); with a `folder` the last finite state is saved first.
 
@@ -139,13 +140,13 @@ def run_loop(
     place: Callable[[Any], Any] = lambda state: state,
 ) -> Trained:
     """See `loop`; `place` puts the state on its devices."""
-    check_settings(training, options)
+    check_settings(training, options, validate=validate)
     callbacks = Callbacks(callback)
     start = training.init(meta, jax.random.fold_in(key, _INIT))
     donate = is_large(start)
     chunks = Chunks(training, data, key, options.log_every, options.skip_nonfinite, donate)
-    sizes = {**options.numbers, "validate_every": options.validate_every, "log_every": options.log_every}
-    run = {"key": key, **sizes, "training": training}
+    chosen = {name: getattr(options, name) for name in ("validate_every", "log_every", "monitor")}
+    run = {"key": key, **options.numbers, **chosen, "training": training}
     log = Log(folder, Snapshot(start, start.meta, np.float32(-np.inf), np.int32(0), chunks.no_metrics(start)), run)
     bar = _bar(options.iterations, log.start, progress)
     with deferred_sigterm() as asked, log, bar:
@@ -174,12 +175,17 @@ def _save_after(error: BaseException, log: Log, course: Course) -> None:
         ) from error
 
 
-def check_settings(training: Training, options: LoopSettings) -> None:
-    """Raises a TypeError if `training` is something else, and a ValueError if a number is out of range."""
+def check_settings(training: Training, options: LoopSettings, **validation: Any) -> None:
+    """Raises a TypeError if `training` is something else, and a ValueError for a number or `monitor`.
+
+    The last argument has the name under which the user knows the validation.
+    """
     if not isinstance(training, Training):
         raise TypeError(f"training must be a jaxmeta.Training, a pair (init, step); got {training!r}")
     if options.minutes is not None:
         check_positive(minutes=options.minutes)
+    if options.monitor is not None and (missing := [name for name, value in validation.items() if value is None]):
+        raise ValueError(f"monitor applies with {missing[0]} only, got {options.monitor!r} without it")
     numbers = {"iterations": options.iterations, **options.numbers}
     check_integer(**numbers, validate_every=options.validate_every, log_every=options.log_every)
     if options.validate_every % options.log_every:

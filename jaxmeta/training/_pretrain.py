@@ -249,7 +249,6 @@ def pretrain(
         minutes=minutes,
         validate=validate,
         validate_every=validate_every,
-        monitor="accuracy",
         log_every=log_every,
         skip_nonfinite=skip_nonfinite,
         folder=folder,

@@ -17,7 +17,7 @@ from jaxmeta._step import evaluate, meta_step
 from jaxmeta._summary import summarize
 from jaxmeta._types import MetaLearner, MetaParams, Sampler, TrainingState, check_key, check_meta
 from jaxmeta.training._callback import Callback
-from jaxmeta.training._course import LoopSettings
+from jaxmeta.training._course import LoopSettings, chosen_monitor
 from jaxmeta.training._loop import Trained, check_settings, run_loop
 
 
@@ -37,7 +37,7 @@ def train(
     validation: Sampler | None = None,
     validation_tasks: int = 200,
     validate_every: int = 500,
-    monitor: str = "accuracy",
+    monitor: str | None = None,
     log_every: int = 50,
     skip_nonfinite: bool = False,
     folder: str | os.PathLike[str] | None = None,
@@ -70,6 +70,7 @@ def train(
         validation_tasks: tasks per validation, the same ones every time.
         validate_every: updates between validations, a multiple of `log_every`; there is one after the last update too.
         monitor: the validation metric that selects the best meta-parameters: `"loss"` is minimized, others maximized.
+            `None` is the accuracy, or the loss where no accuracy is measured.
         log_every: updates per record, over which metrics are averaged.
         skip_nonfinite: leave out an update that is not finite, see `loop`.
         folder: where to keep metrics and checkpoints; `None` keeps nothing.
@@ -81,7 +82,8 @@ def train(
 
     Raises:
         ValueError: if a number is out of range, if `validate_every` is not a multiple of `log_every`, if `monitor` is
-            no metric, or if `folder` holds a run of another configuration or a damaged checkpoint; nothing is changed.
+            no metric or comes without `validation`, or if `folder` holds a run of another configuration or a damaged
+            checkpoint; nothing is changed.
         FloatingPointError: if a training metric or a meta-parameter becomes NaN or infinite; with a `folder` the last
             finite state is saved first.
 
@@ -109,7 +111,7 @@ def train(
     check_key(key)
     options: dict[str, Any] = {"batch_size": batch_size, "mesh": mesh}
     training = meta_step(learner, optimizer, num_tasks, divide_optimizer=divide_optimizer, **options)
-    check_settings(training, found)
+    check_settings(training, found, validation=validation)
     train_key, validation_key = jax.random.split(key)
     tasks, validation = _as_tree(tasks), _as_tree(validation)
     tasks, validation, train_key, validation_key = replicate((tasks, validation, train_key, validation_key), mesh)
@@ -117,7 +119,9 @@ def train(
     if validation is not None:
         first = learner if isinstance(learner, MetaLearner) else learner(jnp.int32(0))
         run = jax.jit(evaluate(first, validation_tasks, **options))
-        validate = _validator(run, meta, validation, validation_key, monitor)
+        names = run.eval_shape(meta, validation, validation_key)
+        found = found._replace(monitor=chosen_monitor(monitor, names))  # a wrong name is refused at once
+        validate = _validator(run, validation, validation_key)
     place = partial(_place, mesh=mesh, divide_optimizer=divide_optimizer)
     return run_loop(training, meta, train_key, (tasks,), found, validate, folder, progress, callback, place)
 
@@ -134,13 +138,8 @@ def _place(state: TrainingState, mesh: Mesh | None, divide_optimizer: bool) -> T
     return state._replace(opt_state=divided(state.opt_state, mesh))
 
 
-def _validator(
-    run: Any, meta: MetaParams, tasks: Sampler, key: jax.Array, monitor: str
-) -> Callable[[MetaParams], dict[str, float]]:
-    """Means over the validation tasks; refuses at once to monitor what is not among them."""
-    names = sorted(run.eval_shape(meta, tasks, key))
-    if monitor not in names:
-        raise ValueError(f"monitor must be one of {names}, got {monitor!r}")
+def _validator(run: Any, tasks: Sampler, key: jax.Array) -> Callable[[MetaParams], dict[str, float]]:
+    """Means over the validation tasks."""
 
     def validate(meta: MetaParams) -> dict[str, float]:
         return {name: summary.mean for name, summary in summarize(run(meta, tasks, key)).items()}
