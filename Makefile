@@ -62,6 +62,7 @@ smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	  --output runs/smoke/scaling.json
 	$(BIN)/python experiments/benchmarks/rl.py --num-tasks 2 --episodes 2 --horizon 5 --rounds 1 --output runs/smoke/rl.json
 	$(BIN)/python experiments/benchmarks/sampling.py --rounds 2 --output runs/smoke/sampling.json
+	$(BIN)/python experiments/benchmarks/sweep.py --runs 2 --updates 4 2 --rounds 1 --only sinusoid --output runs/smoke/sweep.json
 	$(BIN)/python experiments/benchmarks/gpu.py --small --limit 60 --output runs/smoke/gpu.jsonl
 
 docs: $(INSTALLED)  ## The documentation in site/, with its generated tables made anew.

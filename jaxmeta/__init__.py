@@ -56,6 +56,7 @@ from jaxmeta.runs import Run as Run
 from jaxmeta.runs import compare_runs as compare_runs
 from jaxmeta.runs import evaluate_run as evaluate_run
 from jaxmeta.runs import load_run as load_run
+from jaxmeta.runs import run_all as run_all
 from jaxmeta.training import Minibatches as Minibatches
 from jaxmeta.training import Trained as Trained
 from jaxmeta.training import best_meta as best_meta
@@ -67,6 +68,7 @@ from jaxmeta.training import pretrain as pretrain
 from jaxmeta.training import pretrain_step as pretrain_step
 from jaxmeta.training import tensorboard_logger as tensorboard_logger
 from jaxmeta.training import train as train
+from jaxmeta.training import train_many as train_many
 from jaxmeta.training import wandb_logger as wandb_logger
 
 __version__ = _installed_versions("jaxmeta")["jaxmeta"]

@@ -9,16 +9,24 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names, predict, show_versions, train_each
+from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names, predict, show_versions
 from jaxmeta._files import cache_folder
 from jaxmeta._parallel import available_cores, task_mesh
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
 from jaxmeta.reports import effort, headline
-from jaxmeta.runs import OPTIONS, Experiment, load_module
+from jaxmeta.runs import (
+    OPTIONS,
+    Experiment,
+    Result,
+    compare_runs,
+    fit_one_program,
+    is_faster_together,
+    load_module,
+    run_all,
+)
 from jaxmeta.training import LOGGERS, named_loggers, on_sigterm
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
@@ -156,28 +164,39 @@ def _train(folder: Path | None, log: list[str], minutes: float | None, estimate:
     if (features := options.pop("features")) is not None:
         files["root"], options["benchmark"] = features, options.get("benchmark", "features")
     runs = Experiment().vary(**{name: value if isinstance(value, list) else [value] for name, value in options.items()})
-    meshes = [asked or _mesh_of_cores(experiment.resolve()) for experiment in runs.values()]
+    settings = {name: experiment.resolve() for name, experiment in runs.items()}
     first = next(iter(runs.values()))
+    mesh = asked or _mesh_of_cores(*settings.values())
+    together = asked is None and "wandb" not in log and fit_one_program(list(settings.values()))
+    together = together and is_faster_together(next(iter(settings.values())))
     if estimate:
         if len(runs) > 1:
             raise ValueError(f"--estimate needs one value for each option, got those of {len(runs)} runs")
-        _say(describe_cost(first.build(**files).estimate(meshes[0])))
+        _say(describe_cost(first.build(**files).estimate(mesh)))
         return 0
-    todo = {}
-    for (name, experiment), mesh in zip(runs.items(), meshes, strict=True):
-        place = (folder or first.default_folder(len(runs) > 1)) / name
-        callback = named_loggers(log, place, experiment.resolve()) if log else []
-        todo[place] = partial(_run, experiment, place, **files, mesh=mesh, minutes=minutes, callback=callback)
-    return train_each(todo, _say) if len(todo) > 1 else next(iter(todo.values()))()
+    where = folder or first.default_folder(len(runs) > 1)
+    for name, s in settings.items():
+        _say(f"{s.learner} on {s.benchmark}, results go to {where / name}")
+    told = {name: named_loggers(log, where / name, s) for name, s in settings.items()} if log else {}
+    if len(runs) == 1:
+        _tell(first.run(where, **files, mesh=mesh, minutes=minutes, callback=told.get("", ())))
+        return 0
+
+    def done(name: str, result: Result | FloatingPointError) -> None:
+        if isinstance(result, FloatingPointError):
+            _say(f"{where / name}: {result}")
+        else:
+            _tell(result)
+
+    options = {"mesh": None if together else mesh, "one_program": together, "callbacks": told, "done": done}
+    found = run_all(runs, where, **files, minutes=minutes, **options)
+    _say(compare_runs([where / name for name in runs]))
+    return int(any(isinstance(result, FloatingPointError) for result in found.values()))
 
 
-def _run(experiment: Experiment, folder: Path, **options: Any) -> int:
-    settings = experiment.resolve()
-    _say(f"{settings.learner} on {settings.benchmark}, results go to {folder}")
-    result = experiment.run(folder, **options)
-    files = f"report: {folder / 'report.html'}\nplot:   {folder / 'curve.png'}"
+def _tell(result: Result) -> None:
+    files = f"report: {result.folder / 'report.html'}\nplot:   {result.folder / 'curve.png'}"
     _say("\n".join([headline(result.settings, result.test), effort(result.settings, result.trained), files]))
-    return 0
 
 
 def _mesh(
@@ -200,7 +219,7 @@ def _mesh(
     return task_mesh(devices)
 
 
-def _mesh_of_cores(settings: Settings) -> Any:
+def _mesh_of_cores(*settings: Settings) -> Any:
     """Returns a simulated device for each core of a machine that has only a CPU, where that is faster, or None.
 
     Milliseconds per update on two cores, one device and two, the least of 12 in turns: MAML on glyphs 213 and 138,
@@ -211,12 +230,12 @@ def _mesh_of_cores(settings: Settings) -> Any:
     """
     import jax
 
-    faster = LEARNERS[settings.learner].trains_on in ("tasks", "streams")
-    quick = settings.get("model", "mlp") in ("cnn", "fc", "mlp")
+    faster = all(LEARNERS[s.learner].trains_on in ("tasks", "streams") for s in settings)
+    quick = all(s.get("model", "mlp") in ("cnn", "fc", "mlp") for s in settings)
     if "device_count" in os.environ.get("XLA_FLAGS", "") or not (faster and quick):
         return None
     cores, config = available_cores(), cast(Any, jax.config)
-    if config.jax_num_cpu_devices not in (-1, cores) or cores == 1 or settings.num_tasks % cores:
+    if config.jax_num_cpu_devices not in (-1, cores) or cores == 1 or any(s.num_tasks % cores for s in settings):
         return None
     with contextlib.suppress(RuntimeError):  # JAX runs already
         config.update("jax_num_cpu_devices", cores)

@@ -2,7 +2,6 @@
 
 import difflib
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +91,3 @@ def hint(message: str) -> str:
     names = {alias: o.flag for o in OPTIONS.values() for alias in (*o.known_as, o.flag.lstrip("-"))}
     near = [word] if word in names else difflib.get_close_matches(word, list(names), n=1)
     return f". Did you mean {names[near[0]]}?" if near else ""
-
-
-def train_each(runs: Mapping[Path, Callable[[], int]], say: Callable[[str], None]) -> int:
-    """Runs experiments one after another, says how they compare, and returns the exit status."""
-    failed = 0
-    for folder, run in runs.items():
-        try:
-            run()
-        except FloatingPointError as error:  # the others may do better
-            say(f"{folder}: {error}")
-            failed += 1
-    say(compare_runs(list(runs)))
-    return int(failed > 0)

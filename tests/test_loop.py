@@ -78,12 +78,12 @@ def test_updates_are_those_of_the_step():
 
 @pytest.mark.parametrize(("monitor", "best"), [("loss", 4), ("accuracy", 8), ("height", 8)])
 def test_the_best_state_is_kept(monitor, best):
-    """Validated after 4, 8 and 10 updates: a loss is minimized, anything else maximized."""
-    values = iter([1.0, 3.0, 2.0])
+    """Validated after 0, 4, 8 and 10 updates: a loss is minimized, anything else maximized."""
+    values = iter([2.0, 1.0, 3.0, 2.0])
     done = run(validate=lambda meta: {monitor: next(values)}, monitor=monitor if monitor == "height" else None)
     assert done.step == int(done.meta["count"]) == best
     assert int(done.state.meta["count"]) == 10
-    assert [r[f"validation/{monitor}"] for r in done.history if f"validation/{monitor}" in r] == [1.0, 3.0, 2.0]
+    assert [r[f"validation/{monitor}"] for r in done.history if f"validation/{monitor}" in r] == [2.0, 1.0, 3.0, 2.0]
 
 
 def test_a_run_goes_on_bit_for_bit(tmp_path):
@@ -145,7 +145,8 @@ def clock(monkeypatch):
         return run_chunk(chunks, snapshot, start, size)
 
     monkeypatch.setattr(Chunks, "run", slow)
-    monkeypatch.setattr("jaxmeta.training._course.time", SimpleNamespace(perf_counter=lambda: seconds[0]))
+    for module in ("_course", "_loop"):
+        monkeypatch.setattr(f"jaxmeta.training.{module}.time", SimpleNamespace(perf_counter=lambda: seconds[0]))
 
 
 @pytest.mark.usefixtures("clock")
@@ -161,8 +162,8 @@ def test_the_time_ends_a_run_as_its_last_update_would(tmp_path, monkeypatch):
 
     whole = run()
     done = limited(minutes=1.2)
-    assert [(record["step"], record["seconds"]) for record in done.history] == [(2, 30), (4, 60), (5, 75)]
-    assert validated == [4, 5]
+    assert [(record["step"], record["seconds"]) for record in done.history] == [(0, 0), (2, 30), (4, 60), (5, 75)]
+    assert validated == [0, 4, 5]
     assert int(done.meta["count"]) == done.step == 5
     with monkeypatch.context() as patch:
         patch.setattr(Log, "write", lambda *_: pytest.fail("an update was run"))
@@ -211,13 +212,13 @@ def test_only_a_large_state_is_donated_and_never_an_array_of_somebody_else(donat
     arrays = [x for state in states for x in jax.tree.leaves(state)]
     assert [x.is_deleted() for x in arrays] == [donated] * len(arrays)
     assert not any(x.is_deleted() for x in jax.tree.leaves((start, seen, done.meta, done.state)))
-    assert [int(meta["count"]) for meta in seen] == [4, 8, 10]
-    assert (done.step, int(done.meta["count"])) == (4, 4)
+    assert [int(meta["count"]) for meta in seen] == [0, 4, 8, 10]
+    assert (done.step, int(done.meta["count"])) == (0, 0)
     np.testing.assert_array_equal(done.state.meta["place"], whole.state.meta["place"])
 
 
 def test_after_an_error_a_large_state_resumes_from_its_last_checkpoint(donated, tmp_path):
-    values = iter([1.0, FloatingPointError("no")])
+    values = iter([1.0, 1.0, FloatingPointError("no")])
 
     def validate(meta):
         value = next(values, 1.0)

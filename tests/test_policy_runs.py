@@ -45,8 +45,8 @@ def test_the_folder_says_what_was_run_and_what_came_out(finished):
     assert settings == dict(Experiment("particles2d", test_steps=2, **TINY).resolve())
     assert settings["inner_rate"] == 0.1
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [1, 2]
-    assert records[0]["train/return"] == records[0]["train/return_1"]
+    assert [record["step"] for record in records] == [0, 1, 2]
+    assert records[1]["train/return"] == records[1]["train/return_1"]
     test = json.loads((finished / "result.json").read_text())["test"]
     assert set(test) == {"return", "return_0", "return_1", "return_2", "mode_return"}
     assert test["return"] == test["return_2"]

@@ -84,9 +84,9 @@ def test_the_folder_says_what_was_run_and_what_came_out(finished):
     assert config["versions"]["jax"] == jax.__version__
     assert "cpu" in config["device"]
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [1, 2]
+    assert [record["step"] for record in records] == [0, 1, 2]
     parts = [f"{part}/{metric}" for part in ("train", "validation") for metric in ("loss", "accuracy")]
-    assert set(records[0]) == {"step", "seconds", "tasks_per_second", *parts}
+    assert set(records[1]) == {"step", "seconds", "tasks_per_second", *parts}
     result = json.loads((folder / "result.json").read_text())
     assert result["test"] == values(finished.test)
     assert result["test"]["accuracy"]["num_tasks"] == 3

@@ -14,3 +14,6 @@ from jaxmeta.runs._load import load_run as load_run
 from jaxmeta.runs._modules import load_module as load_module
 from jaxmeta.runs._options import OPTIONS as OPTIONS
 from jaxmeta.runs._parts import Result as Result
+from jaxmeta.runs._together import fit_one_program as fit_one_program
+from jaxmeta.runs._together import is_faster_together as is_faster_together
+from jaxmeta.runs._together import run_all as run_all

@@ -23,7 +23,7 @@ from jaxmeta.runs._data import load_tasksets
 from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes, report_of
 from jaxmeta.runs._options import OPTIONS, Options
 from jaxmeta.runs._parts import Parts, Result
-from jaxmeta.training import Callback
+from jaxmeta.training import Callback, Trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,14 +167,21 @@ class Experiment(Options):
         parts = self.build(root, download, recorded_classes(folder))
         claim_folder(folder, settings, parts.facts, root)
         trained = parts.train(folder, mesh, minutes, progress, callbacks)
-        shown = progress and jax.process_index() == 0
-        with progress_bar(f"Testing on {settings.test_tasks} tasks", shown=shown, delay=0.0):
-            tested, untrained = parts.test([trained.meta, parts.untrained()], mesh)
-        if jax.process_index() == 0:
-            save(folder / META_FILE, trained.meta)
-            findings = parts.examine(trained.meta, tested, untrained)
-            write_report(folder, report_of(folder, settings, trained, tested, findings))
-        return Result(settings, folder, trained, tested.summaries)
+        return conclude(settings, folder, parts, trained, mesh, progress)
+
+
+def conclude(
+    settings: Settings, folder: Path, parts: Parts, trained: Trained, mesh: Mesh | None, progress: bool
+) -> Result:
+    """Tests what was trained, and leaves the report in the folder."""
+    shown = progress and jax.process_index() == 0
+    with progress_bar(f"Testing on {settings.test_tasks} tasks", shown=shown, delay=0.0):
+        tested, untrained = parts.test([trained.meta, parts.untrained()], mesh)
+    if jax.process_index() == 0:
+        save(folder / META_FILE, trained.meta)
+        findings = parts.examine(trained.meta, tested, untrained)
+        write_report(folder, report_of(folder, settings, trained, tested, findings))
+    return Result(settings, folder, trained, tested.summaries)
 
 
 def build(settings: Settings, read: Callable[[], BenchmarkTasksets] | None = None) -> Parts:

@@ -22,7 +22,7 @@ from jaxmeta.losses import classification, regression
 from jaxmeta.reports import Findings, Tested, examine_tasks, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import Parts, at_precision
-from jaxmeta.training import Callback, Trained, best_meta, train
+from jaxmeta.training import Callback, Trained, best_meta, train, train_many
 
 
 def _crop(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -39,6 +39,8 @@ def _color(key: jax.Array, images: jax.Array) -> jax.Array:
     return data.color_jitter(color_key, _flip(flip_key, images))
 
 
+TRACED = ("inner_rate", "outer_rate", "head_rate", "proximal")
+"""Options whose values may be traced numbers, so that runs with different ones are one program."""
 _AUGMENTATIONS = {"crop": _crop, "flip": _flip, "color": _color}
 
 
@@ -66,28 +68,52 @@ class TaskParts(NamedTuple):
         self, folder: Path, mesh: Mesh | None, minutes: float | None, progress: bool, callbacks: Sequence[Callback]
     ) -> Trained:
         """Meta-trains."""
+        options = self._training_options(minutes, progress) | {"mesh": mesh, "folder": folder, "callback": callbacks}
+        return train(self.learner_at, self.optimizer, self.meta, self.tasksets.train, self.train_key, **options)
+
+    @at_precision
+    def train_with(
+        self,
+        others: Sequence["TaskParts"],
+        folders: Sequence[Path],
+        minutes: float | None,
+        progress: bool,
+        callbacks: Sequence[Sequence[Callback]],
+    ) -> list[Trained | FloatingPointError]:
+        """Meta-trains in one program with runs on the same data that differ by the seed and by `TRACED` options."""
+        runs = [self, *others]
+        differ = [name for name in TRACED if len({run.settings.get(name) for run in runs}) > 1]
+
+        def build_at(point: dict[str, Any]) -> tuple[Any, optax.GradientTransformation]:
+            s = Settings(self.settings.kind, {**self.settings, **point})
+            return _learner_of(s)[1], _optimizer_of(s)
+
+        return train_many(
+            build_at,
+            [{name: run.settings[name] for name in differ} for run in runs],
+            [run.meta for run in runs],
+            self.tasksets.train,
+            [run.train_key for run in runs],
+            folders=folders,
+            callbacks=callbacks,
+            **self._training_options(minutes, progress),
+        )
+
+    def _training_options(self, minutes: float | None, progress: bool) -> dict[str, Any]:
         s = self.settings
         validate_every = min(s.validate_every, s.iterations)
-        return train(
-            self.learner_at,
-            self.optimizer,
-            self.meta,
-            self.tasksets.train,
-            self.train_key,
-            iterations=s.iterations,
-            minutes=minutes,
-            num_tasks=s.num_tasks,
-            batch_size=s.batch_size or None,
-            mesh=mesh,
-            validation=self.tasksets.validation,
-            validation_tasks=s.validation_tasks,
-            validate_every=validate_every,
-            log_every=math.gcd(validate_every, 50),
-            skip_nonfinite=s.skip_nonfinite,
-            folder=folder,
-            progress=progress,
-            callback=callbacks,
-        )
+        return {
+            "iterations": s.iterations,
+            "minutes": minutes,
+            "num_tasks": s.num_tasks,
+            "batch_size": s.batch_size or None,
+            "validation": self.tasksets.validation,
+            "validation_tasks": s.validation_tasks,
+            "validate_every": validate_every,
+            "log_every": math.gcd(validate_every, 50),
+            "skip_nonfinite": s.skip_nonfinite,
+            "progress": progress,
+        }
 
     def load(self, folder: Path) -> MetaParams:
         """Returns the best meta-parameters that a run has saved."""
@@ -135,8 +161,7 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
     context = [jnp.zeros(s.context_size)] if "context_size" in s else []
     meta = learner.init(jax.jit(model.init)(init_key, tasksets.train.example, *context))
-    optimizer = clipped(s, entry.optimizer(outer_schedule(s)))
-    return TaskParts(s, model, learner, learner_at, optimizer, tasksets, meta, train_key, test_key)
+    return TaskParts(s, model, learner, learner_at, _optimizer_of(s), tasksets, meta, train_key, test_key)
 
 
 def _first(learner_at: Any) -> MetaLearner:
@@ -149,6 +174,10 @@ def _learner_of(s: Settings) -> tuple[nn.Module, Any]:
     entry, ways = LEARNERS[s.learner], 1 if s.kind == "regression" else s.get("train_ways", s.get("ways"))
     model = entry.model(s, build_network(s, ways) if entry.has_network else None, ways)
     return model, entry.build(s, network_of(s, model))
+
+
+def _optimizer_of(s: Settings) -> optax.GradientTransformation:
+    return clipped(s, LEARNERS[s.learner].optimizer(outer_schedule(s)))
 
 
 def _fitted(s: Settings, tasksets: data.BenchmarkTasksets) -> Settings:

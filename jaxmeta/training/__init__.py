@@ -13,6 +13,7 @@ from jaxmeta.training._loggers import wandb_logger as wandb_logger
 from jaxmeta.training._loop import Trained as Trained
 from jaxmeta.training._loop import loop as loop
 from jaxmeta.training._loop import run_loop as run_loop
+from jaxmeta.training._many import train_many as train_many
 from jaxmeta.training._preemption import on_sigterm as on_sigterm
 from jaxmeta.training._pretrain import Minibatches as Minibatches
 from jaxmeta.training._pretrain import measure_statistics as measure_statistics

@@ -1,7 +1,7 @@
 """Compiled chunks of updates, and what is said when a number in them is not finite."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -55,38 +55,13 @@ class Chunks:
         skip_nonfinite: bool,
         donate: bool,
     ):
-        def update(state: Any, number: jax.Array, key: jax.Array, data: tuple[Any, ...]) -> tuple[Any, Metrics]:
-            new, metrics = training.step(state, jax.random.fold_in(key, number), *data)
-            if not skip_nonfinite:
-                return new, metrics
-            finite = jnp.stack(jax.tree.leaves(jax.tree.map(_is_finite, (new.meta, metrics)))).all()
-            new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
-            return new, {**metrics, "skipped": 1.0 - finite}
-
-        def run(state: Any, metrics: Any, start: jax.Array, end: jax.Array, key: jax.Array, data: Any) -> Any:
-            def body(number: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-                state, rows = carry
-                state, metrics = traced(state, number, key, data)
-                place = number % log_every
-                return state, jax.tree.map(lambda rows, value: rows.at[place].set(value), rows, metrics)
-
-            state, metrics = jax.lax.fori_loop(start, end, body, (state, metrics))
-            return state, metrics, jax.tree.map(_is_finite, state.meta)
-
-        traced = jax.jit(update, inline=True)  # once, for the shapes of the metrics and in the loop
-        self._update, self._run = traced, jax.jit(run, donate_argnums=0 if donate else ())
+        self._update, run = program(training.step, log_every, skip_nonfinite)
+        self._run = jax.jit(run, donate_argnums=0 if donate else ())
         self._arguments, self._log_every, self._skip = (key, data), log_every, skip_nonfinite
 
     def no_metrics(self, state: PyTree) -> dict[str, np.ndarray]:
         """Returns zeros of the shapes and types of the metrics, and warns of an update that is slow in a loop."""
-        traced = self._update.trace(state, np.int32(0), *self._arguments)
-        if jax.default_backend() == "cpu" and _has_convolution(traced.jaxpr.jaxpr):
-            warnings.warn(
-                "the update has convolutions of XLA, which a CPU computes several times slower where updates run in a "
-                "loop. jaxmeta.models.Conv is fast there. It has the parameters and results of flax.linen.Conv",
-                stacklevel=2,
-            )
-        return {name: np.zeros((self._log_every, *x.shape), x.dtype) for name, x in traced.out_info[1].items()}
+        return no_metrics(self._update, self._log_every, state, *self._arguments)
 
     def run(self, snapshot: Snapshot, start: int, size: int) -> Snapshot:
         """Runs `size` updates after update `start`.
@@ -95,29 +70,81 @@ class Chunks:
             FloatingPointError: if a metric or a meta-parameter is not finite, unless such updates are left out.
         """
         numbers = np.int32(start), np.int32(start + size)
-        state, metrics, finite = self._run(snapshot.state, snapshot.metrics, *numbers, *self._arguments)
-        metrics = {name: np.asarray(value) for name, value in metrics.items()}
-        if size:
-            values = {} if self._skip else self._values(metrics, start, start + size)
-            _check_finite(values, finite, start, start + size)
-        return snapshot._replace(state=state, metrics=metrics)
+        new = self._run(snapshot.state, snapshot.metrics, *numbers, *self._arguments)
+        return followed(snapshot, new, start, size, self._skip)
 
-    def averages(self, metrics: Mapping[str, np.ndarray], start: int, end: int) -> dict[str, float]:
-        """Returns means of the metrics over the updates from `start` to `end`, as a record names them.
 
-        Raises:
-            FloatingPointError: if all of these updates were left out.
-        """
-        values = self._values(metrics, start, end)
-        skipped = values.pop("skipped") > 0 if self._skip else np.zeros(end - start, bool)
-        if skipped.all():
-            raise _not_finite(f"every update from {start + 1} to {end} gave a NaN or infinite value", start)
-        averages = {f"train/{name}": float(value[~skipped].mean()) for name, value in values.items()}
-        return averages | ({"train/skipped": float(skipped.sum())} if self._skip else {})
+def program(step: Callable[..., Any], log_every: int, skip_nonfinite: bool) -> tuple[Any, Callable[..., Any]]:
+    """Returns one update, jitted, and the function that runs those of a chunk."""
 
-    def _values(self, metrics: Mapping[str, np.ndarray], start: int, end: int) -> dict[str, np.ndarray]:
-        first = start % self._log_every
-        return {name: rows[first : first + end - start].astype(np.float64) for name, rows in metrics.items()}
+    def update(state: Any, number: jax.Array, key: jax.Array, data: tuple[Any, ...]) -> tuple[Any, Metrics]:
+        new, metrics = step(state, jax.random.fold_in(key, number), *data)
+        if not skip_nonfinite:
+            return new, metrics
+        finite = jnp.stack(jax.tree.leaves(jax.tree.map(_is_finite, (new.meta, metrics)))).all()
+        new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        return new, {**metrics, "skipped": 1.0 - finite}
+
+    def run(state: Any, metrics: Any, start: jax.Array, end: jax.Array, key: jax.Array, data: Any) -> Any:
+        def body(number: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            state, rows = carry
+            state, metrics = traced(state, number, key, data)
+            place = number % log_every
+            return state, jax.tree.map(lambda rows, value: rows.at[place].set(value), rows, metrics)
+
+        state, metrics = jax.lax.fori_loop(start, end, body, (state, metrics))
+        return state, metrics, jax.tree.map(_is_finite, state.meta)
+
+    traced = jax.jit(update, inline=True)  # once, for the shapes of the metrics and in the loop
+    return traced, run
+
+
+def no_metrics(update: Any, log_every: int, state: PyTree, key: jax.Array, data: Any) -> dict[str, np.ndarray]:
+    """Returns zeros of the shapes and types of the metrics, and warns of an update that is slow in a loop."""
+    traced = update.trace(state, np.int32(0), key, data)
+    if jax.default_backend() == "cpu" and _has_convolution(traced.jaxpr.jaxpr):
+        warnings.warn(
+            "the update has convolutions of XLA, which a CPU computes several times slower where updates run in a "
+            "loop. jaxmeta.models.Conv is fast there. It has the parameters and results of flax.linen.Conv",
+            stacklevel=3,
+        )
+    return {name: np.zeros((log_every, *x.shape), x.dtype) for name, x in traced.out_info[1].items()}
+
+
+def followed(snapshot: Snapshot, new: tuple[Any, Any, Any], start: int, size: int, skip_nonfinite: bool) -> Snapshot:
+    """Returns a snapshot after a chunk whose program gave `new`.
+
+    Raises:
+        FloatingPointError: if a metric or a meta-parameter is not finite, unless such updates are left out.
+    """
+    state, metrics, finite = new
+    metrics = {name: np.asarray(value) for name, value in metrics.items()}
+    if size:
+        values = {} if skip_nonfinite else _values(metrics, start, start + size)
+        _check_finite(values, finite, start, start + size)
+    return snapshot._replace(state=state, metrics=metrics)
+
+
+def averages(metrics: Mapping[str, np.ndarray], start: int, end: int, skip_nonfinite: bool) -> dict[str, float]:
+    """Returns means of the metrics over the updates from `start` to `end`, as a record names them.
+
+    Raises:
+        FloatingPointError: if all of these updates were left out.
+    """
+    values = _values(metrics, start, end)
+    skipped = values.pop("skipped") > 0 if skip_nonfinite else np.zeros(end - start, bool)
+    if skipped.all():
+        raise _not_finite(f"every update from {start + 1} to {end} gave a NaN or infinite value", start)
+    averages = {f"train/{name}": float(value[~skipped].mean()) for name, value in values.items()}
+    return averages | ({"train/skipped": float(skipped.sum())} if skip_nonfinite else {})
+
+
+def _values(metrics: Mapping[str, np.ndarray], start: int, end: int) -> dict[str, np.ndarray]:
+    def of(rows: np.ndarray) -> np.ndarray:
+        first = start % len(rows)
+        return rows[first : first + end - start].astype(np.float64)
+
+    return {name: of(rows) for name, rows in metrics.items()}
 
 
 def is_large(state: PyTree) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxmeta._types import PyTree
 from jaxmeta.display import short_repr
 from jaxmeta.training._callback import Callbacks
-from jaxmeta.training._chunks import Chunks, Snapshot
+from jaxmeta.training._chunks import Snapshot, averages
 from jaxmeta.training._log import Log
 from jaxmeta.training._preemption import anywhere, greatest
 
@@ -40,32 +40,32 @@ class LoopSettings(NamedTuple):
 
 
 class Course:
-    """The course of a training from where its log ends.
+    """The course of a training from where its log ends: what follows each chunk of updates.
 
     Args:
         options: settings of the loop.
-        chunks: the compiled updates.
         log: records and checkpoints.
         snapshot: where the training goes on, on its devices.
         own: returns meta-parameters whose memory no later chunk takes.
         validate: what to measure, or `None`.
         callbacks: what to call with each record.
         bar: progress bar.
+        asked: an event that asks the training to stop.
     """
 
     def __init__(
         self,
         options: LoopSettings,
-        chunks: Chunks,
         log: Log,
         snapshot: Snapshot,
         own: Callable[[PyTree], PyTree],
         validate: Validate | None,
         callbacks: Callbacks,
         bar: Any,
+        asked: threading.Event,
     ):
         self.snapshot, self.step = snapshot, log.start
-        self._options, self._chunks, self._log, self._own = options, chunks, log, own
+        self.log, self._options, self._own, self._asked = log, options, own, asked
         self._validate, self._callbacks, self._bar = validate, callbacks, bar
         last = log.history[-1] if log.history else {"step": 0, "seconds": 0.0}
         self._recorded = int(last["step"])
@@ -73,51 +73,62 @@ class Course:
         self._pace = 0.0  # seconds per update of the last chunk
         self._done, self._busy = 0, 0.0  # updates of this call since the last record, and their seconds
         self._shown: dict[str, str] = {}
+        self._over, self._stopped = self._is_over_before(), False
 
-    def run(self, asked: threading.Event) -> None:
-        """Goes on to the end, or until the event is set in any process.
+    @property
+    def goes_on(self) -> bool:
+        """False when the training is over, or was asked to stop."""
+        return not self._over and not self._stopped
+
+    def begin(self) -> None:
+        """Starts when the program is compiled: validates the start, which is best if no update improves it."""
+        self._bar.unpause()
+        if self.step == 0 and self._validate is not None:
+            self.snapshot, values = self._validated(self.snapshot, 0)
+            self._write({"step": 0, **values}, self.snapshot, 0)
+        self._over, failed = self._heard()
+        if failed:
+            self._callbacks.raise_error()
+        self._bar.set_description_str("Training")
+
+    def size(self) -> int:
+        """Returns as many updates as take seconds, at most those up to the next record; the first chunk is one."""
+        s, (pace,) = self._options, greatest(self._pace)
+        size = int(max(1.0, _CHUNK_SECONDS / pace)) if pace else 1
+        return min(size, s.log_every - self.step % s.log_every, s.iterations - self.step)
+
+    def take(self, new: Snapshot, size: int, busy: float) -> None:
+        """Goes on to the state after a chunk of `size` updates, which took `busy` seconds.
 
         Raises:
-            Exception: what a callback or `validate` raises, and FloatingPointError as `Chunks.run`.
+            Exception: what a callback or `validate` raises, and FloatingPointError as `averages`.
         """
-        over, stop, size = self._is_over_before(), False, 1
-        if not over:
-            self.snapshot = self._chunks.run(self.snapshot, self.step, 0)  # compiles
-            self._bar.unpause()
-            self._bar.set_description_str("Training")
-            (stop,) = anywhere(asked.is_set())
-        while not over and not stop:
-            over, validated = self._advance(size)
-            called = self._callbacks
-            flags = asked.is_set(), self._log.age > _SAVE_SECONDS, called.ended, called.error is not None
-            stop, due, ended, failed = anywhere(*flags)
-            if ended and not over:
-                over, validated = True, validated or self._validate_late()
-                (failed,) = anywhere(called.error is not None)
-            if validated or due or failed:
-                self._log.save(self.step, self.snapshot)
-            if failed:
-                called.raise_error()
-            size = self._next_size()
-        if stop:
-            asked.set()
+        self._over, validated = self._advance(new, size, busy)
+        ended, failed = self._heard()
+        (due,) = anywhere(self.log.age > _SAVE_SECONDS)
+        if ended and not self._over:
+            self._over, validated = True, validated or self._validate_late()
+            (failed,) = anywhere(self._callbacks.error is not None)
+        if validated or due or failed:
+            self.log.save(self.step, self.snapshot)
+        if failed:
+            self._callbacks.raise_error()
 
-    def _next_size(self) -> int:
-        """Returns as many updates as take seconds, at most those up to the next record; the first chunk is one."""
-        (pace,) = greatest(self._pace)
-        return int(max(1.0, _CHUNK_SECONDS / max(pace, 1e-9)))
+    def _heard(self) -> tuple[bool, bool]:
+        """Tells whether a callback has ended the training, and whether one has failed; stops if that was asked."""
+        called = self._callbacks
+        ended, failed, self._stopped = anywhere(called.ended, called.error is not None, self._asked.is_set())
+        if self._stopped:
+            self._asked.set()
+        return ended, failed
 
-    def _advance(self, size: int) -> tuple[bool, bool]:
-        """Runs at most so many updates, and returns whether the training is over and whether it was validated."""
-        s, step = self._options, self.step
-        size = min(size, s.log_every - step % s.log_every, s.iterations - step)
-        begin = time.perf_counter()
-        new = self._chunks.run(self.snapshot, step, size)
-        end = time.perf_counter()
-        new = new._replace(seconds=np.float32(end - self._start))
-        self._pace = (end - begin) / size
-        self._done, self._busy, step = self._done + size, self._busy + end - begin, step + size
-        over = self._is_over(step, end - self._start)
+    def _advance(self, new: Snapshot, size: int, busy: float) -> tuple[bool, bool]:
+        """Keeps what is due after a chunk, and returns whether the training is over and whether it was validated."""
+        s, step, seconds = self._options, self.step + size, time.perf_counter() - self._start
+        new = new._replace(seconds=np.float32(seconds))
+        self._pace = busy / size
+        self._done, self._busy = self._done + size, self._busy + busy
+        over = self._is_over(step, seconds)
         validated = over or step % s.validate_every == 0
         if not over and step % s.log_every:
             self.snapshot, self.step = new, step
@@ -135,16 +146,18 @@ class Course:
         unit, work = self._options.work
         first = max(self._recorded, (step - 1) // self._options.log_every * self._options.log_every)
         speed = self._done * work / max(self._busy, 1e-9)
-        return {"step": step, f"{unit}_per_second": speed, **self._chunks.averages(snapshot.metrics, first, step)}
+        means = averages(snapshot.metrics, first, step, self._options.skip_nonfinite)
+        return {"step": step, f"{unit}_per_second": speed, **means}
 
     def _write(self, record: dict[str, float], snapshot: Snapshot, step: int) -> None:
         """Keeps and shows a record, and then tells the callbacks."""
         record["seconds"] = time.perf_counter() - self._start
-        self._log.write(record)
+        self.log.write(record)
         self.snapshot, self.step, self._recorded = snapshot, step, step
         self._done, self._busy = 0, 0.0
         self._shown |= _shown(record)
-        self._bar.set_postfix_str(", ".join(self._shown.values()), refresh=False)
+        names = sorted(self._shown, key=lambda name: name == "validation")  # which comes last
+        self._bar.set_postfix_str(", ".join(self._shown[name] for name in names), refresh=False)
         self._callbacks(record)
 
     def _validated(self, snapshot: Snapshot, step: int) -> tuple[Snapshot, dict[str, float]]:
@@ -177,7 +190,7 @@ class Course:
 
     def _is_over_before(self) -> bool:
         """Tells whether earlier calls have done all; one that was cut between validations goes on to the next."""
-        s, log = self._options, self._log
+        s, log = self._options, self.log
         if log.start >= s.iterations or s.minutes is None or not log.history:
             return log.start >= s.iterations
         last = log.history[-1]

@@ -55,7 +55,7 @@ class Log:
         check_identity(folder, run, resumes=self._checkpoints.latest is not None)
         if self._checkpoints.latest is not None:
             self.start, self.snapshot = self._checkpoints.latest, self._checkpoints.restore(snapshot)
-        self.history = [record for record in records if record["step"] <= self.start]
+            self.history = [record for record in records if record["step"] <= self.start]
         if jax.process_index() == 0:
             with self._writing():
                 write_atomically(folder / _METRICS, "".join(map(_line, self.history)))

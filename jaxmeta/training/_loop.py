@@ -1,6 +1,7 @@
 """The loop around any training: compiled chunks, validation, metrics, and checkpoints that survive a kill."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from jaxmeta.training._course import Course, LoopSettings, Validate
 from jaxmeta.training._log import Log
 from jaxmeta.training._preemption import deferred_sigterm
 
-_INIT = 2**32 - 1  # folded into the key for `Training.init`; updates count from 0
+INIT = 2**32 - 1  # folded into the key for `Training.init`; updates count from 0
 
 
 class Trained(NamedTuple):
@@ -142,32 +143,52 @@ def run_loop(
     """See `loop`; `place` puts the state on its devices."""
     check_settings(training, options, validate=validate)
     callbacks = Callbacks(callback)
-    start = training.init(meta, jax.random.fold_in(key, _INIT))
+    start = training.init(meta, jax.random.fold_in(key, INIT))
     donate = is_large(start)
     chunks = Chunks(training, data, key, options.log_every, options.skip_nonfinite, donate)
-    chosen = {name: getattr(options, name) for name in ("validate_every", "log_every", "monitor")}
-    run = {"key": key, **options.numbers, **chosen, "training": training}
-    log = Log(folder, Snapshot(start, start.meta, np.float32(-np.inf), np.int32(0), chunks.no_metrics(start)), run)
-    bar = _bar(options.iterations, log.start, progress)
+    log = Log(folder, first_snapshot(start, chunks.no_metrics(start)), what_decides(training, key, options))
+    bar = training_bar(options.iterations, log.start, progress)
     with deferred_sigterm() as asked, log, bar:
         own = copied if donate else lambda tree: tree  # nobody else's array is donated
         snapshot = log.snapshot._replace(state=own(place(log.snapshot.state)))
-        course = Course(options, chunks, log, snapshot, own, validate, callbacks, bar)
+        course = Course(options, log, snapshot, own, validate, callbacks, bar, asked)
         try:
-            course.run(asked)
+            if course.goes_on:
+                course.snapshot = chunks.run(course.snapshot, course.step, 0)  # compiles
+                course.begin()
+            while course.goes_on:
+                size, begin = course.size(), time.perf_counter()
+                new = chunks.run(course.snapshot, course.step, size)
+                course.take(new, size, time.perf_counter() - begin)
         except BaseException as error:
-            _save_after(error, log, course)
+            save_after(error, course)
             raise
-        log.save(course.step, course.snapshot)
-        best = course.snapshot
-        return Trained(best.best, int(best.best_step), log.history, best.state)
+        return finished(course)
 
 
-def _save_after(error: BaseException, log: Log, course: Course) -> None:
+def first_snapshot(state: Any, metrics: dict[str, np.ndarray]) -> Snapshot:
+    """Returns where a new training starts."""
+    return Snapshot(state, state.meta, np.float32(-np.inf), np.int32(0), metrics)
+
+
+def what_decides(training: Training, key: jax.Array, options: LoopSettings) -> dict[str, Any]:
+    """Returns what decides the numbers of a training, to compare with those of a run in its folder."""
+    chosen = {name: getattr(options, name) for name in ("validate_every", "log_every", "monitor")}
+    return {"key": key, **options.numbers, **chosen, "training": training}
+
+
+def finished(course: Course) -> Trained:
+    """Saves the last state, and returns what a training gives."""
+    course.log.save(course.step, course.snapshot)
+    best = course.snapshot
+    return Trained(best.best, int(best.best_step), course.log.history, best.state)
+
+
+def save_after(error: BaseException, course: Course) -> None:
     """Saves the last complete numbers, whatever ended the loop, if all processes can; says so if one is lost."""
     if jax.process_count() == 1 or isinstance(error, FloatingPointError):
         if not is_gone(course.snapshot.state):
-            log.save(course.step, course.snapshot)
+            course.log.save(course.step, course.snapshot)
     elif isinstance(error, jax.errors.JaxRuntimeError):
         raise ConnectionError(
             f"a process of this run has ended or failed ({str(error).splitlines()[0][:200]}). Restart all processes to "
@@ -194,7 +215,8 @@ def check_settings(training: Training, options: LoopSettings, **validation: Any)
         )
 
 
-def _bar(total: int, initial: int, progress: bool) -> Any:
+def training_bar(total: int, initial: int, progress: bool) -> Any:
+    """Returns the progress bar of a training."""
     shown = progress and initial < total and jax.process_index() == 0
     options = {"initial": initial, "delay": 0.0, "mininterval": 0.5, "miniters": 1}
     return progress_bar("Compiling", total, "update", shown=shown, **options)

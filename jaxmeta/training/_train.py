@@ -15,7 +15,7 @@ from jaxmeta._checks import check_sampler
 from jaxmeta._parallel import divided, replicate
 from jaxmeta._step import evaluate, meta_step
 from jaxmeta._summary import summarize
-from jaxmeta._types import MetaLearner, MetaParams, Sampler, TrainingState, check_key, check_meta
+from jaxmeta._types import MetaLearner, MetaParams, Metrics, Sampler, TrainingState, check_key, check_meta
 from jaxmeta.training._callback import Callback
 from jaxmeta.training._course import LoopSettings, chosen_monitor
 from jaxmeta.training._loop import Trained, check_settings, run_loop
@@ -66,7 +66,8 @@ def train(
             divided over them already. A run goes on with any other number of devices, to the same numbers up to the
             order of a sum.
         divide_optimizer: see `meta_step`.
-        validation: sampler of validation tasks; `None` for no validation.
+        validation: sampler of validation tasks; `None` for no validation. The start is validated too, and is the best
+            if no update improves it.
         validation_tasks: tasks per validation, the same ones every time.
         validate_every: updates between validations, a multiple of `log_every`; there is one after the last update too.
         monitor: the validation metric that selects the best meta-parameters: `"loss"` is minimized, others maximized.
@@ -113,20 +114,29 @@ def train(
     training = meta_step(learner, optimizer, num_tasks, divide_optimizer=divide_optimizer, **options)
     check_settings(training, found, validation=validation)
     train_key, validation_key = jax.random.split(key)
-    tasks, validation = _as_tree(tasks), _as_tree(validation)
+    tasks, validation = as_tree(tasks), as_tree(validation)
     tasks, validation, train_key, validation_key = replicate((tasks, validation, train_key, validation_key), mesh)
     validate = None
     if validation is not None:
-        first = learner if isinstance(learner, MetaLearner) else learner(jnp.int32(0))
-        run = jax.jit(evaluate(first, validation_tasks, **options))
+        run = jax.jit(evaluate(at_first(learner), validation_tasks, **options))
         names = run.eval_shape(meta, validation, validation_key)
         found = found._replace(monitor=chosen_monitor(monitor, names))  # a wrong name is refused at once
-        validate = _validator(run, validation, validation_key)
+        validate = partial(_means, run, validation, validation_key)
     place = partial(_place, mesh=mesh, divide_optimizer=divide_optimizer)
     return run_loop(training, meta, train_key, (tasks,), found, validate, folder, progress, callback, place)
 
 
-def _as_tree(tasks: Any) -> Any:
+def at_first(learner: MetaLearner | Callable[[jax.Array], MetaLearner]) -> MetaLearner:
+    """Returns the learner of the first update, which is the one that is measured."""
+    return learner if isinstance(learner, MetaLearner) else learner(jnp.int32(0))
+
+
+def means(metrics: Metrics) -> dict[str, float]:
+    """Returns the mean of each metric over the tasks."""
+    return {name: summary.mean for name, summary in summarize(metrics).items()}
+
+
+def as_tree(tasks: Any) -> Any:
     """Returns a sampler that is a function as a pytree, which a jitted function takes."""
     return Partial(tasks) if callable(tasks) and jax.tree.leaves(tasks) == [tasks] else tasks
 
@@ -138,10 +148,5 @@ def _place(state: TrainingState, mesh: Mesh | None, divide_optimizer: bool) -> T
     return state._replace(opt_state=divided(state.opt_state, mesh))
 
 
-def _validator(run: Any, tasks: Sampler, key: jax.Array) -> Callable[[MetaParams], dict[str, float]]:
-    """Means over the validation tasks."""
-
-    def validate(meta: MetaParams) -> dict[str, float]:
-        return {name: summary.mean for name, summary in summarize(run(meta, tasks, key)).items()}
-
-    return validate
+def _means(run: Any, tasks: Sampler, key: jax.Array, meta: MetaParams) -> dict[str, float]:
+    return means(run(meta, tasks, key))
