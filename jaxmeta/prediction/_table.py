@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmeta.data.containers import read_arrays
+from jaxmeta.display import one_line
 from jaxmeta.prediction._classifier import Classifier, Prediction
 from jaxmeta.prediction._inputs import image_files
 
@@ -60,6 +61,6 @@ def predictions_as(form: str, inputs: Sequence[str], predictions: Sequence[Predi
         writer.writerow(["input", "class", *names])
         writer.writerows([name, p.name, *(f"{p.probabilities[n]:.6f}" for n in names)] for name, p in pairs)
         return text.getvalue().rstrip("\n")
-    width = max((len(name) for name in inputs), default=0)
-    longest = max((len(p.name) for p in predictions), default=0)
-    return "\n".join(f"{name:{width}}  {p.name:{longest}}  {100 * p.probability:5.1f} %" for name, p in pairs)
+    rows = [(one_line(name), one_line(p.name), p.probability) for name, p in pairs]
+    width, longest = (max((len(row[i]) for row in rows), default=0) for i in range(2))
+    return "\n".join(f"{name:{width}}  {found:{longest}}  {100 * share:5.1f} %" for name, found, share in rows)
