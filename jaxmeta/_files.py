@@ -23,15 +23,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def user_cache() -> Path:
-    """Returns the folder of jaxmeta among the user's caches."""
+    """Returns the folder of jaxmeta among the user's caches.
+
+    Raises:
+        OSError: if the user has no home folder.
+    """
     import pooch
 
-    return Path(pooch.os_cache("jaxmeta"))
+    try:
+        return Path(pooch.os_cache("jaxmeta"))
+    except RuntimeError as error:
+        raise OSError("there is no home folder: set JAXMETA_CACHE, and JAXMETA_DATA or --root for data") from error
 
 
 def cache_folder() -> Path:
     """Returns the folder of what can be made again: the variable `JAXMETA_CACHE`, else the user's cache folder."""
-    return Path(os.environ.get("JAXMETA_CACHE") or user_cache()).expanduser()
+    return Path(os.path.expanduser(os.environ.get("JAXMETA_CACHE") or user_cache()))
 
 
 def checksum(arrays: Iterable[Any]) -> int:

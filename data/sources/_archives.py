@@ -179,6 +179,13 @@ def _part(path: Path) -> _Part:
     return _Zip(path) if path.name.lower().endswith(".zip") else _Tar(path)
 
 
+def _opened(path: Path) -> BinaryIO:
+    """Opens a file, which the reader closes; another thing could keep the reader for ever."""
+    if not path.is_file():
+        raise ValueError(f"{path} is a device, a pipe or a socket instead of a file: move it away")
+    return open(path, "rb")
+
+
 class _Folder:
     """All files of a folder and its subfolders."""
 
@@ -201,8 +208,8 @@ class _Folder:
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
         for name in sorted(wanted):
             path = self.path.parent / name
-            if name.startswith(self.path.name + "/") and path.is_file():
-                yield name, open(path, "rb")  # noqa: SIM115 (the reader closes it)
+            if name.startswith(self.path.name + "/") and path.exists():
+                yield name, _opened(path)
 
 
 class _File:
@@ -221,7 +228,7 @@ class _File:
 
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
         if self.path.name in wanted:
-            yield self.path.name, open(self.path, "rb")  # noqa: SIM115 (the reader closes it)
+            yield self.path.name, _opened(self.path)
 
 
 class _Zip:

@@ -17,7 +17,7 @@ from jaxmeta.locks import waiting
 
 def data_folder(root: str | Path | None) -> Path:
     """Returns the data folder: `root`, else the variable `JAXMETA_DATA`, else the user's cache folder."""
-    return Path(root or os.environ.get("JAXMETA_DATA") or user_cache()).expanduser().absolute()
+    return Path(os.path.expanduser(root or os.environ.get("JAXMETA_DATA") or user_cache())).absolute()
 
 
 def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -35,7 +35,11 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
     Returns:
         The arrays by name.
     """
-    path = cache_folder() / f"{name}.npz"
+    try:
+        path = cache_folder() / f"{name}.npz"
+    except OSError as error:
+        warnings.warn(f"{name} will be read again next time ({error})", stacklevel=2)
+        return make()
     stored = _read(path, arrays)
     if stored is not None:
         return stored
@@ -43,7 +47,7 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
         with contextlib.suppress(OSError):  # a folder that cannot be written: each process makes its own
             path.parent.mkdir(parents=True, exist_ok=True)
             alone.enter_context(waiting(path.with_suffix(".lock"), "makes the same cache"))
-            stored = _read(path, arrays)
+        stored = _read(path, arrays)
         if stored is not None:
             return stored
         made = make()

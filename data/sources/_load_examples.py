@@ -1,6 +1,7 @@
 """Reading of a benchmark's examples from its files, and division of its classes."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -223,7 +224,7 @@ def _read_own(name: str, source: Source, root: str | Path | None, request: ReadR
     what += " or a table .csv" if name == SENTENCES else ""
     if root is None or download:
         raise ValueError(f"{name!r} needs root, {what}, and downloads nothing")
-    path = Path(root).expanduser().absolute()
+    path = Path(os.path.expanduser(root)).absolute()
     single = path.is_file() and path.name.lower().endswith({SENTENCES: ".csv", FEATURES: ".npz"}.get(name, ()))
     folder = name != FEATURES and (path.is_dir() or (path.is_file() and is_archive(path)))
     if not single and not folder:

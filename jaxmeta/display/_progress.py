@@ -1,5 +1,6 @@
 """Progress: a bar in a terminal or a notebook, and plain lines in a pipe or a file."""
 
+import contextlib
 import io
 import os
 import sys
@@ -26,8 +27,9 @@ class _Lines(tqdm):  # type: ignore[type-arg]
         line = "{desc}: {n_fmt} of {total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         form = line if self.n > self.initial else "{desc}" + begun
         text = self.format_meter(**{**self.format_dict, "bar_format": form, "ncols": None})
-        self.fp.write(" ".join(text.split()) + "\n")
-        self.fp.flush()
+        with contextlib.suppress(OSError):  # a full disk ends no training
+            self.fp.write(" ".join(text.split()) + "\n")
+            self.fp.flush()
 
     def set_description_str(self, desc: str | None = None, refresh: bool | None = True) -> None:
         """Changes what the next line says is happening."""

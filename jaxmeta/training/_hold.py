@@ -56,7 +56,7 @@ def cannot_write(folder: Path, code: int) -> str:
     return f"folder {folder} cannot be written: {os.strerror(code)}"
 
 
-def _take(lock: Lock, folder: Path) -> OSError | None:
+def _take(lock: Lock, folder: Path, tries: int = 5) -> OSError | None:
     """Takes the lock, or returns the error that tells why not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,9 +64,9 @@ def _take(lock: Lock, folder: Path) -> OSError | None:
     except (FileExistsError, NotADirectoryError):
         file = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         return NotADirectoryError(f"folder must be a folder, but {file} is a file")
-    except FileNotFoundError:  # another process has removed it after an error
-        return _take(lock, folder)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and tries:  # another process has removed its folder after an error
+            return _take(lock, folder, tries - 1)
         return OSError(error.errno, cannot_write(folder, error.errno or 0))
     if owner is None:
         return None
