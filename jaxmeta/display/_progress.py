@@ -64,7 +64,7 @@ def progress_bar(
         options: further arguments of tqdm.
     """
     options |= {"total": total, "desc": description, "unit": unit, "delay": delay}
-    if not shown or sys.stderr is None:
+    if not shown or not _can_be_written():
         return tqdm(disable=True, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a notebook without widgets, which gets lines
@@ -76,6 +76,15 @@ def progress_bar(
     # A notebook shows what goes to stderr in red.
     file = sys.stdout if "ipykernel" in sys.modules else sys.stderr
     return _Lines(file=file, **{**options, "mininterval": _SECONDS, "miniters": 1})
+
+
+def _can_be_written() -> bool:
+    """Tells whether there is a standard error, on a disk that is not full or in a terminal that is still there."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def _has_width() -> bool:

@@ -61,6 +61,7 @@ def predictions_as(form: str, inputs: Sequence[str], predictions: Sequence[Predi
         writer.writerow(["input", "class", *names])
         writer.writerows([name, p.name, *(f"{p.probabilities[n]:.6f}" for n in names)] for name, p in pairs)
         return text.getvalue().rstrip("\n")
-    rows = [(one_line(name), one_line(p.name), p.probability) for name, p in pairs]
-    width, longest = (max((len(row[i]) for row in rows), default=0) for i in range(2))
-    return "\n".join(f"{name:{width}}  {found:{longest}}  {100 * share:5.1f} %" for name, found, share in rows)
+    names, found = [one_line(name) for name in inputs], [one_line(p.name) for p in predictions]
+    width, longest = (max(map(len, texts), default=0) for texts in (names, found))
+    rows = zip(names, found, predictions, strict=True)
+    return "\n".join(f"{name:{width}}  {text:{longest}}  {100 * p.probability:5.1f} %" for name, text, p in rows)
