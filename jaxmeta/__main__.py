@@ -7,24 +7,15 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from jaxmeta._commands import (
-    compare,
-    describe_cost,
-    evaluate,
-    hint,
-    keep_programs,
-    list_names,
-    predict,
-    show_versions,
-    train_each,
-    without_device,
-)
-from jaxmeta._parallel import available_cores, task_mesh
+from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names, predict, show_versions, train_each
+from jaxmeta._files import cache_folder
+from jaxmeta._parallel import available_cores, task_mesh, without_device
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
 from jaxmeta.reports import effort, headline
 from jaxmeta.runs import OPTIONS, Experiment, load_module
@@ -144,6 +135,21 @@ def _command(commands: Any, name: str, run: Any, help: str, arguments: str = "")
     return parser
 
 
+def _keep_programs() -> None:
+    """Lets JAX keep compiled programs in the user's cache, unless the user has chosen a folder or none."""
+    import jax
+
+    config: Any = jax.config  # whose names type checkers do not know
+    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # no home, or a folder that cannot be written: nothing is kept
+        folder = cache_folder().absolute() / "programs"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        config.update("jax_compilation_cache_dir", str(folder))
+
+
 def _train(folder: Path | None, log: list[str], minutes: float | None, estimate: bool, **options: Any) -> int:
     asked = _mesh(**{name: options.pop(name) for name in _DEVICES})
     files = {name: options.pop(name) for name in ("root", "download")}
@@ -259,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for module in options.pop("module"):
             load_module(module)
         if run in (_train, evaluate, predict):
-            keep_programs()
+            _keep_programs()
         with on_signals(_terminate):
             found = run(**options)
         if isinstance(found, int):

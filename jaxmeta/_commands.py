@@ -1,15 +1,12 @@
 """The commands that use runs and tell about jaxmeta. Each returns the text to print."""
 
-import contextlib
 import difflib
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxmeta._cost import Cost
-from jaxmeta._files import cache_folder
 from jaxmeta.prediction import load_classifier, named_inputs, predictions_as
 from jaxmeta.reports import show
 from jaxmeta.runs import OPTIONS, compare_runs, describe, evaluate_run, load_run, overview, versions
@@ -86,35 +83,6 @@ def describe_cost(cost: Cost) -> str:
         f"an outer update needs {memory} beside its arguments' {arguments} on each device, and compiles in "
         f"{cost.compile_seconds:.1f} s; {cost.flops / 1e9:.3g} GFLOP with the body of each loop counted once"
     )
-
-
-def keep_programs() -> None:
-    """Lets JAX keep compiled programs in the user's cache, unless the user has chosen a folder or none."""
-    import jax
-
-    config: Any = jax.config  # whose names type checkers do not know
-    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
-        return
-    with contextlib.suppress(OSError, RuntimeError):  # no home, or a folder that cannot be written: nothing is kept
-        folder = cache_folder().absolute() / "programs"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-        config.update("jax_compilation_cache_dir", str(folder))
-
-
-def without_device() -> str | None:
-    """Returns the complaint that JAX has no device to compute on, or `None` if it has one."""
-    import jax
-
-    try:
-        jax.devices()
-    except (AssertionError, RuntimeError) as error:
-        wanted = getattr(jax.config, "jax_platforms", None)
-        found = "".join(str(error).splitlines()[:1])[:200]
-        told = f"JAX finds no device for JAX_PLATFORMS={wanted or ''}" + (f" ({found})" if found else "")
-        return f"{told}. Unset the variable, or set it to cpu"
-    return None
 
 
 def hint(message: str) -> str:

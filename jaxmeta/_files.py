@@ -5,7 +5,7 @@ import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,6 +20,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Opens a file for reading.
+
+    Raises:
+        ValueError: if something else is there, such as a pipe, which could keep the reader for ever.
+        OSError: if it cannot be opened.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a device, a pipe or a socket instead of a file: move it away")
+    return open(path, "rb")
 
 
 def user_cache() -> Path:

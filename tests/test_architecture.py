@@ -56,8 +56,8 @@ ALLOWED = {
     "prediction": ["_types", "_files", "_save", "data", "display"],
     "reports": [*CORE, "algorithms", "catalog", "data", "envs", "training"],
     "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "reports", "training"],
-    "_commands": ["_cost", "_files", "prediction", "reports", "runs"],
-    "__main__": ["_commands", "_parallel", "catalog", "reports", "runs", "training"],
+    "_commands": ["_cost", "prediction", "reports", "runs"],
+    "__main__": ["_commands", "_files", "_parallel", "catalog", "reports", "runs", "training"],
 }
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]

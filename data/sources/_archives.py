@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
+from jaxmeta._files import open_file
+
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -179,13 +181,6 @@ def _part(path: Path) -> _Part:
     return _Zip(path) if path.name.lower().endswith(".zip") else _Tar(path)
 
 
-def _opened(path: Path) -> BinaryIO:
-    """Opens a file, which the reader closes; another thing could keep the reader for ever."""
-    if not path.is_file():
-        raise ValueError(f"{path} is a device, a pipe or a socket instead of a file: move it away")
-    return open(path, "rb")
-
-
 class _Folder:
     """All files of a folder and its subfolders."""
 
@@ -207,9 +202,8 @@ class _Folder:
 
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
         for name in sorted(wanted):
-            path = self.path.parent / name
-            if name.startswith(self.path.name + "/") and path.exists():
-                yield name, _opened(path)
+            if name.startswith(self.path.name + "/") and (path := self.path.parent / name).exists():
+                yield name, open_file(path)
 
 
 class _File:
@@ -228,7 +222,7 @@ class _File:
 
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
         if self.path.name in wanted:
-            yield self.path.name, _opened(self.path)
+            yield self.path.name, open_file(self.path)
 
 
 class _Zip:

@@ -64,7 +64,7 @@ class Lock:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the lock is held, and its file is still where it was made."""
+        """True if the lock is held and its file is still where it was made."""
         return self._file is not None and _is_at(self._path, self._file)
 
     def take(self) -> Owner | None:
