@@ -34,6 +34,18 @@ def open_file(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
+def expanded(path: str | Path) -> Path:
+    """Returns a path with the user's home folder in the place of `~`.
+
+    Raises:
+        OSError: if there is no such home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise OSError(f"{path} is in a home folder that does not exist: name another folder") from error
+
+
 def user_cache() -> Path:
     """Returns the folder of jaxmeta among the user's caches.
 
@@ -50,7 +62,7 @@ def user_cache() -> Path:
 
 def cache_folder() -> Path:
     """Returns the folder of what can be made again: the variable `JAXMETA_CACHE`, else the user's cache folder."""
-    return Path(os.path.expanduser(os.environ.get("JAXMETA_CACHE") or user_cache()))
+    return expanded(os.environ.get("JAXMETA_CACHE") or user_cache())
 
 
 def checksum(arrays: Iterable[Any]) -> int:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxmeta._files import cache_folder, user_cache
+from jaxmeta._files import cache_folder, expanded, user_cache
 from jaxmeta.locks import waiting
 
 
 def data_folder(root: str | Path | None) -> Path:
     """Returns the data folder: `root`, else the variable `JAXMETA_DATA`, else the user's cache folder."""
-    return Path(os.path.expanduser(root or os.environ.get("JAXMETA_DATA") or user_cache())).absolute()
+    return expanded(root or os.environ.get("JAXMETA_DATA") or user_cache()).absolute()
 
 
 def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -45,7 +45,6 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
         return stored
     with contextlib.ExitStack() as alone:
         with contextlib.suppress(OSError):  # a folder that cannot be written: each process makes its own
-            path.parent.mkdir(parents=True, exist_ok=True)
             alone.enter_context(waiting(path.with_suffix(".lock"), "makes the same cache"))
         stored = _read(path, arrays)
         if stored is not None:

@@ -48,7 +48,6 @@ def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
     target = folder / remote.name
     if not target.exists():
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with waiting(folder / f"{remote.name}.lock", f"fetches {remote.name}", progress):
                 if not target.exists():
                     return _fetch(remote, target, kind, digest, progress)

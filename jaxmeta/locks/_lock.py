@@ -54,12 +54,14 @@ class Lock:
     """A lock that one process at a time holds.
 
     Args:
-        path: file of the lock, in a folder that exists. It is removed when the lock is released.
+        path: file of the lock. It is removed when the lock is released, and so are the folders that were made for it
+            if nothing else is in them.
     """
 
     def __init__(self, path: Path):
         self._path = path
         self._file: int | None = None
+        self._made: list[Path] = []
         self._ended = threading.Event()
 
     @property
@@ -71,9 +73,9 @@ class Lock:
         """Takes the lock and returns `None`, or returns the process that holds it.
 
         Raises:
-            OSError: if the file cannot be made.
+            OSError: if the file or its folder cannot be made.
         """
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        file = self._opened()
         try:
             shared = _try_lock(file)
             if shared is None:
@@ -99,6 +101,8 @@ class Lock:
             if _is_at(self._path, file):
                 os.ftruncate(file, 0)  # Windows does not remove a file that is open
                 self._path.unlink()
+                for folder in self._made:
+                    folder.rmdir()
         os.close(file)
 
     def __enter__(self) -> Self:
@@ -106,6 +110,17 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+    def _opened(self, tries: int = 5) -> int:
+        """Opens the file, and makes it if it is not there."""
+        self._made += [folder for folder in self._path.parents if not folder.exists()]
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another process may have removed its empty folder
+            if not tries:
+                raise
+            return self._opened(tries - 1)
 
     def _other(self, file: int, shared: bool) -> Owner | None:
         """Writes this process into the file, unless it names another one that lives, which is returned."""
@@ -146,7 +161,7 @@ def waiting(path: Path, work: str, shown: bool = True) -> Iterator[None]:
     """Holds a lock in the block, and waits for the process that holds it before.
 
     Args:
-        path: file of the lock, in a folder that exists.
+        path: file of the lock.
         work: what the other process does, such as "reads the images".
         shown: whether to say that this one waits.
 

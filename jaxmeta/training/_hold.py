@@ -31,7 +31,6 @@ def hold(folder: Path) -> Iterator[Lock | None]:
     if name in _HELD:
         yield _HELD[name]
         return
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     lock = Lock(folder / LOCK_FILE)
     error = _take(lock, folder) if jax.process_index() == 0 else None
     if anywhere(error is not None) != (False,):
@@ -44,11 +43,7 @@ def hold(folder: Path) -> Iterator[Lock | None]:
         yield lock
     finally:
         del _HELD[name]
-        whole = lock.is_whole
         lock.release()
-        with contextlib.suppress(OSError):  # nothing is left of a run that wrote nothing
-            for place in missing if whole else ():
-                place.rmdir()
 
 
 def cannot_write(folder: Path, code: int) -> str:
@@ -56,17 +51,14 @@ def cannot_write(folder: Path, code: int) -> str:
     return f"folder {folder} cannot be written: {os.strerror(code)}"
 
 
-def _take(lock: Lock, folder: Path, tries: int = 5) -> OSError | None:
+def _take(lock: Lock, folder: Path) -> OSError | None:
     """Takes the lock, or returns the error that tells why not."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         owner = lock.take()
     except (FileExistsError, NotADirectoryError):
         file = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
         return NotADirectoryError(f"folder must be a folder, but {file} is a file")
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and tries:  # another process has removed its folder after an error
-            return _take(lock, folder, tries - 1)
         return OSError(error.errno, cannot_write(folder, error.errno or 0))
     if owner is None:
         return None
