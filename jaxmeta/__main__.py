@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 
 from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names, predict, show_versions
 from jaxmeta._files import cache_folder
-from jaxmeta._parallel import available_cores, task_mesh
+from jaxmeta._parallel import available_cores, task_mesh, without_device
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
 from jaxmeta.reports import effort, headline
 from jaxmeta.runs import (
@@ -27,7 +27,7 @@ from jaxmeta.runs import (
     load_module,
     run_all,
 )
-from jaxmeta.training import LOGGERS, named_loggers, on_sigterm
+from jaxmeta.training import LOGGERS, named_loggers, on_signals
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
 _TYPES = {int: "N", float: "X", str: "NAME"}
@@ -254,11 +254,11 @@ def _say(text: str) -> None:
 
 
 class _Terminated(BaseException):
-    """SIGTERM came. A run saves before this is raised."""
+    """A signal came that asks to end. A run saves before this is raised."""
 
 
-def _terminate(*_: object) -> None:
-    raise _Terminated
+def _terminate(number: int, _: object) -> None:
+    raise _Terminated(number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -285,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             load_module(module)
         if run in (_train, evaluate, predict):
             _keep_programs()
-        with on_sigterm(_terminate):
+        with on_signals(_terminate):
             found = run(**options)
         if isinstance(found, int):
             return found
@@ -293,11 +293,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as of `jaxmeta list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         return 128 + signal.SIGPIPE
-    except _Terminated:
-        sys.stderr.write("jaxmeta: stopped by SIGTERM; run the same command again to resume\n")
-        return 128 + signal.SIGTERM
+    except _Terminated as stop:
+        number = signal.Signals(stop.args[0])
+        sys.stderr.write(f"jaxmeta: stopped by {number.name}; run the same command again to resume\n")
+        return 128 + number
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
         sys.stderr.write(f"jaxmeta: {error}\n")
+        return 1
+    except (AssertionError, RuntimeError):
+        if (told := without_device()) is None:
+            raise
+        sys.stderr.write(f"jaxmeta: {told}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("jaxmeta: stopped; run the same command again to resume\n")

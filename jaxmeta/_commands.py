@@ -29,8 +29,9 @@ def predict(source: Path, inputs: list[Path], support: Path | None, json: bool, 
     """
     if not inputs and save is None:
         raise ValueError("predict needs INPUTS to classify, or --save FILE")
-    if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist: it must be the folder of a run, or a saved classifier")
+    if not (source.is_dir() or source.is_file()):
+        told = "does not exist" if not source.exists() else "is a device, a pipe or a socket"
+        raise FileNotFoundError(f"{source} {told}: it must be the folder of a run, or a saved classifier")
     if source.is_dir():
         if support is None:
             raise ValueError("--support SHOTS is missing: a few examples of each class, to which the run adapts")

@@ -255,3 +255,15 @@ def _sum(fn: Callable[[Any], Any], xs: Any, batch_size: int) -> Any:
 def widen(x: jax.Array) -> jax.Array:
     """At least float32: a sum over many tasks loses too much in half precision."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def without_device() -> str | None:
+    """Returns the complaint that JAX has no device to compute on, or `None` if it has one."""
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        wanted = getattr(jax.config, "jax_platforms", None)
+        found = "".join(str(error).splitlines()[:1])[:200]
+        told = f"JAX finds no device for JAX_PLATFORMS={wanted or ''}" + (f" ({found})" if found else "")
+        return f"{told}. Unset the variable, or set it to cpu"
+    return None

@@ -55,10 +55,14 @@ def main(folder, address, count, index):
         np.savez(f"{folder}/result.npz", *map(np.asarray, jax.tree.leaves(trained.meta)), step=trained.step)
 
 
-def start(folder, count):
+def free_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start(folder, count):
+    address = free_address()
     return [
         subprocess.Popen(
             [sys.executable, __file__, str(folder), address, str(count), str(i)],

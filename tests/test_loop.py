@@ -13,7 +13,7 @@ import pytest
 
 import jaxmeta
 from jaxmeta import Training, TrainingState, data, models
-from jaxmeta.training import on_sigterm
+from jaxmeta.training import on_signals
 from jaxmeta.training._checkpoint import Checkpoints
 from jaxmeta.training._chunks import Chunks
 from jaxmeta.training._log import Log
@@ -109,7 +109,8 @@ def test_where_a_run_is_cut_changes_no_number(monkeypatch, seconds):
     assert values(done.history) == values(whole.history)
 
 
-def test_a_signal_is_answered_between_two_records(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_answered_between_two_records(number, tmp_path, monkeypatch):
     """The averages of the record that was begun are those of an undisturbed run."""
     sizes, run_chunk, options = [], Chunks.run, {"log_every": 5, "validate_every": 10}
     whole = run(**options)
@@ -117,22 +118,51 @@ def test_a_signal_is_answered_between_two_records(tmp_path, monkeypatch):
     def slow(chunks, snapshot, start, size):
         sizes.append(size)
         if start == 6:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
         return run_chunk(chunks, snapshot, start, size)
 
     class StoppedError(Exception):
         pass
 
-    def stop(*_):
-        raise StoppedError
+    def stop(number, _):
+        raise StoppedError(int(number))
 
-    with monkeypatch.context() as patch, on_sigterm(stop):
+    with monkeypatch.context() as patch, on_signals(stop):
         patch.setattr("jaxmeta.training._course._CHUNK_SECONDS", 0.0)
         patch.setattr(Chunks, "run", slow)
-        with pytest.raises(StoppedError):
+        with pytest.raises(StoppedError, match=f"^{int(number)}$"):
             run(tmp_path, **options)
     assert sizes == [0, *[1] * 7]
     assert values(run(tmp_path, **options).history) == values(whole.history)
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As SIGHUP after nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        asked = []
+        done = run(callback=lambda record: asked.append(signal.raise_signal(signal.SIGHUP)))
+        assert len(asked) == 5 and done.history[-1]["step"] == 10
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("gone", ["all of it", "a part of it"])
+def test_a_reader_takes_the_newest_checkpoint_that_is_there(gone, tmp_path):
+    def tree(step):
+        return {"w": jnp.full(3, step)}
+
+    with Checkpoints(tmp_path) as writer:
+        writer.save(1, tree(1))
+        with Checkpoints(tmp_path, read_only=True) as reader:
+            assert reader.latest == 1
+            writer.save(2, tree(2))
+            if gone == "all of it":
+                writer.save(3, tree(3))
+                assert not (tmp_path / "1").exists()
+            else:
+                (tmp_path / "1" / "default" / "_METADATA").unlink()
+            np.testing.assert_array_equal(reader.restore(tree(0))["w"], writer.latest)
 
 
 @pytest.fixture

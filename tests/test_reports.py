@@ -18,6 +18,9 @@ from jaxmeta.__main__ import main
 from jaxmeta.catalog import LEARNERS, kinds_of
 from jaxmeta.reports import write_predictions
 from jaxmeta.reports._classes import confusion_of
+from jaxmeta.reports._figures import draw_confusion
+from jaxmeta.reports._findings import Confusion
+from jaxmeta.reports._write import _row
 from jaxmeta.runs import command_of
 
 SMALL: dict[str, Any] = {
@@ -182,6 +185,30 @@ def test_predictions_as_arrays(tmp_path):
         "class_ids": [[3, 2]],
         "class_names": [],
     }
+
+
+# Names as users give them.
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("<script>", r"\<script\>"),
+        ("a|b", r"a\|b"),
+        ("*x*", r"\*x\*"),
+        ("_x_ of inner_rate", r"\_x\_ of inner_rate"),
+        ("new\nline", r"new\\nline"),
+        ("back\\slash `x` [y](z)", r"back\\slash \`x\` \[y\](z)"),
+    ],
+)
+def test_markdown_shows_names_as_they_are(name, shown):
+    assert _row(name, 1) == f"| {shown} | 1 |"
+
+
+def test_figures_show_names_as_they_are():
+    """TeX that is none, letters that the font has not, and many lines."""
+    names = ("$\\frac{$", "日本", "a\nb")
+    assert draw_confusion(Confusion(names, np.eye(3), np.ones((3, 3)))).startswith(b"\x89PNG")
 
 
 # Confusions, on numbers made up.

@@ -11,6 +11,7 @@ import os
 import pickle
 import tarfile
 import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -554,6 +555,26 @@ def test_download_goes_on_where_it_was_cut(server, tmp_path):
     assert _download.fetch(there, tmp_path, progress=False).read_bytes() == content
     assert server.requests == [("some.bin", None), ("some.bin", f"bytes={there_is}-")]
     assert [path.name for path in tmp_path.iterdir()] == ["some.bin"]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.1], ids=["at once", "later"])
+def test_downloads_of_one_file_are_one(delay, server, tmp_path):
+    """Threads stand for processes here, and whole processes do it in `kill_many.py`."""
+    content = np.random.default_rng(1).bytes(3_000_000)
+    there, found = remote(server, "some.bin", content), []
+    done = len(server.requests)
+
+    def ask():
+        found.append(_download.fetch(there, tmp_path / "data", progress=False).read_bytes())
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(delay)
+    for thread in threads:
+        thread.join()
+    assert found == [content] * 3 and len(server.requests) == done + 1
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["some.bin"]
 
 
 def test_download_of_another_file_leaves_nothing(server, tmp_path):

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
+from jaxmeta._files import open_file
+
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -200,9 +202,8 @@ class _Folder:
 
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
         for name in sorted(wanted):
-            path = self.path.parent / name
-            if name.startswith(self.path.name + "/") and path.is_file():
-                yield name, open(path, "rb")  # noqa: SIM115 (the reader closes it)
+            if name.startswith(self.path.name + "/") and (path := self.path.parent / name).exists():
+                yield name, open_file(path)
 
 
 class _File:
@@ -221,7 +222,7 @@ class _File:
 
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
         if self.path.name in wanted:
-            yield self.path.name, open(self.path, "rb")  # noqa: SIM115 (the reader closes it)
+            yield self.path.name, open_file(self.path)
 
 
 class _Zip:

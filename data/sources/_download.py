@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxmeta.display import progress_bar
+from jaxmeta.locks import waiting
 
 
 class Remote(NamedTuple):
@@ -26,7 +27,8 @@ class Remote(NamedTuple):
 def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
     """Downloads a file and checks it.
 
-    A partial download stays in `<name>.part`. The next call resumes it.
+    A partial download stays in `<name>.part`. The next call resumes it. Another process that asks for the same file
+    waits, and gets the file when it is there.
 
     Args:
         remote: file to download.
@@ -43,16 +45,25 @@ def fetch(remote: Remote, folder: Path, progress: bool = True) -> Path:
     import pooch
 
     kind, _, digest = (remote.checksum or "").partition(":")
-    target, partial = folder / remote.name, folder / f"{remote.name}.part"
-    if target.exists():
-        if pooch.file_hash(str(target), alg=kind) != digest:
-            raise ValueError(f"{target} is not the published file. It was left as it is: move it away")
-        return target
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _resume(remote.url, partial, progress)
-    except OSError as error:
-        raise ConnectionError(f"could not fetch {remote.url} into {folder}: {error}") from error
+    target = folder / remote.name
+    if not target.exists():
+        try:
+            with waiting(folder / f"{remote.name}.lock", f"fetches {remote.name}", progress):
+                if not target.exists():
+                    return _fetch(remote, target, kind, digest, progress)
+        except OSError as error:
+            raise ConnectionError(f"could not fetch {remote.url} into {folder}: {error}") from error
+    if pooch.file_hash(str(target), alg=kind) != digest:
+        raise ValueError(f"{target} is not the published file. It was left as it is: move it away")
+    return target
+
+
+def _fetch(remote: Remote, target: Path, kind: str, digest: str, progress: bool) -> Path:
+    """Downloads a file that no other process downloads, checks it, and puts it in its place."""
+    import pooch
+
+    partial = target.with_name(f"{target.name}.part")
+    _resume(remote.url, partial, progress)
     found = pooch.file_hash(str(partial), alg=kind)
     if found != digest:
         partial.unlink()

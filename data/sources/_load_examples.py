@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxmeta._checks import check_choice, check_optional_integer
+from jaxmeta._files import expanded
 from jaxmeta._names import find_name
 from jaxmeta.data.containers import Examples, is_column
 from jaxmeta.data.sources._archives import Files, is_archive
@@ -223,7 +224,7 @@ def _read_own(name: str, source: Source, root: str | Path | None, request: ReadR
     what += " or a table .csv" if name == SENTENCES else ""
     if root is None or download:
         raise ValueError(f"{name!r} needs root, {what}, and downloads nothing")
-    path = Path(root).expanduser().absolute()
+    path = expanded(root).absolute()
     single = path.is_file() and path.name.lower().endswith({SENTENCES: ".csv", FEATURES: ".npz"}.get(name, ()))
     folder = name != FEATURES and (path.is_dir() or (path.is_file() and is_archive(path)))
     if not single and not folder:

@@ -1,5 +1,6 @@
 """Progress: a bar in a terminal or a notebook, and plain lines in a pipe or a file."""
 
+import contextlib
 import io
 import os
 import sys
@@ -26,8 +27,9 @@ class _Lines(tqdm):  # type: ignore[type-arg]
         line = "{desc}: {n_fmt} of {total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         form = line if self.n > self.initial else "{desc}" + begun
         text = self.format_meter(**{**self.format_dict, "bar_format": form, "ncols": None})
-        self.fp.write(" ".join(text.split()) + "\n")
-        self.fp.flush()
+        with contextlib.suppress(OSError):  # a full disk ends no training
+            self.fp.write(" ".join(text.split()) + "\n")
+            self.fp.flush()
 
     def set_description_str(self, desc: str | None = None, refresh: bool | None = True) -> None:
         """Changes what the next line says is happening."""
@@ -62,7 +64,7 @@ def progress_bar(
         options: further arguments of tqdm.
     """
     options |= {"total": total, "desc": description, "unit": unit, "delay": delay}
-    if not shown or sys.stderr is None:
+    if not shown or not _can_be_written():
         return tqdm(disable=True, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a notebook without widgets, which gets lines
@@ -74,6 +76,15 @@ def progress_bar(
     # A notebook shows what goes to stderr in red.
     file = sys.stdout if "ipykernel" in sys.modules else sys.stderr
     return _Lines(file=file, **{**options, "mininterval": _SECONDS, "miniters": 1})
+
+
+def _can_be_written() -> bool:
+    """Tells whether there is a standard error, on a disk that is not full or in a terminal that is still there."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        return False
+    return True
 
 
 def _has_width() -> bool:

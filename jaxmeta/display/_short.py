@@ -65,6 +65,11 @@ def brief(value: Any) -> str:
     return _cut(" ".join(repr(value).split()))
 
 
+def one_line(text: str) -> str:
+    """Returns a text with line breaks and other characters that are not printed as Python writes them."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def _array(value: Any) -> str:
     """Returns type and shape of an array, and the value of a single number that is known."""
     if value.shape == () and getattr(value.dtype, "kind", "") in ("b", "i", "u", "f") and _is_known(value):

@@ -129,7 +129,7 @@ def image_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} is neither a file nor a folder")
     found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and _is_shown(file, path)]
     if not found:
         raise FileNotFoundError(f"{path} holds no image ({', '.join(SUFFIXES)})")

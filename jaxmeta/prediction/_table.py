@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmeta.data.containers import read_arrays
+from jaxmeta.display import one_line
 from jaxmeta.prediction._classifier import Classifier, Prediction
 from jaxmeta.prediction._inputs import image_files
 
@@ -60,6 +61,7 @@ def predictions_as(form: str, inputs: Sequence[str], predictions: Sequence[Predi
         writer.writerow(["input", "class", *names])
         writer.writerows([name, p.name, *(f"{p.probabilities[n]:.6f}" for n in names)] for name, p in pairs)
         return text.getvalue().rstrip("\n")
-    width = max((len(name) for name in inputs), default=0)
-    longest = max((len(p.name) for p in predictions), default=0)
-    return "\n".join(f"{name:{width}}  {p.name:{longest}}  {100 * p.probability:5.1f} %" for name, p in pairs)
+    names, found = [one_line(name) for name in inputs], [one_line(p.name) for p in predictions]
+    width, longest = (max(map(len, texts), default=0) for texts in (names, found))
+    rows = zip(names, found, predictions, strict=True)
+    return "\n".join(f"{name:{width}}  {text:{longest}}  {100 * p.probability:5.1f} %" for name, text, p in rows)

@@ -1,6 +1,7 @@
 """Figures of a report, as PNG files."""
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from jaxmeta._summary import Summary
 from jaxmeta.catalog import Settings
+from jaxmeta.display import one_line
 from jaxmeta.reports._findings import Confusion, Fit, Step
 from jaxmeta.reports._words import chance
 
@@ -17,19 +19,22 @@ _BLUE, _ORANGE, _GRAY = "#1f5fa8", "#c8500a", "#555555"
 
 def draw_figure(draw: Callable[[Any], None], size: tuple[float, float] = _SIZE, *, grid: bool = True) -> bytes:
     """Returns a figure with one plot as a PNG file. `draw` gets the axes."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    draw(axes)
-    if grid:
-        axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=9)
     content = io.BytesIO()
-    figure.savefig(content, dpi=160, format="png")
+    with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}), warnings.catch_warnings():  # names
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for what the font has not
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        draw(axes)
+        if grid:
+            axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=9)
+        figure.savefig(content, dpi=160, format="png")
     return content.getvalue()
 
 
@@ -120,7 +125,7 @@ def draw_confusion(confusion: Confusion) -> bytes:
     """Draws the share of each prediction among the queries of a class, where both are in the task."""
     number = len(confusion.names)
     side = min(9.0, max(_SIZE[1], 1.8 + 0.24 * number))
-    names = [name if len(name) <= 24 else f"{name[:23]}…" for name in confusion.names]
+    names = [name if len(name) <= 24 else f"{name[:23]}…" for name in map(one_line, confusion.names)]
 
     def draw(axes: Any) -> None:
         shares = confusion.counts / np.maximum(confusion.together, 1)

@@ -9,7 +9,7 @@ from jaxmeta._files import write_atomically
 from jaxmeta._summary import Summary
 from jaxmeta.reports._figures import draw_confusion, draw_curve, draw_fit, draw_histogram, draw_steps
 from jaxmeta.reports._report import Report
-from jaxmeta.reports._words import chance, headline, monitored, show
+from jaxmeta.reports._words import chance, encoded, headline, monitored, show
 
 _MATRIX = 40  # classes that a heat map has room for
 _PAIRS = 15  # rows of the table of confusions
@@ -26,7 +26,7 @@ def write_page(path: Path, report: Report) -> None:
     template = environment.from_string(
         resources.files("jaxmeta.reports").joinpath("report.html").read_text(encoding="utf-8")
     )
-    write_atomically(path, template.render(_content(report)))
+    write_atomically(path, encoded(template.render(_content(report))))
 
 
 def _uri(content: bytes, kind: str = "image/png") -> str:

@@ -12,6 +12,7 @@ from jaxmeta._checks import check_choice
 from jaxmeta._files import write_atomically
 from jaxmeta._types import Details
 from jaxmeta.reports._classes import counted_of, namer, probabilities_of
+from jaxmeta.reports._words import encoded
 
 
 def check_predictions_path(path: Path) -> None:
@@ -35,7 +36,7 @@ def write_predictions(path: Path, details: Details, sampler: Any) -> None:
     else:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(_rows(details, sampler))
-        content.write(text.getvalue().encode())
+        content.write(encoded(text.getvalue()))
     write_atomically(path, content.getvalue())
 
 

@@ -48,6 +48,11 @@ def effort(settings: Settings, trained: Trained) -> str:
     return f"{updates} of {settings.iterations} updates in {seconds / 60:.1f} minutes of training{cut}"
 
 
+def encoded(text: str) -> bytes:
+    """Returns a text in UTF-8. Bytes of a file's name that are no text are shown as Python writes them."""
+    return text.encode(errors="backslashreplace")
+
+
 def updates_and_seconds(trained: Trained) -> tuple[int, float]:
     """Returns the length of the training, with NaN for a time that is not known."""
     if not trained.history:  # someone has removed the metrics

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxmeta._files import write_atomically
 from jaxmeta._summary import Summary
+from jaxmeta.display import one_line
 from jaxmeta.reports import draw_figure, monitored, points_of, show
 from jaxmeta.runs._evaluate_run import experiment_of
 from jaxmeta.runs._folder import damaged, read_history, read_record, read_result
@@ -54,6 +55,7 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathL
         test = "not finished" if run.test is None else f"{run.metric} {show(run.metric, run.test)}"
         values = (str(run.settings.get(name, "")) for name in differ)
         rows.append([str(run.folder), test, f"{run.seconds / 60:.1f}", *values])
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     if plot is not None:
         _plot(runs, differ, Path(plot))
@@ -84,7 +86,7 @@ def _plot(runs: Sequence[Compared], differ: Sequence[str], path: Path) -> None:
             for part in ("validation", "train"):
                 points = points_of(run.history, f"{part}/{run.metric}")
                 if points[0]:
-                    axes.plot(*points, marker="o", markersize=3, label=f"{label} ({part})")
+                    axes.plot(*points, marker="o", markersize=3, label=f"{part}, {one_line(label)}")
                     break
         axes.set(xlabel="outer updates", ylabel=metrics[0])
 

@@ -23,7 +23,7 @@ from jaxmeta.runs._data import load_tasksets
 from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes, report_of
 from jaxmeta.runs._options import OPTIONS, Options
 from jaxmeta.runs._parts import Parts, Result
-from jaxmeta.training import Callback, Trained
+from jaxmeta.training import Callback, Trained, hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +149,7 @@ class Experiment(Options):
         Raises:
             ValueError: as `resolve`, if `minutes` is given and the outer rate decays over all updates, or if `folder`
                 holds something else. This is found before any data are read. Also if a run is resumed with other data.
+            BlockingIOError: if another process trains in `folder`.
             FileNotFoundError: if the benchmark's files are missing.
             FloatingPointError: if training diverges; the last finite state is kept.
 
@@ -165,9 +166,10 @@ class Experiment(Options):
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
         parts = self.build(root, download, recorded_classes(folder))
-        claim_folder(folder, settings, parts.facts, root)
-        trained = parts.train(folder, mesh, minutes, progress, callbacks)
-        return conclude(settings, folder, parts, trained, mesh, progress)
+        with hold(folder):
+            claim_folder(folder, settings, parts.facts, root)
+            trained = parts.train(folder, mesh, minutes, progress, callbacks)
+            return conclude(settings, folder, parts, trained, mesh, progress)
 
 
 def conclude(

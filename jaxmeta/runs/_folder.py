@@ -62,14 +62,14 @@ def read_record(folder: Path) -> Record:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """Returns the records of the training so far.
+    """Returns the records of the training so far, without a last line that is not finished.
 
     Raises:
         ValueError: if they are damaged.
     """
     path = folder / "metrics.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.is_file() else [""]
         return [json.loads(line) for line in lines]
     except ValueError as error:
         raise damaged(folder, error) from error
@@ -115,20 +115,20 @@ def recorded_classes(folder: Path) -> dict[str, list[str]] | None:
 
 
 def claim_folder(folder: Path, settings: Settings, facts: Mapping[str, Any], root: str | Path | None = None) -> None:
-    """Writes the record of a run and of its data into its folder, unless it is there.
+    """Writes the record of a run and of its data into its folder, which the process holds, unless it is there.
 
     Only the first of several processes writes.
 
     Raises:
-        ValueError: if it is there, and the data have changed.
+        ValueError: if the folder holds something else, or the data have changed.
     """
+    check_folder(folder, settings)  # another process may have begun since the data were read
     if (folder / "config.json").is_file():
         if told := changed_data(read_record(folder).data, facts):
             raise ValueError(f"folder {folder} cannot be resumed: {told}. Choose another folder")
         return
     if jax.process_index() > 0:
         return
-    folder.mkdir(parents=True, exist_ok=True)
     device = jax.devices()[0]
     config = {
         "settings": dict(settings),

@@ -1,5 +1,6 @@
 """Several runs: in one program where their settings allow it and it is faster, else one after another."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -16,7 +17,7 @@ from jaxmeta.runs._experiment import Experiment, build, conclude
 from jaxmeta.runs._folder import check_folder, claim_folder, recorded_classes
 from jaxmeta.runs._parts import Result
 from jaxmeta.runs._task_run import TRACED, TaskParts
-from jaxmeta.training import Callback
+from jaxmeta.training import Callback, hold
 
 _FREE = ("seed", *TRACED)
 
@@ -84,15 +85,17 @@ def run_all(
         raise ValueError(f"one_program needs runs that differ by {', '.join(_FREE)} only, on one device")
     if fit and (one_program or (one_program is None and is_faster_together(next(iter(settings.values()))))):
         read = cache(lambda: load_tasksets(next(iter(settings.values())), root, download, recorded[0]))
-        runs: list[Any] = []
-        for name, s in settings.items():
-            runs.append(build(s, read))
-            claim_folder(folders[name], s, runs[-1].facts, root)
-        first: TaskParts = runs[0]
-        trained = first.train_with(runs[1:], list(folders.values()), minutes, progress, list(calls.values()))
-        for (name, s), parts, result in zip(settings.items(), runs, trained, strict=True):
-            failed = isinstance(result, FloatingPointError)
-            keep(name, result if failed else conclude(s, folders[name], parts, result, None, progress))
+        with contextlib.ExitStack() as stack:
+            runs: list[Any] = []
+            for name, s in settings.items():
+                runs.append(build(s, read))
+                stack.enter_context(hold(folders[name]))
+                claim_folder(folders[name], s, runs[-1].facts, root)
+            first: TaskParts = runs[0]
+            trained = first.train_with(runs[1:], list(folders.values()), minutes, progress, list(calls.values()))
+            for (name, s), parts, result in zip(settings.items(), runs, trained, strict=True):
+                failed = isinstance(result, FloatingPointError)
+                keep(name, result if failed else conclude(s, folders[name], parts, result, None, progress))
         return found
     for name, experiment in experiments.items():
         options: dict[str, Any] = {"root": root, "download": download, "mesh": mesh, "minutes": minutes}

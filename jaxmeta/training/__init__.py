@@ -3,6 +3,7 @@
 from jaxmeta.training._callback import Callback as Callback
 from jaxmeta.training._course import LoopSettings as LoopSettings
 from jaxmeta.training._embed import embed as embed
+from jaxmeta.training._hold import hold as hold
 from jaxmeta.training._identity import installed_versions as installed_versions
 from jaxmeta.training._log import best_meta as best_meta
 from jaxmeta.training._loggers import LOGGERS as LOGGERS
@@ -14,7 +15,7 @@ from jaxmeta.training._loop import Trained as Trained
 from jaxmeta.training._loop import loop as loop
 from jaxmeta.training._loop import run_loop as run_loop
 from jaxmeta.training._many import train_many as train_many
-from jaxmeta.training._preemption import on_sigterm as on_sigterm
+from jaxmeta.training._preemption import on_signals as on_signals
 from jaxmeta.training._pretrain import Minibatches as Minibatches
 from jaxmeta.training._pretrain import measure_statistics as measure_statistics
 from jaxmeta.training._pretrain import pretrain as pretrain

@@ -26,14 +26,14 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str], keep: int = 2, read_only: bool = False):
-        options = ocp.CheckpointManagerOptions(
+        self._options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=False,
             create=not read_only,
             cleanup_tmp_directories=not read_only,  # what a kill in the middle of a save left
         )
-        self._folder = Path(folder).absolute()
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._folder, self._read_only = Path(folder).absolute(), read_only
+        self._manager = ocp.CheckpointManager(self._folder, options=self._options)
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +69,17 @@ class Checkpoints:
             FileNotFoundError: if there is no checkpoint.
             ValueError: if the checkpoint holds other names, shapes or dtypes than `like`, or cannot be read.
         """
+        saved, where = self._newest()
+        wanted = _by_path(like)
+        _check_same(wanted, {name: saved[name] for name in wanted if name in saved} if part else saved, where)
+        restored = {name: _like(leaf, saved[name]) if name in saved else leaf for name, leaf in _paths(like).items()}
+        return jax.tree.unflatten(jax.tree.structure(like), restored.values())
+
+    def _newest(self) -> tuple[dict[str, Any], Path]:
+        """Returns what the newest checkpoint holds, and its folder.
+
+        A training that goes on may remove a checkpoint while it is read. There is a newer one then.
+        """
         step = self.latest
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {self._folder}")
@@ -78,14 +89,16 @@ class Checkpoints:
             if saved.pop(_CHECKSUM) != _checksum(saved):
                 raise ValueError("its checksum is another")
         except Exception as error:  # whatever the layers below orbax make of a damaged file
+            if self._read_only:
+                self._manager.close()
+                self._manager = ocp.CheckpointManager(self._folder, options=self._options)
+                if self.latest != step:
+                    return self._newest()
             raise ValueError(
                 f"checkpoint {where} is damaged; remove that folder to go on from the checkpoint before it "
                 f"({type(error).__name__})"
             ) from error
-        wanted = _by_path(like)
-        _check_same(wanted, {name: saved[name] for name in wanted if name in saved} if part else saved, where)
-        restored = {name: _like(leaf, saved[name]) if name in saved else leaf for name, leaf in _paths(like).items()}
-        return jax.tree.unflatten(jax.tree.structure(like), restored.values())
+        return saved, where
 
 
 def _paths(tree: PyTree) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import jax
 from jaxmeta._files import write_atomically
 from jaxmeta._types import PyTree
 from jaxmeta.training._chunks import Snapshot
+from jaxmeta.training._hold import cannot_write, hold
 from jaxmeta.training._identity import check_identity
 
 _METRICS = "metrics.jsonl"
@@ -33,28 +34,34 @@ class Log:
 
     Raises:
         ValueError: if the folder holds a run of another configuration; it is left as it was.
+        BlockingIOError: if another training has the folder.
         NotADirectoryError: if the folder is a file.
+        FileNotFoundError: if the folder was removed since; nothing is made in its place.
         OSError: if the folder cannot be written, here and later; what was saved before stays whole.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None, snapshot: Snapshot, run: Mapping[str, Any]):
         self.start, self.snapshot = 0, snapshot
         self.history: list[dict[str, float]] = []
-        self._checkpoints = self._folder = None
+        self._checkpoints = self._folder = self._lock = None
         self._saved = time.monotonic()
-        if folder is None:
-            return
+        self._open = contextlib.ExitStack()
+        if folder is not None:
+            with self._open:
+                self._begin(Path(folder), run)
+                self._open = self._open.pop_all()
+
+    def _begin(self, folder: Path, run: Mapping[str, Any]) -> None:
+        """Goes on where the folder ends, if it holds anything."""
         from jaxmeta.training._checkpoint import Checkpoints  # orbax takes seconds to import
 
-        folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(f"folder must be a folder, but {folder} is a file")
+        self._lock = self._open.enter_context(hold(folder))
         records = _records(folder / _METRICS)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._checkpoints, self._folder = Checkpoints(folder / "checkpoints"), folder
+        self._checkpoints = self._open.enter_context(Checkpoints(folder / "checkpoints"))
+        self._folder = folder
         check_identity(folder, run, resumes=self._checkpoints.latest is not None)
         if self._checkpoints.latest is not None:
-            self.start, self.snapshot = self._checkpoints.latest, self._checkpoints.restore(snapshot)
+            self.start, self.snapshot = self._checkpoints.latest, self._checkpoints.restore(self.snapshot)
             self.history = [record for record in records if record["step"] <= self.start]
         if jax.process_index() == 0:
             with self._writing():
@@ -64,8 +71,7 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.__exit__(None, None, None)
+        self._open.close()
 
     @property
     def age(self) -> float:
@@ -89,15 +95,21 @@ class Log:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Says in one line why the folder cannot be written, and leaves it alone from then on."""
+        folder, lock = self._folder, self._lock
+        removed = f"folder {folder} was removed during the run, which ends here"
         try:
+            if lock is not None and not lock.is_whole:
+                raise FileNotFoundError(removed)
             yield
         except Exception as error:
-            folder, self._folder = self._folder, None
+            self._folder = None
+            if lock is not None and not lock.is_whole:
+                raise FileNotFoundError(removed) from error
             code = _os_error(error)
             if code is None:
                 raise
-            cause = f"folder {folder} cannot be written: {os.strerror(code)}"
-            raise OSError(code, f"{cause}; once it can, run again to resume from the last checkpoint") from error
+            told = "once it can, run again to resume from the last checkpoint"
+            raise OSError(code, f"{cannot_write(Path(folder or ''), code)}; {told}") from error
 
 
 def best_meta(folder: str | os.PathLike[str], meta: PyTree) -> Any:

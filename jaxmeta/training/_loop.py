@@ -18,7 +18,7 @@ from jaxmeta.training._callback import Callback, Callbacks
 from jaxmeta.training._chunks import Chunks, Snapshot, copied, is_gone, is_large
 from jaxmeta.training._course import Course, LoopSettings, Validate
 from jaxmeta.training._log import Log
-from jaxmeta.training._preemption import deferred_sigterm
+from jaxmeta.training._preemption import deferred_signals
 
 INIT = 2**32 - 1  # folded into the key for `Training.init`; updates count from 0
 
@@ -106,6 +106,7 @@ def loop(
         ValueError: if a number is less than 1, if `minutes` is not positive, if `validate_every` is not a multiple of
             `log_every`, if `monitor` is not among the validation values or comes without `validate`, or if `folder`
             holds another run or a damaged checkpoint.
+        BlockingIOError: if another process trains in `folder`.
         FloatingPointError: if a metric or a meta-parameter becomes NaN or infinite (with `skip_nonfinite`: in all
             updates of a record); with a `folder` the last finite state is saved first.
 
@@ -146,9 +147,12 @@ def run_loop(
     start = training.init(meta, jax.random.fold_in(key, INIT))
     donate = is_large(start)
     chunks = Chunks(training, data, key, options.log_every, options.skip_nonfinite, donate)
-    log = Log(folder, first_snapshot(start, chunks.no_metrics(start)), what_decides(training, key, options))
-    bar = training_bar(options.iterations, log.start, progress)
-    with deferred_sigterm() as asked, log, bar:
+    fresh = first_snapshot(start, chunks.no_metrics(start))
+    with (
+        deferred_signals() as asked,
+        Log(folder, fresh, what_decides(training, key, options)) as log,
+        training_bar(options.iterations, log.start, progress) as bar,
+    ):
         own = copied if donate else lambda tree: tree  # nobody else's array is donated
         snapshot = log.snapshot._replace(state=own(place(log.snapshot.state)))
         course = Course(options, log, snapshot, own, validate, callbacks, bar, asked)

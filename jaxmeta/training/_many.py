@@ -28,7 +28,7 @@ from jaxmeta.training._loop import (
     training_bar,
     what_decides,
 )
-from jaxmeta.training._preemption import deferred_sigterm
+from jaxmeta.training._preemption import deferred_signals
 from jaxmeta.training._train import as_tree, at_first, means
 
 Build = Callable[[Any], tuple[MetaLearner | Callable[[jax.Array], MetaLearner], optax.GradientTransformation]]
@@ -126,14 +126,13 @@ def train_many(
     updates = _Updates(step, options, [key for key, _ in pairs], tasks, traced)
     called = [Callbacks(()) if callbacks is None else Callbacks(callbacks[i]) for i in range(len(points))]
     with contextlib.ExitStack() as stack:
-        asked = stack.enter_context(deferred_sigterm())
+        asked = stack.enter_context(deferred_signals())
         courses: list[Course] = []
         for i, (training, meta) in enumerate(zip(trainings, metas, strict=True)):
             decides = what_decides(training, updates.keys[i], options)
-            log = Log(folders[i] if folders else None, updates.start(i, training, meta), decides)
-            bar = training_bar(iterations, log.start, progress and i == 0)
-            for context in (log, bar):
-                stack.enter_context(context)
+            fresh = updates.start(i, training, meta)
+            log = stack.enter_context(Log(folders[i] if folders else None, fresh, decides))
+            bar = stack.enter_context(training_bar(iterations, log.start, progress and i == 0))
             courses.append(Course(options, log, log.snapshot, _same, validates[i], called[i], bar, asked))
         return _run(courses, updates)
 

@@ -1,12 +1,16 @@
-"""Agreement among the processes of a run, and the answer to SIGTERM."""
+"""Agreement among the processes of a run, and the answer to signals that ask it to end."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
+
+SIGNALS = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
+"""Signals that ask a process to end: before a preemption, and when its terminal is closed."""
 
 
 def greatest(*values: float) -> tuple[float, ...]:
@@ -24,30 +28,43 @@ def anywhere(*flags: bool) -> tuple[bool, ...]:
 
 
 @contextlib.contextmanager
-def on_sigterm(handler: Callable[..., object]) -> Iterator[None]:
-    """Calls `handler` for a SIGTERM in the block; only in the main thread: Python gives signals to no other."""
+def on_signals(handler: Callable[[int, Any], object]) -> Iterator[None]:
+    """Calls `handler` for `SIGNALS` in the block; only in the main thread: Python gives signals to no other.
+
+    A signal that the process ignores stays ignored, as SIGHUP after `nohup`.
+    """
     if not _in_main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, handler)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    changed = {number: old for number, old in before.items() if old != signal.SIG_IGN}
+    for number in changed:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        for number, old in changed.items():
+            signal.signal(number, old if old is not None else signal.SIG_DFL)
 
 
 @contextlib.contextmanager
-def deferred_sigterm() -> Iterator[threading.Event]:
-    """Keeps a SIGTERM (preemption) back until the end of the block, where it is sent again if the event is set."""
+def deferred_signals() -> Iterator[threading.Event]:
+    """Keeps a signal back until the end of the block, where it is sent again if the event is set."""
     asked = threading.Event()
+    last = [int(signal.SIGTERM)]
+
+    def keep(number: int, _: Any) -> None:
+        last.append(number)
+        asked.set()
+
     try:
-        with on_sigterm(lambda *_: asked.set()):
+        with on_signals(keep):
             yield asked
     finally:
         if asked.is_set() and _in_main_thread():
-            if jax.distributed.is_initialized() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            if jax.distributed.is_initialized() and signal.getsignal(last[-1]) == signal.SIG_DFL:
                 jax.distributed.shutdown()  # else the others take this process for a failed one, and abort
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(last[-1])
 
 
 def _in_main_thread() -> bool:

@@ -85,6 +85,7 @@ def train(
         ValueError: if a number is out of range, if `validate_every` is not a multiple of `log_every`, if `monitor` is
             no metric or comes without `validation`, or if `folder` holds a run of another configuration or a damaged
             checkpoint; nothing is changed.
+        BlockingIOError: if another process trains in `folder`.
         FloatingPointError: if a training metric or a meta-parameter becomes NaN or infinite; with a `folder` the last
             finite state is saved first.
 
