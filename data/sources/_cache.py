@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import tempfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from jaxmeta._files import cache_folder, user_cache
+from jaxmeta.data.containers import read_arrays, write_arrays
 
 
 def data_folder(root: str | Path | None) -> Path:
@@ -23,7 +21,7 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
     """Returns arrays from the cache, or makes and stores them.
 
     The cache is the folder that the environment variable `JAXMETA_CACHE` names, else the user's cache folder. A file
-    that is damaged or holds something else is made again. Files are written atomically.
+    that is damaged or holds something else is made again.
 
     Args:
         name: name of the content, which includes its fingerprint and the version of `make`.
@@ -34,24 +32,12 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
         The arrays by name.
     """
     path = cache_folder() / f"{name}.npz"
-    damage = (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
-    with contextlib.suppress(*damage), open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-        return {array: stored[array] for array in arrays}
+    with contextlib.suppress(OSError, ValueError):
+        return read_arrays(path, *arrays, kind="cache", others=False)
     made = make()
     try:
-        _write(path, made)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_arrays(path, made, "cache")
     except OSError as error:
         warnings.warn(f"{name} will be read again next time: no cache at {path} ({error})", stacklevel=2)
     return made
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

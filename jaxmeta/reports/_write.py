@@ -1,10 +1,9 @@
 """The files of a report: the result as numbers, a page of text, and a page with pictures."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from jaxmeta._files import write_atomically
+from jaxmeta._files import write_atomically, write_json
 from jaxmeta._summary import Summary
 from jaxmeta.reports._figures import draw_curve
 from jaxmeta.reports._page import write_page
@@ -28,7 +27,7 @@ def write_report(folder: Path, report: Report) -> None:
     write_atomically(folder / "curve.png", draw_curve(report.trained.history, metric, report.test, report.settings))
     write_atomically(folder / "report.md", "\n".join(_page(report)) + "\n")
     write_page(folder / "report.html", report)
-    write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")
+    write_json(folder / "result.json", record)
 
 
 def _plain(summaries: Mapping[str, Summary]) -> dict[str, dict[str, float]]:
