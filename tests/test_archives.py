@@ -70,7 +70,7 @@ def test_a_tar_with_links_is_its_folder(form, mode, tmp_path):
 def test_a_sparse_member_is_read(tmp_path):
     """As GNU tar writes a file with holes: the map of its parts, and then these."""
     content = picture(5)
-    tail = len(content) - 40
+    tail = len(content) - 40  # the rest is a hole
     info = tarfile.TarInfo("a/0.bmp")
     entry = bytearray(tarfile.TarInfo(info.name).tobuf(tarfile.GNU_FORMAT))
     entry[156:157] = tarfile.GNUTYPE_SPARSE
@@ -217,12 +217,13 @@ def test_a_cache_sees_what_size_and_time_do_not_tell(change, tmp_path, cache):
     before = read(root)
     assert read(root) == before and len(list(cache.iterdir())) == 1
     CHANGES[change](root)
-    same_times(tmp_path)
+    if change == "contents":
+        same_times(tmp_path)
     shutil.copytree(root, tmp_path / "copy" / "mine")
     assert read(root) == read(tmp_path / "copy" / "mine")
     assert (read(root) == before) == (change == "a link")  # which exchanges two pictures of one class
-    (stored, *_) = {path for path in cache.iterdir()}
-    stored.write_bytes(stored.read_bytes()[:-1])
+    for stored in cache.iterdir():
+        stored.write_bytes(stored.read_bytes()[:-1])
     assert read(root) == read(tmp_path / "copy" / "mine")
 
 

@@ -16,6 +16,7 @@ import jaxmeta
 from jaxmeta import data
 from jaxmeta._files import _new_file, read_json, replacing, seal, write_atomically, write_json
 from jaxmeta.data.containers import read_arrays, write_arrays
+from jaxmeta.data.sources import cached
 
 NUMBERS = np.arange(30, dtype=np.float32)
 TREE = {"a": NUMBERS, "b": [np.float64(1), 3], "c": jnp.ones(3, jnp.bfloat16), "key": jax.random.key(0)}
@@ -175,7 +176,7 @@ def test_what_killed_writers_left_is_removed(tmp_path):
     mine = [".jaxmeta-notes.tmp", ".tmp", "a.tmp", f"x{left.name}"]
     for path in (*foreign, *(tmp_path / name for name in mine)):
         path.write_bytes(b"")
-    os.utime(foreign[1], (time.time() - 2 * 24 * 3600,) * 2)
+    os.utime(foreign[1], (0, time.time() - 2 * 24 * 3600))
     with replacing(tmp_path / "first") as file:
         write_atomically(tmp_path / "second", b"2")
         file.write(b"1")
@@ -198,5 +199,5 @@ def test_a_cache_after_a_kill(tmp_path, monkeypatch):
     done = subprocess.run([sys.executable, "-c", KILLED], check=False)
     assert done.returncode == -9 and len(names(tmp_path)) == 1
     (tmp_path / "mine.tmp").write_bytes(b"")
-    data.sources.cached("another", ["x"], lambda: {"x": NUMBERS})
+    cached("another", ["x"], lambda: {"x": NUMBERS})
     assert names(tmp_path) == ["another.npz", "mine.tmp"]
