@@ -124,7 +124,7 @@ REFUSED = {
     "hard link outside": (refused_tar, (tarfile.LNKTYPE, "../x"), "is a hard link to '../x'"),
     "pipe": (refused_tar, (tarfile.FIFOTYPE,), "is a pipe, which is not read"),
     "device": (refused_tar, (tarfile.BLKTYPE,), "is a device, which is not read"),
-    "unknown": (refused_tar, (b"V",), "is of an unknown type b'V', which is not read"),
+    "unknown": (refused_tar, (b"M",), "is of an unknown type b'M', which is not read"),
     "link in a zip": (refused_zip, (stat.S_IFLNK, "../a"), "is a symbolic link to '../a'"),
     "socket in a zip": (refused_zip, (stat.S_IFSOCK,), "is a device or a pipe, which is not read"),
 }
@@ -141,7 +141,19 @@ def test_other_members_are_refused_by_name(case, tmp_path, cache):
     assert not cache.exists()
 
 
-# Folders with links.
+# Folders with links, and with what is no file.
+
+
+def test_a_pipe_in_a_folder_is_named(tmp_path):
+    put(tmp_path / "mine", LEVELS)
+    os.mkfifo(tmp_path / "mine" / "b" / "pipe.bmp")
+    with pytest.raises(ValueError, match="b/pipe.bmp is a device, a pipe or a socket"):
+        read(tmp_path / "mine")
+
+
+def test_a_label_of_a_tar_is_no_file(tmp_path):
+    refused_tar(tmp_path / "mine.tar", b"V")
+    assert len(read(tmp_path / "mine.tar")) == len(LEVELS)
 
 
 def test_links_to_folders_above_are_left_out(tmp_path):

@@ -70,8 +70,11 @@ class Folder:
         """Opens several files one after the other."""
         for name in sorted(wanted):
             path = self.path.parent / name
-            if name.startswith(self.path.name + "/") and path.is_file():
-                yield name, open(path, "rb")  # noqa: SIM115 (the reader closes it)
+            if not name.startswith(self.path.name + "/") or not path.exists():
+                continue
+            if not path.is_file():
+                raise OSError(f"{path} is a device, a pipe or a socket")
+            yield name, open(path, "rb")  # noqa: SIM115 (the reader closes it)
 
 
 class File:

@@ -10,6 +10,8 @@ from typing import BinaryIO, cast
 from jaxmeta.data.archives._folder import content_stamp
 from jaxmeta.data.archives._members import FOLDER, HARD_LINK, SYMBOLIC_LINK, Member, resolve
 
+_NO_FILES = (tarfile.DIRTYPE, b"D", b"V")  # folders, those of an incremental archive with their lists, and labels
+
 
 class Tar:
     """The files of a tar archive."""
@@ -62,6 +64,6 @@ class Tar:
 def _member(info: tarfile.TarInfo) -> Member:
     if info.isfile():
         return Member(info.name)
-    kinds = {tarfile.DIRTYPE: FOLDER, tarfile.LNKTYPE: HARD_LINK, tarfile.SYMTYPE: SYMBOLIC_LINK}
+    kinds = dict.fromkeys(_NO_FILES, FOLDER) | {tarfile.LNKTYPE: HARD_LINK, tarfile.SYMTYPE: SYMBOLIC_LINK}
     kinds |= {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a pipe"}
     return Member(info.name, kinds.get(info.type, f"of an unknown type {info.type!r}"), info.linkname)

@@ -56,7 +56,7 @@ def decode_all(
         agreed = _agreed(files, pictures)
         size, channels = size or agreed[0], channels or agreed[1]
     images = np.zeros((len(pictures), size, size, channels), np.uint8)
-    done = 0
+    missing = set(rows)
     with progress_bar("Reading images", len(pictures), "image", shown=progress) as bar:
         for file, content in files.read(rows.keys()):
             row = rows[file]
@@ -64,11 +64,10 @@ def decode_all(
                 images[row] = decode(content, size, pictures[row].box, channels)
             except ValueError as error:
                 raise ValueError(f"{files.where(file)} is not a readable image ({error}). {files.advice}") from error
-            done += 1
+            missing.remove(file)
             bar.update()
-    if done < len(pictures):
-        missing = sorted(rows.keys() - set(files.names))
-        raise ValueError(f"{files.where(missing[0])} is missing, with {len(missing) - 1} others. {files.advice}")
+    if missing:
+        raise ValueError(f"{files.where(min(missing))} is missing, with {len(missing) - 1} others. {files.advice}")
     return images
 
 
