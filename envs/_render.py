@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxmeta._checks import check_choice, check_positive
+from jaxmeta._files import replacing, write_atomically
 from jaxmeta.envs._brax import Physics
 from jaxmeta.envs._meta_env import MetaEnv, State
 from jaxmeta.envs._page import PAGE
@@ -67,7 +68,7 @@ def save_html(env: MetaEnv, states: State, path: str | os.PathLike[str]) -> None
         "camera": [_AZIMUTH, _ELEVATION, _MIDDLE, _REACH, _FLOOR],
     }
     page = PAGE.replace("TITLE", type(env).__name__).replace("DATA", json.dumps(data, separators=(",", ":")))
-    Path(path).write_text(page, encoding="utf-8")
+    write_atomically(Path(path), page)
 
 
 def save_video(env: MetaEnv, states: State, path: str | os.PathLike[str], *, frames_per_second: float = 20.0) -> None:
@@ -113,7 +114,8 @@ def _write_gif(frames: np.ndarray, path: Path, frames_per_second: float) -> None
     from PIL import Image
 
     first, *rest = [Image.fromarray(frame) for frame in frames]
-    first.save(path, save_all=True, append_images=rest, duration=1000 / frames_per_second, loop=0)
+    with replacing(path) as file:
+        first.save(file, "GIF", save_all=True, append_images=rest, duration=1000 / frames_per_second, loop=0)
 
 
 def _write_mp4(frames: np.ndarray, path: Path, frames_per_second: float) -> None:

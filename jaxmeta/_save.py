@@ -1,6 +1,7 @@
 """Arrays to a file and back: what a run has learned, for use where it was not trained. Data only, never code."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,16 +9,18 @@ import numpy as np
 from flax import serialization
 
 from jaxmeta._checks import as_path
-from jaxmeta._files import write_atomically
+from jaxmeta._files import check_seal, replacing, seal
 from jaxmeta._types import PyTree, is_key
 
 _KEY = "__random_key__"
+_VERSION = 1  # of the format, to be increased when it changes
 
 
 def save(path: str | os.PathLike[str], tree: PyTree) -> None:
     """Saves a pytree of arrays: meta-parameters, adapted parameters, the weights of a learned optimizer.
 
-    The file is msgpack, as `flax.serialization` writes it. It is replaced as a whole: a kill leaves the old one.
+    The file is msgpack, as `flax.serialization` writes it, with a checksum at its end. It is replaced as a whole: a
+    kill leaves the old one.
 
     Args:
         path: of the file; its folder must exist.
@@ -25,8 +28,9 @@ def save(path: str | os.PathLike[str], tree: PyTree) -> None:
             as the static fields of an equinox module, is not saved.
 
     Raises:
-        TypeError: if a leaf is neither an array nor a number. The arrays of an equinox module are
+        TypeError: if a leaf is neither an array of numbers nor a number. The arrays of an equinox module are
             `equinox.filter(module, equinox.is_array)`.
+        ValueError: if two leaves have the same path, or the path is that of a device.
 
     Example:
         >>> import tempfile, os, jax.numpy as jnp
@@ -35,7 +39,7 @@ def save(path: str | os.PathLike[str], tree: PyTree) -> None:
         >>> load(path)["w"].tolist()
         [1.0, 2.0]
     """
-    write_atomically(as_path(path=path), serialization.msgpack_serialize(_nested(tree)))
+    write_tree(as_path(path=path), tree, "arrays")
 
 
 def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
@@ -51,16 +55,11 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or was not made by `save`, or holds another tree than `like`.
+        ValueError: if a byte of the file has changed, it was not made by `save` of this version, or it holds another
+            tree than `like`.
     """
     path = as_path(path=path)
-    try:
-        state: Any = serialization.msgpack_restore(path.read_bytes())
-    except OSError:
-        raise
-    except Exception as error:  # whatever the decoder makes of bytes that are not its own
-        raise ValueError(f"{path} is damaged, or was not made by jaxmeta.save ({type(error).__name__})") from error
-    state = _with_keys(state)
+    state = read_tree(path, "arrays", "jaxmeta.save")
     if like is None:
         return state
     found, wanted = _leaves(state), _leaves(like)
@@ -78,6 +77,33 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), [found[names] for names in wanted])
 
 
+def write_tree(path: Path, tree: PyTree, kind: str) -> None:
+    """Writes a pytree of arrays as a file of some kind."""
+    content = serialization.msgpack_serialize(_nested(tree))
+    with replacing(path) as file:
+        file.write(content)
+        seal(file, kind, _VERSION)
+
+
+def read_tree(path: Path, kind: str, made_by: str) -> Any:
+    """Returns what `write_tree` wrote, with every container a dict of names.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a byte of the file has changed, or it is of another kind.
+    """
+    with open(path, "rb") as file:
+        size = check_seal(file, kind, _VERSION, made_by)
+        file.seek(0)
+        content = file.read(size)
+    try:
+        state: Any = serialization.msgpack_restore(content)
+        _check_types(state)
+        return _with_keys(state)
+    except Exception as error:  # whatever the decoder makes of bytes that are not its own
+        raise ValueError(f"{path} is damaged, or was not made by {made_by} ({error!r})") from error
+
+
 def _nested(tree: PyTree) -> Any:
     """Returns the leaves of a tree in dictionaries of names."""
     nested: dict[str, Any] = {}
@@ -87,18 +113,57 @@ def _nested(tree: PyTree) -> Any:
             saved = {}
         elif is_key(leaf):
             saved = {_KEY: str(jax.random.key_impl(leaf)), "data": np.asarray(jax.random.key_data(leaf))}
-        elif isinstance(leaf, bool | int | float | np.generic | np.ndarray | jax.Array):
-            saved = jax.device_get(leaf)
+        elif _is_number(leaf):
+            saved = _in_native_order(jax.device_get(leaf))
         else:
-            shown = jax.tree_util.keystr(where) or "its root"
-            raise TypeError(f"tree must hold arrays and numbers, got {type(leaf).__name__} at {shown}")
+            told = type(leaf).__name__ + " of more than 64 bits" * isinstance(leaf, int)
+            told += f" of {leaf.dtype}" if hasattr(leaf, "dtype") else ""
+            raise TypeError(f"tree must hold arrays and numbers, got {told} at {_shown(where)}")
         if not names:
             return saved
         inner = nested
         for name in names[:-1]:
             inner = inner.setdefault(name, {})
+        if names[-1] in inner:
+            raise ValueError(f"tree must have one leaf at each path, got two at {_shown(where)}")
         inner[names[-1]] = saved
     return nested
+
+
+def _is_number(leaf: Any) -> bool:
+    """Tells an array of numbers or a number, which a file can hold."""
+    if isinstance(leaf, bool | float):
+        return True
+    if isinstance(leaf, int):
+        return -(2**63) <= leaf < 2**64
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or isinstance(leaf, np.ma.MaskedArray):
+        return False
+    held = isinstance(leaf, np.generic | np.ndarray | jax.Array)
+    return held and any(jax.numpy.issubdtype(dtype, kind) for kind in (np.bool_, np.number))
+
+
+def _in_native_order(leaf: Any) -> Any:
+    """Returns an array with its bytes in the order of this machine, because the file does not tell the order."""
+    if isinstance(leaf, np.generic | np.ndarray) and not leaf.dtype.isnative:
+        return leaf.astype(leaf.dtype.newbyteorder("="))
+    return leaf
+
+
+def _check_types(state: Any) -> None:
+    """Raises TypeError if something was read that `_nested` never gives."""
+    if isinstance(state, dict):
+        for name, value in state.items():
+            if not isinstance(name, str):
+                raise TypeError(f"a name is {name!r}")
+            if name != _KEY:
+                _check_types(value)
+    elif not _is_number(state):
+        raise TypeError(f"it holds a {type(state).__name__}")
+
+
+def _shown(where: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(where) or "its root"
 
 
 def _names(where: tuple[Any, ...]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import pytest
 import jaxmeta
 from jaxmeta import Experiment, data, models
 from jaxmeta.__main__ import main
+from jaxmeta.data.containers import write_arrays
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def test_features_are_computed_once(cache):
         assert features.names == found.names and (features.labels == found.labels).all()
     (first, *others) = cache.iterdir()
     assert len(others) == 2  # a size of the batch is another program
-    np.savez(first, features=np.zeros((7, 5), np.float32))
+    write_arrays(first, {"features": np.zeros((7, 5), np.float32)}, "cache")
     kept = [jaxmeta.embed(dense, w, found, batch_size=size, progress=False).inputs for size in (2, 3, 64)]
     assert sum(not features.any() for features in kept) == 1
     assert jaxmeta.embed(dense, w, found, batch_size=64, cache=False, progress=False).inputs.any()

@@ -5,7 +5,6 @@ import errno
 import gc
 import io
 import resource
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ import pytest
 import scipy
 
 import jaxmeta
+from jaxmeta._save import write_tree
 from jaxmeta.data.sources._mat import mat_numbers
 
 SIZE = 50_000  # numbers, 200 kB of a checkpoint
@@ -101,8 +101,9 @@ def test_a_folder_that_cannot_be_made_or_written_at_the_start(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match=str(tmp_path / "file" / "run")):
         run(tmp_path / "file" / "run")
-    (tmp_path / "run" / "metrics.jsonl.tmp").mkdir(parents=True)
-    with pytest.raises(IsADirectoryError, match=f"folder {tmp_path / 'run'} cannot be written: Is a directory"):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").symlink_to("nowhere/metrics.jsonl")
+    with pytest.raises(FileNotFoundError, match=f"folder {tmp_path / 'run'} cannot be written: No such file"):
         run(tmp_path / "run")
 
 
@@ -119,49 +120,18 @@ def corrupt(content, random):
     return bytes(changed)
 
 
-def check_refused(path, load, random, trials, always=False):
-    """Loading the damaged file gives a value or an error that names it; `always` an error."""
-    content = path.read_bytes()
-    for _ in range(trials):
-        path.write_bytes(corrupt(content, random))
-        try:
-            load()
-        except (ValueError, OSError) as error:
-            assert str(path) in str(error)
-        else:
-            assert not always
-    path.write_bytes(content)
-
-
-def test_damaged_arrays(tmp_path):
-    path = tmp_path / "weights"
-    tree = {"a": np.arange(30, dtype=np.float32), "b": [np.float64(1), 3], "c": jnp.ones(3, jnp.bfloat16)}
-    jaxmeta.save(path, tree)
-    check_refused(path, lambda: jaxmeta.load(path), np.random.default_rng(0), 200)
-    check_refused(path, lambda: jaxmeta.load(path, tree), np.random.default_rng(1), 200)
-
-
-def test_damaged_classifiers(tmp_path):
-    """A changed byte is always found: the program must not run on, nor be, anything else."""
-    path = tmp_path / "classifier"
-    classifier = jax.tree_util.Partial(lambda w, x: jnp.tanh(x @ w), jnp.eye(2))
-    jaxmeta.save_classifier(path, classifier, jnp.zeros((1, 2)))
-    check_refused(path, lambda: jaxmeta.load_classifier(path), np.random.default_rng(0), 300, always=True)
-    np.testing.assert_array_equal(jaxmeta.load_classifier(path)(jnp.ones((3, 2))), classifier(jnp.ones((3, 2))))
-
-
 @pytest.mark.parametrize(
     "content",
     [
-        {"program": 3, "arrays": {}, "checksum": 0},
-        {"program": np.zeros(4, np.uint8), "arrays": 3, "checksum": 0},
-        {"program": np.zeros(4, np.uint8), "arrays": {}, "checksum": np.uint32(zlib.crc32(bytes(5)))},
-        {"program": np.zeros(4, np.uint8), "arrays": {"x": np.ones(2)}, "checksum": 0},
+        {"program": 3, "arrays": {}},
+        {"program": np.zeros(4, np.uint8), "arrays": 3},
+        {"program": np.zeros(4, np.uint8), "arrays": {}},
+        {"program": np.zeros(4, np.uint8), "arrays": {"x": np.ones(2)}},
     ],
     ids=["no program", "no arrays", "zeros", "names"],
 )
 def test_classifiers_of_something_else(content, tmp_path):
-    jaxmeta.save(tmp_path / "classifier", content | {"about": np.zeros(1, np.uint8)})
+    write_tree(tmp_path / "classifier", content | {"about": np.zeros(1, np.uint8)}, "classifier")
     with pytest.raises(ValueError, match="classifier is damaged, or of a version of JAX that this one cannot read"):
         jaxmeta.load_classifier(tmp_path / "classifier")
 

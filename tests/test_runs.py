@@ -573,8 +573,8 @@ def test_a_folder_of_something_else_is_left_alone(finished, tmp_path, capsys):
     assert "holds another run (num_tasks was 2, now 3)" in refused(words, capsys)
     assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == before
     for name, text, message in (
-        ("config.json", "{}", "config.json does not describe a run"),
-        ("config.json", '{"settings": {"warp": 9}}', "config.json does not describe a run"),
+        ("config.json", "{}", "config.json is damaged, or was not made by this version"),
+        ("config.json", '{"settings": {"warp": 9}}', "config.json is damaged, or was not made by this version"),
         ("report.md", "mine", "holds report.md of something else"),
     ):
         (tmp_path / name).write_text(text)

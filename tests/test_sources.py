@@ -23,8 +23,8 @@ import scipy
 from PIL import Image
 
 from jaxmeta.data import FewShot, describe_tasksets, get_tasksets, list_tasksets, load_examples
+from jaxmeta.data.archives import Files
 from jaxmeta.data.sources import SOURCES, _download, _tfds, standard_splits
-from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._unpickle import load_pickle
 
 SHARED = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data")) / "splits"
@@ -679,21 +679,6 @@ def test_paths_out_of_the_archive_are_refused(evil, kind, tmp_path):
     with pytest.raises(ValueError, match=r"has a file outside of itself, which is refused"):
         load_examples("folder", path, progress=False)
     assert not list(tmp_path.glob("**/evil*"))
-
-
-def test_links_of_an_archive_are_not_followed(tmp_path):
-    put(tmp_path / "secret.png", encode("secret"))
-    with tarfile.open(tmp_path / "mine.tar", "w") as archive:
-        for name, content in own().items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-            link = tarfile.TarInfo(f"ant/link{kind.decode()}.png")
-            link.type, link.linkname = kind, str(tmp_path / "secret.png")
-            archive.addfile(link)
-    division = load_examples("folder", tmp_path / "mine.tar", progress=False)
-    assert sum(len(part.labels) for part in division) == len(own())
 
 
 def test_duplicate_paths_are_named(tmp_path):

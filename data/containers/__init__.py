@@ -11,6 +11,7 @@ from jaxmeta.data.containers._examples import PARTS as PARTS
 from jaxmeta.data.containers._examples import Examples as Examples
 from jaxmeta.data.containers._examples import part_of_class as part_of_class
 from jaxmeta.data.containers._examples import read_arrays as read_arrays
+from jaxmeta.data.containers._examples import write_arrays as write_arrays
 from jaxmeta.data.containers._labels import as_labels as as_labels
 from jaxmeta.data.containers._labels import scalar_label as scalar_label
 from jaxmeta.data.containers._scale import to_float as to_float

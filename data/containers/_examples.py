@@ -1,20 +1,21 @@
 """Labeled examples with the names of their classes."""
 
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxmeta._files import write_atomically
+from jaxmeta._files import SEAL_BYTES, check_seal, replacing, seal
 from jaxmeta.data.containers._columns import as_array
 from jaxmeta.data.containers._labels import as_labels
 from jaxmeta.display import short_repr
 
 PARTS = ("train", "validation", "test")
+_VERSION = 1  # of the files, to be increased when their form changes
+_LONGEST_NAME = 1000  # letters of the name of a class
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +56,13 @@ class Examples:
 
         Raises:
             TypeError: if one of them is no container, or the names are neither strings nor integers.
-            ValueError: if there are no examples, they differ in shape, or the numbers of inputs and names differ.
+            ValueError: if there are no examples, they differ in shape, the numbers of inputs and names differ, or a
+                name has more than 1,000 letters.
         """
         inputs = np.asarray(as_array(inputs, "inputs"))
-        found, labels = np.unique(as_labels(names, "names").astype(str), return_inverse=True)
+        order, labels = _classes(names)
         if inputs.ndim < 1 or len(inputs) == 0 or len(inputs) != len(labels):
             raise ValueError(f"names must match inputs: got {len(labels)} names for inputs of shape {inputs.shape}")
-        order = tuple(found.tolist())
         return cls(inputs, labels, order, None if parts is None else tuple(parts[name] for name in order))
 
     @classmethod
@@ -71,7 +72,7 @@ class Examples:
         Args:
             path: file with the arrays `x`, the inputs `[M, ...]`, and `y`, the name of the class of each, strings or
                 integers `[M]`. It may also hold `part`, the part of the class of each: `"train"`, `"validation"` or
-                `"test"`. `save` writes such a file, and so does `numpy.savez(path, x=x, y=y)`.
+                `"test"`. `save` writes such a file, with a checksum, and so does `numpy.savez(path, x=x, y=y)`.
 
         Returns:
             The examples.
@@ -106,9 +107,7 @@ class Examples:
         arrays = {"x": np.asarray(self.inputs), "y": np.array(self.names)[self.labels]}
         if self.parts is not None:
             arrays["part"] = np.array(self.parts)[self.labels]
-        content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **arrays)
-        write_atomically(path, content.getvalue())
+        write_arrays(path, arrays, "examples")
 
     def select(self, names: Sequence[str]) -> "Examples":
         """Returns the examples of some of the classes.
@@ -134,31 +133,68 @@ class Examples:
         return Examples(self.inputs[rows], labels[rows], tuple(self.names[i] for i in kept), parts)
 
 
-def read_arrays(path: Path, *names: str, optional: Sequence[str] = ()) -> dict[str, np.ndarray]:
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], kind: str) -> None:
+    """Writes arrays as a file `.npz` of some kind, with a checksum, which is the comment of the archive."""
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+        file.seek(-2, os.SEEK_END)
+        file.write(SEAL_BYTES.to_bytes(2, "little"))  # the length of the comment
+        seal(file, kind, _VERSION)
+
+
+def read_arrays(
+    path: Path, *names: str, optional: Sequence[str] = (), kind: str = "examples", others: bool = True
+) -> dict[str, np.ndarray]:
     """Returns some arrays of a file `.npz`.
 
     Args:
         path: path of the file.
         names: names of the arrays.
         optional: names of arrays that may be missing.
+        kind: kind of the file, if `write_arrays` wrote it.
+        others: whether to read files without a checksum, as NumPy writes them.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or does not hold the arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            there = list(arrays)
-            found = {name: arrays[name] for name in (*names, *optional) if name in there}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever the reader makes of bytes that are not its own
-        raise ValueError(f"{path} is not a readable file of arrays ({error})") from error
+    with open(path, "rb") as file:
+        if not (others and _has_no_comment(file)):
+            check_seal(file, kind, _VERSION, "Examples.save")
+        file.seek(0)
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                there = list(arrays)
+                found = {name: arrays[name] for name in (*names, *optional) if name in there}
+        except Exception as error:  # whatever the reader makes of bytes that are not its own
+            raise ValueError(f"{path} is damaged, or is no file of arrays ({error})") from error
     missing = [name for name in names if name not in found]
     if missing:
         told = f"{path} must hold the arrays {' and '.join(names)}, but {missing[0]} is missing"
         raise ValueError(f"{told}, got {', '.join(there) or 'none'}")
     return found
+
+
+def _has_no_comment(file: BinaryIO) -> bool:
+    """Tells a file that is no archive, or an archive without a comment."""
+    if file.read(2) != b"PK":
+        return True
+    file.seek(max(-22, -file.seek(0, os.SEEK_END)), os.SEEK_END)
+    end = file.read()
+    return end[:4] == b"PK\5\6" and end[-2:] == b"\0\0"
+
+
+def _classes(names: Any) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns the sorted classes, and the class of each example."""
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        names = as_labels(names, "names").astype(str).tolist()
+    order = sorted(set(names))  # without an array, in which every name is as long as the longest one
+    longest = max(order, key=len, default="")
+    if len(longest) > _LONGEST_NAME:
+        told = f"got one of {len(longest)}, which begins with {longest[:40]!r}"
+        raise ValueError(f"names must have at most {_LONGEST_NAME} letters, {told}")
+    place = {name: label for label, name in enumerate(order)}
+    return tuple(order), np.array([place[name] for name in names], int)
 
 
 def part_of_class(names: Iterable[str], parts: Iterable[str]) -> dict[str, str]:

@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import tempfile
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from jaxmeta._files import cache_folder, expanded, user_cache
+from jaxmeta.data.containers import read_arrays, write_arrays
 from jaxmeta.locks import waiting
 
 
@@ -51,7 +49,8 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
             return stored
         made = make()
         try:
-            _write(path, made)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_arrays(path, made, "cache")
         except OSError as error:
             warnings.warn(f"{name} will be read again next time: no cache at {path} ({error})", stacklevel=2)
         return made
@@ -59,19 +58,6 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
 
 def _read(path: Path, arrays: list[str]) -> dict[str, np.ndarray] | None:
     """Returns the arrays of a file, or `None` if it is not there, damaged, or holds something else."""
-    damage = (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
-    with contextlib.suppress(*damage), open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-        return {array: stored[array] for array in arrays}
+    with contextlib.suppress(OSError, ValueError):
+        return read_arrays(path, *arrays, kind="cache", others=False)
     return None
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

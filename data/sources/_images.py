@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmeta.data.sources._archives import Files
+from jaxmeta.data.archives import Files
 from jaxmeta.display import progress_bar
 
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")

@@ -1,6 +1,7 @@
 """Reading of a benchmark's examples from its files, and division of its classes."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 from jaxmeta._checks import check_choice, check_optional_integer
 from jaxmeta._files import expanded
 from jaxmeta._names import find_name
+from jaxmeta.data.archives import Files, is_archive
 from jaxmeta.data.containers import Examples, is_column
-from jaxmeta.data.sources._archives import Files, is_archive
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._division import (
     Division,
@@ -31,7 +32,7 @@ from jaxmeta.data.sources._omniglot import SPLITS, Omniglot
 from jaxmeta.data.sources._readers import ReadRequest, any_folders, hint_at_level, own_vectors
 from jaxmeta.data.sources._sentences import own_sentences
 from jaxmeta.data.sources._sources import SOURCES
-from jaxmeta.data.sources._tfds import find_prepared, read_prepared, stamp
+from jaxmeta.data.sources._tfds import find_prepared, read_prepared
 
 FOLDER = "folder"
 SENTENCES = "sentences"
@@ -44,7 +45,7 @@ _OWN = {
         "Vectors of your own", "", (Layout((), own_vectors, cached=False),), (), "vectors", scalable=False
     ),
 }
-_VERSION = 2  # to be increased when the decoding changes
+_VERSION = 3  # to be increased when the decoding changes
 
 
 def load_examples(
@@ -196,7 +197,9 @@ def _read(name: str, source: Source, root: str | Path | None, request: ReadReque
     prepared = source.prepared
     for base in bases:
         if prepared and (path := find_prepared(prepared.name, base)):
-            return _cached(name, request, stamp(path), lambda path=path: read_prepared(path, prepared, request))
+            return _cached(
+                name, request, Files([path]).stamp(), lambda path=path: read_prepared(path, prepared, request)
+            )
     if not (download and source.downloadable):
         raise FileNotFoundError(_missing(name, source, folder))
     target = folder / name if source.kind == "text" else folder
@@ -242,19 +245,16 @@ def _read_layout(name: str, layout: Layout, paths: Sequence[Path], request: Read
 def _cached(name: str, request: ReadRequest, stamp: str, read: Callable[[], Examples]) -> Examples:
     def make() -> dict[str, np.ndarray]:
         found = read()
-        return {
-            "inputs": found.inputs,
-            "labels": found.labels,
-            "names": np.array(found.names),
-            "parts": np.array(found.parts or (), str),
-        }
+        about = json.dumps({"names": found.names, "parts": found.parts})  # an array makes each name as long as any
+        return {"inputs": found.inputs, "labels": found.labels, "about": np.frombuffer(about.encode(), np.uint8)}
 
     mark = hashlib.sha256(
         repr((_VERSION, stamp, request.size, request.channels, request.per_class)).encode()
     ).hexdigest()[:16]
-    stored = cached(f"{name}-{request.size or 'own'}-{mark}", ["inputs", "labels", "names", "parts"], make)
-    parts = tuple(stored["parts"].tolist()) or None
-    return Examples(stored["inputs"], stored["labels"], tuple(stored["names"].tolist()), parts)
+    stored = cached(f"{name}-{request.size or 'own'}-{mark}", ["inputs", "labels", "about"], make)
+    about = json.loads(stored["about"].tobytes())
+    parts = None if about["parts"] is None else tuple(about["parts"])
+    return Examples(stored["inputs"], stored["labels"], tuple(about["names"]), parts)
 
 
 def _paths(layout: Layout, base: Path) -> list[Path] | None:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmeta.data.sources._archives import Files
+from jaxmeta.data.archives import Files
 from jaxmeta.data.sources._download import Remote, fetch
-from jaxmeta.data.sources._tfds import class_names, find_prepared, records, splits, stamp
+from jaxmeta.data.sources._tfds import class_names, find_prepared, records, splits
 from jaxmeta.display import progress_bar
 
 URL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
@@ -178,7 +178,7 @@ def find_halves(root: Path, download: bool, progress: bool) -> list[Half]:
     prepared = None if all(found.values()) else find_prepared("omniglot", root)
     if prepared:
         return [
-            Half(prepared, stamp(prepared), partial(read_prepared_characters, prepared, split, progress))
+            Half(prepared, Files([prepared]).stamp(), partial(read_prepared_characters, prepared, split, progress))
             for split in ("train", "test")
         ]
     sources = [path or _fetch(name, root, download, progress) for name, path in found.items()]

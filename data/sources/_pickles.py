@@ -6,8 +6,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxmeta.data.archives import Files
 from jaxmeta.data.containers import Examples
-from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._division import PARTS, first_rows
 from jaxmeta.data.sources._images import decode, resize_all
 from jaxmeta.data.sources._readers import Reader, ReadRequest

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import posixpath
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmeta.data.archives import Files, walk
 from jaxmeta.data.containers import PARTS, Examples, part_of_class
-from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._division import first_examples, first_rows
 from jaxmeta.data.sources._images import DEFAULT_SIZE, SUFFIXES, Picture, decode_all
 from jaxmeta.data.sources._mat import mat_numbers
@@ -238,11 +237,10 @@ def _hidden(files: Files, name: str) -> bool:
 def _check_no_empty_folder(files: Files, names: Sequence[str]) -> None:
     """Raises ValueError if a folder contains neither folders nor images. Hidden folders are left alone."""
     full = {posixpath.dirname(name) for name in names}
-    for source in files.sources:
-        for folder, folders, _ in os.walk(source, followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            inside = (source.name / Path(folder).relative_to(source)).as_posix()
-            if not folders and inside not in full:
+    for source in filter(Path.is_dir, files.sources):
+        for folder, folders, _ in walk(source):
+            inside = (source.name / folder.relative_to(source)).as_posix()
+            if "/." not in inside and all(name.startswith(".") for name in folders) and inside not in full:
                 raise ValueError(f"{folder} is a class without images: move it away, or put images there")
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxmeta.data.archives import Files
 from jaxmeta.data.containers import Examples
-from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._division import first_rows
 from jaxmeta.data.sources._readers import ReadRequest, lines_of, read_table, visible
 

@@ -122,12 +122,6 @@ def class_names(folder: Path, feature: str) -> list[str]:
         raise ValueError(f"{path} is missing: it has the names of the classes") from error
 
 
-def stamp(folder: Path) -> str:
-    """Returns a fingerprint of the content: names, sizes and times of change of all files."""
-    found = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
-    return repr(found)
-
-
 def _import() -> Any:
     try:
         import tensorflow_datasets as tfds  # pyright: ignore[reportMissingImports]

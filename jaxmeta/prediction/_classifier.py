@@ -17,8 +17,7 @@ import numpy as np
 from jax import export
 from jax.tree_util import Partial
 
-from jaxmeta._files import checksum
-from jaxmeta._save import load, save
+from jaxmeta._save import read_tree, write_tree
 from jaxmeta._types import is_key
 from jaxmeta.data.containers import to_float
 from jaxmeta.display import short_repr
@@ -211,8 +210,7 @@ def _save(
             warnings.warn(_DEPENDS, stacklevel=3)
     facts = {"names": names, "inputs": None if inputs is None else dataclasses.asdict(inputs), "alone": alone}
     about = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    content = {"program": program, "about": about, "arrays": leaves}
-    save(path, content | {"checksum": checksum([program, about, *leaves])})
+    write_tree(Path(path), {"program": program, "about": about, "arrays": leaves}, "classifier")
 
 
 def _looks_at_one(call: Callable[..., Any], leaves: list[jax.Array], inputs: Inputs) -> bool:
@@ -234,18 +232,14 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or was not made by `save_classifier`.
+        ValueError: if a byte of the file has changed, or it was not made by `save_classifier` of this version.
         ModuleNotFoundError: see `save_classifier`.
     """
     path = Path(path)
-    stored = load(path)
-    if not isinstance(stored, dict) or stored.keys() != {"program", "about", "arrays", "checksum"}:
-        raise ValueError(f"{path} was not made by jaxmeta.save_classifier")
+    stored = read_tree(path, "classifier", "jaxmeta.save_classifier")
     try:
         program, about = stored["program"], stored["about"]
         arrays = [stored["arrays"][str(i)] for i in range(len(stored["arrays"]))]
-        if checksum([program, about, *arrays]) != stored["checksum"]:
-            raise ValueError("its checksum is another")
         exported = export.deserialize(bytearray(program.tobytes()))
         facts = json.loads(about.tobytes())
         names, alone, known = facts["names"], facts["alone"], facts["inputs"]

@@ -1,12 +1,11 @@
 """The files of a report: the result as numbers, a page of text, and a page with pictures."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxmeta._files import write_atomically
+from jaxmeta._files import write_atomically, write_json
 from jaxmeta._summary import Summary
 from jaxmeta.display import one_line
 from jaxmeta.reports._figures import draw_curve
@@ -31,7 +30,7 @@ def write_report(folder: Path, report: Report) -> None:
     write_atomically(folder / "curve.png", draw_curve(report.trained.history, metric, report.test, report.settings))
     write_atomically(folder / "report.md", encoded("\n".join(_page(report)) + "\n"))
     write_page(folder / "report.html", report)
-    write_atomically(folder / "result.json", json.dumps(record, indent=2) + "\n")
+    write_json(folder / "result.json", record)
 
 
 def _plain(summaries: Mapping[str, Summary]) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmeta._files import write_atomically
+from jaxmeta._files import read_json, write_atomically, write_json
 from jaxmeta.catalog import Settings
 from jaxmeta.reports import Findings, Report, Tested, facts_of
 from jaxmeta.runs._command import command_of
@@ -53,11 +53,11 @@ def read_record(folder: Path) -> Record:
     path = folder / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not the folder of a run: it has no config.json")
+    config = read_json(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
         record = Record(*(type_(config[name]) for name, type_ in Record.__annotations__.items()))
         return record._replace(settings={str(name): record.settings[name] for name in record.settings})
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not describe a run of this version of jaxmeta ({error})") from error
 
 
@@ -82,10 +82,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         ValueError: if it is damaged.
     """
     path = folder / "result.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError as error:
-        raise damaged(folder, error) from error
+    return read_json(path) if path.is_file() else None
 
 
 def damaged(folder: Path, error: Exception) -> ValueError:
@@ -141,7 +138,7 @@ def claim_folder(folder: Path, settings: Settings, facts: Mapping[str, Any], roo
         "root": "" if root is None else str(Path(root).absolute()),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_atomically(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    write_json(folder / "config.json", config)
 
 
 def _kept(folder: Path, module: str) -> str:
@@ -169,7 +166,7 @@ def command_of_run(folder: Path, settings: Settings, record: Record) -> str:
 def report_of(folder: Path, settings: Settings, trained: Trained, tested: Tested, findings: Findings) -> Report:
     """Returns the report of a run from what its folder holds, its training and its test."""
     command = command_of_run(folder, settings, read_record(folder))
-    facts = facts_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    facts = facts_of(read_json(folder / "config.json"))
     return Report(settings, OPTIONS, command, trained, tested, findings, facts)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import platform
 import types
 import zlib
@@ -15,7 +14,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxmeta._files import write_atomically
+from jaxmeta._files import read_json, write_json
 from jaxmeta._types import is_key
 
 _FILE = "training.json"
@@ -42,12 +41,12 @@ def check_identity(folder: Path, run: Mapping[str, Any], resumes: bool) -> None:
     """
     path, new = folder / _FILE, identity(run)
     if resumes and path.is_file():
-        different = _differences(json.loads(path.read_text()), new)
+        different = _differences(read_json(path), new)
         if different:
             shown = "; ".join(different[:3]) + f" ({len(different)} differences)" * (len(different) > 3)
             raise ValueError(f"folder {folder} holds a run of another configuration: {shown}. Choose another folder")
     elif jax.process_index() == 0:
-        write_atomically(path, json.dumps(new, indent=1) + "\n")
+        write_json(path, new)
 
 
 def identity(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,18 @@
 import contextlib
 import hashlib
 import lzma
-import os
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol, cast
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
-from jaxmeta._files import open_file
+from jaxmeta.data.archives._folder import File, Folder
+from jaxmeta.data.archives._tar import Tar
+from jaxmeta.data.archives._zip import Zip
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _DAMAGE = (
@@ -28,7 +29,6 @@ _DAMAGE = (
     NotImplementedError,  # of a zip's compression
     IndexError,  # of a zip's file without a name
 )
-_DEPTH = 8  # of folders, which ends a walk through cyclic links
 _MAX_BYTES = 1 << 26  # of one image
 
 
@@ -36,7 +36,8 @@ class Files:
     """The files in several folders, zip and tar archives, by name.
 
     A file in an archive has the name that the archive gives it. A file in a folder is called `folder/path/file`, and a
-    single file by its own name. Names use `/` and never lead out of their archive.
+    single file by its own name. Names use `/` and never lead out of their archive. A link in an archive is the file
+    that it leads to. What is neither file nor folder nor such a link is refused.
 
     Args:
         sources: folders, archives (with a suffix in `ARCHIVES`) and single files.
@@ -64,7 +65,7 @@ class Files:
         """Names of all files, sorted.
 
         Raises:
-            ValueError: if an archive is damaged, a name occurs twice, or a name leads out of its archive.
+            ValueError: if an archive is damaged, a name occurs twice, or a name or a link leads out of its archive.
         """
         return sorted(self._places)
 
@@ -175,126 +176,7 @@ class _Part(Protocol):
 
 def _part(path: Path) -> _Part:
     if path.is_dir():
-        return _Folder(path)
+        return Folder(path)
     if not is_archive(path):
-        return _File(path)
-    return _Zip(path) if path.name.lower().endswith(".zip") else _Tar(path)
-
-
-class _Folder:
-    """All files of a folder and its subfolders."""
-
-    kind = "folder"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> Iterator[str]:
-        base = len(self.path.parts)
-        for folder, folders, files in os.walk(self.path, followlinks=True):
-            if len(Path(folder).parts) - base >= _DEPTH:
-                folders.clear()
-            for file in files:
-                yield (self.path.name / Path(folder, file).relative_to(self.path)).as_posix()
-
-    def stamp(self) -> list[tuple[str, int, int]]:
-        return [(name, *_status(self.path.parent / name)) for name in sorted(self.names())]
-
-    def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
-        for name in sorted(wanted):
-            if name.startswith(self.path.name + "/") and (path := self.path.parent / name).exists():
-                yield name, open_file(path)
-
-
-class _File:
-    """A single file."""
-
-    kind = "file"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> Iterator[str]:
-        yield self.path.name
-
-    def stamp(self) -> tuple[object, ...]:
-        return _content_stamp(self.path)
-
-    def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
-        if self.path.name in wanted:
-            yield self.path.name, open_file(self.path)
-
-
-class _Zip:
-    """The files of a zip archive."""
-
-    kind = "zip archive"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def _infos(self, archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
-        for info in archive.infolist():
-            if not info.is_dir():
-                yield _safe_name(self.path, info.filename), info
-
-    def names(self) -> Iterator[str]:
-        with zipfile.ZipFile(self.path) as archive:
-            yield from [name for name, _ in self._infos(archive)]
-
-    def stamp(self) -> list[tuple[str, int, int]]:
-        with zipfile.ZipFile(self.path) as archive:
-            return sorted((name, info.file_size, info.CRC) for name, info in self._infos(archive))
-
-    def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
-        with zipfile.ZipFile(self.path) as archive:
-            for name, info in self._infos(archive):
-                if name in wanted:
-                    yield name, cast(BinaryIO, archive.open(info))
-
-
-class _Tar:
-    """The files of a tar archive."""
-
-    kind = "tar archive"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def names(self) -> Iterator[str]:
-        with tarfile.open(self.path) as archive:
-            yield from [_safe_name(self.path, member.name) for member in archive if member.isfile()]
-            rest = cast(BinaryIO, archive.fileobj)
-            rest.seek(archive.offset)
-            if rest.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile does not notice a cut here
-                raise EOFError("its end is missing")
-
-    def stamp(self) -> tuple[object, ...]:
-        return _content_stamp(self.path)
-
-    def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
-        with tarfile.open(self.path) as archive:
-            for member in archive:
-                if member.isfile() and (name := _safe_name(self.path, member.name)) in wanted:
-                    yield name, cast(BinaryIO, archive.extractfile(member))
-
-
-def _safe_name(source: Path, raw: str) -> str:
-    name = PurePosixPath(raw.replace("\\", "/"))
-    if name.is_absolute() or ".." in name.parts or (name.parts and ":" in name.parts[0]):
-        raise ValueError(f"{source} has a file outside of itself, which is refused: {raw!r}")
-    return name.as_posix()
-
-
-def _status(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def _content_stamp(path: Path) -> tuple[object, ...]:
-    """Returns size, time of change and a hash of both ends. The end of a gzip file holds a checksum of all of it."""
-    with open(path, "rb") as file:
-        ends = file.read(1 << 16)
-        file.seek(max(0, path.stat().st_size - (1 << 16)))
-        ends += file.read()
-    return path.name, *_status(path), hashlib.sha256(ends).hexdigest()
+        return File(path)
+    return Zip(path) if path.name.lower().endswith(".zip") else Tar(path)
