@@ -10,6 +10,7 @@ from flax import serialization
 from jaxmeta._checks import as_path
 from jaxmeta._files import write_atomically
 from jaxmeta._types import PyTree, is_key
+from jaxmeta.bounded import load_msgpack
 
 _KEY = "__random_key__"
 
@@ -55,12 +56,9 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
     """
     path = as_path(path=path)
     try:
-        state: Any = serialization.msgpack_restore(path.read_bytes())
-    except OSError:
-        raise
-    except Exception as error:  # whatever the decoder makes of bytes that are not its own
-        raise ValueError(f"{path} is damaged, or was not made by jaxmeta.save ({type(error).__name__})") from error
-    state = _with_keys(state)
+        state = _with_keys(load_msgpack(path.read_bytes()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged, or was not made by jaxmeta.save ({error})") from error
     if like is None:
         return state
     found, wanted = _leaves(state), _leaves(like)

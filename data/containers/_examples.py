@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxmeta._files import write_atomically
+from jaxmeta.bounded import load_npz
 from jaxmeta.data.containers._columns import as_array
 from jaxmeta.data.containers._labels import as_labels
 from jaxmeta.display import short_repr
@@ -146,14 +147,7 @@ def read_arrays(path: Path, *names: str, optional: Sequence[str] = ()) -> dict[s
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or does not hold the arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            there = list(arrays)
-            found = {name: arrays[name] for name in (*names, *optional) if name in there}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whatever the reader makes of bytes that are not its own
-        raise ValueError(f"{path} is not a readable file of arrays ({error})") from error
+    found, there = load_npz(path, (*names, *optional))
     missing = [name for name in names if name not in found]
     if missing:
         told = f"{path} must hold the arrays {' and '.join(names)}, but {missing[0]} is missing"

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
+from jaxmeta.bounded import MOST_BYTES, check_growth, open_tar, read_all, tar_members
+
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -27,7 +29,6 @@ _DAMAGE = (
     IndexError,  # of a zip's file without a name
 )
 _DEPTH = 8  # of folders, which ends a walk through cyclic links
-_MAX_BYTES = 1 << 26  # of one image
 
 
 class Files:
@@ -74,18 +75,18 @@ class Files:
                 digest.update(repr(part.stamp()).encode())
         return digest.hexdigest()[:16]
 
-    def read(self, wanted: Collection[str], limit: int = _MAX_BYTES) -> Iterator[tuple[str, bytes]]:
+    def read(self, wanted: Collection[str], limit: int = MOST_BYTES) -> Iterator[tuple[str, bytes]]:
         """Reads files, in the order that is fastest.
 
         Args:
             wanted: names of the files.
-            limit: largest number of bytes to read of each.
+            limit: number of bytes that each may have.
 
         Yields:
             The name of a file and its content.
 
         Raises:
-            ValueError: if a file is damaged.
+            ValueError: if a file is damaged or too large.
         """
         wanted = set(wanted)
         for part in self._parts:
@@ -94,7 +95,7 @@ class Files:
                 for name, file in part.stream(wanted):
                     at[0] = name
                     with file:
-                        content = file.read(limit)
+                        content = read_all(file, self.where(name), limit)
                     at[0] = ""
                     yield name, content
 
@@ -233,6 +234,7 @@ class _Zip:
         self.path = path
 
     def _infos(self, archive: zipfile.ZipFile) -> Iterator[tuple[str, zipfile.ZipInfo]]:
+        check_growth(self.path, sum(info.file_size for info in archive.infolist()))
         for info in archive.infolist():
             if not info.is_dir():
                 yield _safe_name(self.path, info.filename), info
@@ -261,8 +263,8 @@ class _Tar:
         self.path = path
 
     def names(self) -> Iterator[str]:
-        with tarfile.open(self.path) as archive:
-            yield from [_safe_name(self.path, member.name) for member in archive if member.isfile()]
+        with open_tar(self.path) as archive:
+            yield from [_safe_name(self.path, m.name) for m in tar_members(self.path, archive) if m.isfile()]
             rest = cast(BinaryIO, archive.fileobj)
             rest.seek(archive.offset)
             if rest.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile does not notice a cut here
@@ -272,8 +274,8 @@ class _Tar:
         return _content_stamp(self.path)
 
     def stream(self, wanted: set[str]) -> Iterator[tuple[str, BinaryIO]]:
-        with tarfile.open(self.path) as archive:
-            for member in archive:
+        with open_tar(self.path) as archive:
+            for member in tar_members(self.path, archive):
                 if member.isfile() and (name := _safe_name(self.path, member.name)) in wanted:
                     yield name, cast(BinaryIO, archive.extractfile(member))
 

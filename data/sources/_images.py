@@ -12,6 +12,7 @@ from jaxmeta.display import progress_bar
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 DEFAULT_SIZE = 84
+_MOST_PIXELS = 40_000_000  # of an image that is decoded, which takes up to 12 bytes for each
 _LARGEST = 128  # pixels of images that keep their size unasked
 _GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -96,7 +97,8 @@ def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = No
     """Decodes one image of any shape and mode, and scales it to a square with a Lanczos filter.
 
     The image is turned as its EXIF data say, unless a box is cropped. Transparent pixels show white. Numbers of 16 bits
-    are scaled by their range. Real numbers must be in [0, 1].
+    are scaled by their range. Real numbers must be in [0, 1]. An image may have up to 40 million pixels. A JPEG that is
+    not progressive may have 178 million, because it is decoded at a fraction of its size.
 
     Args:
         content: content of an image file.
@@ -108,14 +110,18 @@ def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = No
         The image: `[size, size, channels]`, uint8.
 
     Raises:
-        ValueError: if the content is not an image, or of a mode whose range is not known.
+        ValueError: if the content is not an image, is too large, or of a mode whose range is not known.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            width, height = image.size
             if box is None:
                 image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth
+            pixels = width * height if "progressive" in image.info else image.width * image.height
+            if pixels > _MOST_PIXELS:
+                raise ValueError(f"it has {width} x {height} pixels, and {_MOST_PIXELS:,} are the most")
             image.load()  # Pillow turns a TIFF by itself then
             orientation = 1 if box else _orientation(image)
             image = _opaque(_eight_bits(image)).convert("L" if channels == 1 else "RGB")

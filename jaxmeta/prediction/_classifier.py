@@ -20,9 +20,11 @@ from jax.tree_util import Partial
 from jaxmeta._files import checksum
 from jaxmeta._save import load, save
 from jaxmeta._types import is_key
+from jaxmeta.bounded import load_json
 from jaxmeta.data.containers import to_float
 from jaxmeta.display import short_repr
 from jaxmeta.prediction._inputs import Inputs
+from jaxmeta.prediction._program import check_program
 
 _AT_ONCE = 64  # inputs per call
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -143,8 +145,9 @@ def save_classifier(
     """Saves a classifier, or any other predictor, as a compiled program and the arrays that it works on.
 
     The program is StableHLO, which JAX keeps readable for years (`jax.export`), for CPUs, CUDA GPUs and TPUs alike. It
-    takes any number of inputs. The file is data: reading it runs no code, and needs neither the model's nor the
-    learner's.
+    takes any number of inputs. Reading the file runs no code, and needs neither the model's nor the learner's. The
+    program can only compute: calls of Python and of other native code, and loops that may not end, are refused by
+    `save_classifier` and by `load_classifier`.
 
     Args:
         path: path of the file. Its folder must exist.
@@ -160,6 +163,7 @@ def save_classifier(
 
     Raises:
         TypeError: if `classifier` is no pytree of arrays that can be called.
+        ValueError: if its program has an operation that is not allowed in a file, which the message names.
         ModuleNotFoundError: without the package `flatbuffers`, with which `jax.export` writes its programs.
 
     Example:
@@ -204,6 +208,7 @@ def _save(
     count = export.symbolic_shape("n")[0]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *jnp.shape(x)[1:]), jnp.result_type(x)), example)
     exported = export.export(jax.jit(call), platforms=_PLATFORMS)(leaves, shapes)
+    check_program(exported)
     program = np.frombuffer(exported.serialize(), np.uint8)
     if alone is None:
         alone = inputs is None or _looks_at_one(jax.jit(call), leaves, inputs)
@@ -234,7 +239,8 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or was not made by `save_classifier`.
+        ValueError: if the file is damaged, was not made by `save_classifier`, or has an operation in its program that is
+            not allowed in a file.
         ModuleNotFoundError: see `save_classifier`.
     """
     path = Path(path)
@@ -247,7 +253,8 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
         if checksum([program, about, *arrays]) != stored["checksum"]:
             raise ValueError("its checksum is another")
         exported = export.deserialize(bytearray(program.tobytes()))
-        facts = json.loads(about.tobytes())
+        check_program(exported)
+        facts = load_json(about.tobytes())
         names, alone, known = facts["names"], facts["alone"], facts["inputs"]
         inputs = None if known is None else Inputs(**known | {"shape": tuple(known["shape"])})
     except ModuleNotFoundError:

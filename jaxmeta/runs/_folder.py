@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmeta._files import write_atomically
+from jaxmeta.bounded import load_json
 from jaxmeta.catalog import Settings
 from jaxmeta.reports import Findings, Report, Tested, facts_of
 from jaxmeta.runs._command import command_of
@@ -54,10 +55,10 @@ def read_record(folder: Path) -> Record:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is not the folder of a run: it has no config.json")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = load_json(path.read_bytes())
         record = Record(*(type_(config[name]) for name, type_ in Record.__annotations__.items()))
         return record._replace(settings={str(name): record.settings[name] for name in record.settings})
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not describe a run of this version of jaxmeta ({error})") from error
 
 
@@ -70,7 +71,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     path = folder / "metrics.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        return [load_json(line) for line in lines]
     except ValueError as error:
         raise damaged(folder, error) from error
 
@@ -83,7 +84,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "result.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return load_json(path.read_bytes()) if path.is_file() else None
     except ValueError as error:
         raise damaged(folder, error) from error
 
@@ -169,7 +170,7 @@ def command_of_run(folder: Path, settings: Settings, record: Record) -> str:
 def report_of(folder: Path, settings: Settings, trained: Trained, tested: Tested, findings: Findings) -> Report:
     """Returns the report of a run from what its folder holds, its training and its test."""
     command = command_of_run(folder, settings, read_record(folder))
-    facts = facts_of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    facts = facts_of(load_json((folder / "config.json").read_bytes()))
     return Report(settings, OPTIONS, command, trained, tested, findings, facts)
 
 

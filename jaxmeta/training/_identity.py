@@ -17,6 +17,7 @@ from jax.core import Tracer
 
 from jaxmeta._files import write_atomically
 from jaxmeta._types import is_key
+from jaxmeta.bounded import load_json
 
 _FILE = "training.json"
 _FREE = ("mesh", "batch_size", "divide_optimizer", "parent")
@@ -42,7 +43,7 @@ def check_identity(folder: Path, run: Mapping[str, Any], resumes: bool) -> None:
     """
     path, new = folder / _FILE, identity(run)
     if resumes and path.is_file():
-        different = _differences(json.loads(path.read_text()), new)
+        different = _differences(load_json(path.read_bytes()), new)
         if different:
             shown = "; ".join(different[:3]) + f" ({len(different)} differences)" * (len(different) > 3)
             raise ValueError(f"folder {folder} holds a run of another configuration: {shown}. Choose another folder")

@@ -1,0 +1,36 @@
+"""Reading of arrays from `.npz` files whose memory is bounded by the size of the file."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxmeta.bounded._growth import check_growth
+
+
+def load_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Reads some arrays of a file `.npz`.
+
+    Args:
+        path: path of the file.
+        names: names of the arrays.
+
+    Returns:
+        Those that are there, and the names of all.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not such a file, its arrays are of objects, or it is made to fill memory.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_growth(path, sum(info.file_size for info in archive.infolist()))
+        with np.load(path, allow_pickle=False) as arrays:
+            there = list(arrays)
+            return {name: arrays[name] for name in names if name in there}, there
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whatever zipfile and NumPy make of bytes that are not their own
+        told = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not a readable file of arrays ({told})") from error
