@@ -1,4 +1,4 @@
-"""Generated pickles that may harm their reader: real ones with damage, random opcodes, nested and doubled structures."""
+"""Generated pickles that may harm their reader: real ones with damage, random opcodes, nested structures."""
 
 import pickle
 import struct
@@ -78,7 +78,7 @@ def nested_pickle(rng):
     dtype = b"cnumpy\ndtype\nU\x02" + pick(rng, [b"u1", b"f4", b"U9", b"S0", b"O8"]) + b"\x85R"
     axes = b"".join(b"\x8a\x08" + struct.pack("<Q", pick(rng, EXTREME)) for _ in range(rng.integers(0, 4)))
     one, text = pick(rng, [b"]", b"(", b")\x85", b"}", b"\x8f", b"(l"]), b"X" + wide(big) + b"a" * big + b"q\x000"
-    collide = [b"\x8a\x09" + (i * ((1 << 61) - 1)).to_bytes(9, "little") + b"N" for i in range(many % 9999)]
+    collide = [b"\x8a\x10" + (i * ((1 << 61) - 1)).to_bytes(16, "little") + b"N" for i in range(many % 9999)]
     content = [
         one * many,
         b"})" + b"\x85" * many + b"K\x01s",
@@ -117,4 +117,6 @@ def plain(value, seen):
         seen[id(value)] = len(seen)
         parts = [part for pair in value.items() for part in pair] if isinstance(value, dict) else value
         return (type(value).__name__, *(plain(part, seen) for part in parts))
-    return bytes(value) if isinstance(value, bytearray) else (type(value).__name__, value)
+    if isinstance(value, bytearray):
+        return ("bytes", bytes(value))
+    return (type(value).__name__, repr(value) if isinstance(value, float) else value)  # NaN is not equal to itself

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol, cast
 
-from jaxmeta.bounded import MOST_BYTES, check_growth, open_tar, read_all, tar_members
+from jaxmeta.bounded import MOST_BYTES, check_growth, check_tar_end, open_tar, read_all, tar_members
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _DAMAGE = (
@@ -265,10 +265,7 @@ class _Tar:
     def names(self) -> Iterator[str]:
         with open_tar(self.path) as archive:
             yield from [_safe_name(self.path, m.name) for m in tar_members(self.path, archive) if m.isfile()]
-            rest = cast(BinaryIO, archive.fileobj)
-            rest.seek(archive.offset)
-            if rest.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile does not notice a cut here
-                raise EOFError("its end is missing")
+            check_tar_end(archive)
 
     def stamp(self) -> tuple[object, ...]:
         return _content_stamp(self.path)

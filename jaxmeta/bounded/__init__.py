@@ -9,5 +9,6 @@ from jaxmeta.bounded._mat import mat_numbers as mat_numbers
 from jaxmeta.bounded._msgpack import load_msgpack as load_msgpack
 from jaxmeta.bounded._npz import load_npz as load_npz
 from jaxmeta.bounded._pickle import load_pickle as load_pickle
+from jaxmeta.bounded._tar import check_tar_end as check_tar_end
 from jaxmeta.bounded._tar import open_tar as open_tar
 from jaxmeta.bounded._tar import tar_members as tar_members

@@ -28,7 +28,11 @@ def load_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], l
             check_growth(path, sum(info.file_size for info in archive.infolist()))
         with np.load(path, allow_pickle=False) as arrays:
             there = list(arrays)
-            return {name: arrays[name] for name in names if name in there}, there
+            found = {name: arrays[name] for name in names if name in there}
+        strange = [name for name, array in found.items() if not isinstance(array, np.ndarray)]
+        if strange:  # NumPy returns the bytes of what is no array
+            raise ValueError(f"{strange[0]} is no array")
+        return found, there
     except FileNotFoundError:
         raise
     except Exception as error:  # whatever zipfile and NumPy make of bytes that are not their own

@@ -208,7 +208,10 @@ def _save(
     count = export.symbolic_shape("n")[0]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *jnp.shape(x)[1:]), jnp.result_type(x)), example)
     exported = export.export(jax.jit(call), platforms=_PLATFORMS)(leaves, shapes)
-    check_program(exported)
+    try:
+        check_program(exported)
+    except ValueError as error:
+        raise ValueError(f"classifier cannot be saved, because {error}") from error
     program = np.frombuffer(exported.serialize(), np.uint8)
     if alone is None:
         alone = inputs is None or _looks_at_one(jax.jit(call), leaves, inputs)
@@ -239,7 +242,7 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, was not made by `save_classifier`, or has an operation in its program that is
+        ValueError: if the file is damaged, was not made by `save_classifier`, or its program has an operation that is
             not allowed in a file.
         ModuleNotFoundError: see `save_classifier`.
     """
@@ -253,7 +256,6 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
         if checksum([program, about, *arrays]) != stored["checksum"]:
             raise ValueError("its checksum is another")
         exported = export.deserialize(bytearray(program.tobytes()))
-        check_program(exported)
         facts = load_json(about.tobytes())
         names, alone, known = facts["names"], facts["alone"], facts["inputs"]
         inputs = None if known is None else Inputs(**known | {"shape": tuple(known["shape"])})
@@ -261,6 +263,10 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
         raise
     except Exception as error:  # whatever comes of content that is not its own
         raise ValueError(f"{path} is damaged, or of a version of JAX that this one cannot read ({error})") from error
+    try:
+        check_program(exported)
+    except ValueError as error:
+        raise ValueError(f"{path} is refused, because {error}") from error
 
     def call(leaves: list[jax.Array], x: Any) -> Any:
         return exported.call(leaves, x)
