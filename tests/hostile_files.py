@@ -1,7 +1,7 @@
 """Generated files that may harm their reader, and a process that reads them under limits.
 
-`python tests/hostile_files.py FIRST COUNT FORMAT...` reads the files of so many seeds. It prints the seed that it is at,
-so that a process that dies tells where. The last line is how many of each format were refused and read right.
+`python tests/hostile_files.py FIRST COUNT FORMAT...` reads the files of so many seeds. It prints the seed that it is
+at, so that a process that dies tells where. The last line is how many of each format were refused and read right.
 """
 
 import contextlib

@@ -698,7 +698,7 @@ def test_duplicate_paths_are_named(tmp_path):
             "mini-imagenet",
             mini_caches,
             {"mini-imagenet-cache-test.pkl": b"\x80"},
-            "test.pkl is not read: pickle data was truncated",
+            "test.pkl is not a readable pickle .*it ends too early",
         ),
         ("mini-imagenet", mini_caches, {"mini-imagenet-cache-test.pkl": pickle.dumps([])}, "has unexpected content"),
         ("cifar-fs", cifar100, {"cifar-100-python/meta": pickle.dumps({})}, "is not CIFAR-100"),
@@ -749,7 +749,9 @@ EVIL = {
 def test_pickles_that_run_code_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        with pytest.raises(ValueError, match=r"FC100 is not read: the pickle asks for .*, which is neither an array"):
+        with pytest.raises(
+            ValueError, match=r"FC100 is not read: the pickle (asks for .*, which is neither|has an array of 'O8')"
+        ):
             load_pickle(io.BytesIO(pickle.dumps(EVIL[name], protocol)), "FC100")
     assert not (tmp_path / "evil").exists()
 

@@ -12,6 +12,7 @@ from jaxmeta.data.sources._division import first_rows
 from jaxmeta.data.sources._readers import ReadRequest, content_of, lines_of, read_table, visible
 
 _LINE = 1 << 20  # bytes
+_MOST_LETTERS = 1 << 28  # of all sentences, each with the room of the longest
 
 
 def intents(files: Files, request: ReadRequest) -> Examples:
@@ -71,4 +72,8 @@ def _examples(files: Files, rows: Sequence[tuple[str, str]], request: ReadReques
     if not rows:
         raise ValueError(f"{', '.join(map(str, files.sources))} has no sentences of the benchmark's classes")
     kept = [rows[row] for row in first_rows([name for _, name in rows], request.per_class)]
+    longest = max(len(sentence) for sentence, _ in kept)
+    if longest * len(kept) > _MOST_LETTERS:
+        told = f"{', '.join(map(str, files.sources))} has {len(kept)} sentences, and one of {longest} characters"
+        raise ValueError(f"{told}. An array gives each the room of the longest: cut it, or leave it out")
     return Examples.of(np.array([sentence for sentence, _ in kept], str), [name for _, name in kept])
