@@ -106,7 +106,7 @@ def stored(image, kind="PNG", **options):
     ],
 )
 def test_a_picture_of_too_many_pixels_is_refused(mode, size, kind, options):
-    with pytest.raises(ValueError, match=f"it has {size[0]} x {size[1]} pixels, and 40,000,000 are the most"):
+    with pytest.raises(ValueError, match=f"it has {size[0]} x {size[1]} pixels, and 30,000,000 are the most"):
         decode(stored(Image.new(mode, size), kind, **options), 8)
 
 
