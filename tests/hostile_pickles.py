@@ -119,4 +119,8 @@ def plain(value, seen):
         return (type(value).__name__, *(plain(part, seen) for part in parts))
     if isinstance(value, bytearray):
         return ("bytes", bytes(value))
-    return (type(value).__name__, repr(value) if isinstance(value, float) else value)  # NaN is not equal to itself
+    if isinstance(value, float):
+        return repr(value)  # NaN is not equal to itself
+    if isinstance(value, np.dtype) or not isinstance(value, str | bytes | int | set | frozenset | None):
+        return "of array"  # a type or a function, for which something else stands here
+    return (type(value).__name__, value)

@@ -142,6 +142,15 @@ def test_archives_that_grow_a_thousandfold_are_refused(kind, tmp_path):
         load_npz(path, ["x"]) if kind == "npz" else load_examples("folder", path, progress=False)
 
 
+@pytest.mark.parametrize(("dtype", "shape"), [("|S0", "(99, 2147483647)"), ("<f4", "(0, 1099511627776)")])
+def test_arrays_of_many_entries_and_no_content_are_refused(dtype, shape, tmp_path):
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}".encode().ljust(116) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00\x75\x00" + header)
+    with pytest.raises(ValueError, match=r"a\.npz is not a readable file of arrays \(x has shape .* and no content\)"):
+        load_npz(tmp_path / "a.npz", ["x"])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
