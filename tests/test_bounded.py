@@ -142,7 +142,7 @@ def test_archives_that_grow_a_thousandfold_are_refused(kind, tmp_path):
         load_npz(path, ["x"]) if kind == "npz" else load_examples("folder", path, progress=False)
 
 
-@pytest.mark.parametrize(("dtype", "shape"), [("|S0", "(99, 2147483647)"), ("<f4", "(0, 1099511627776)")])
+@pytest.mark.parametrize(("dtype", "shape"), [("|S0", "(9999, 1, 65535)"), ("<f4", "(0, 1099511627776)")])
 def test_arrays_of_many_entries_and_no_content_are_refused(dtype, shape, tmp_path):
     header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}".encode().ljust(116) + b"\n"
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmeta.bounded._growth import check_growth
 
-_EMPTY = 1 << 20  # longest axis of an array without content
+_EMPTY = 1 << 20  # entries, and longest axis, of an array without content
 
 
 def load_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -34,7 +34,7 @@ def load_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], l
         strange = [name for name, array in found.items() if not isinstance(array, np.ndarray)]
         if strange:  # NumPy returns the bytes of what is no array
             raise ValueError(f"{strange[0]} is no array")
-        hollow = [name for name, array in found.items() if max(array.shape, default=0) > max(array.nbytes, _EMPTY)]
+        hollow = [name for name, array in found.items() if max((array.size, *array.shape)) > max(array.nbytes, _EMPTY)]
         if hollow:  # its entries take no bytes, so a small file can have any number of them
             raise ValueError(f"{hollow[0]} has shape {found[hollow[0]].shape} and no content")
         return found, there
