@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxmeta.bounded import load_json
+
 try:
     import fcntl
 except ImportError:  # Windows, where a file that is open is not removed
@@ -207,7 +209,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: if the file is damaged or was edited.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = load_json(path.read_bytes())
         found = record.pop("checksum")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged, or was not made by this version of jaxmeta ({error!r})") from error

@@ -11,6 +11,7 @@ from flax import serialization
 from jaxmeta._checks import as_path
 from jaxmeta._files import check_seal, replacing, seal
 from jaxmeta._types import PyTree, is_key
+from jaxmeta.bounded import load_msgpack
 
 _KEY = "__random_key__"
 _VERSION = 1  # of the format, to be increased when it changes
@@ -97,7 +98,7 @@ def read_tree(path: Path, kind: str, made_by: str) -> Any:
         file.seek(0)
         content = file.read(size)
     try:
-        state: Any = serialization.msgpack_restore(content)
+        state: Any = load_msgpack(content)
         _check_types(state)
         return _with_keys(state)
     except Exception as error:  # whatever the decoder makes of bytes that are not its own

@@ -20,7 +20,7 @@ SOURCES = {
     for path in sorted(folder.rglob("*.py"))
 }
 CORE = ["_types", "_variables", "_checks", "_noise", "_learned", "losses", "_cost", "_files", "_parallel", "_step"]
-CORE += ["_summary", "display"]
+CORE += ["_summary", "bounded", "display"]
 LOOPS = [*CORE, "meta_gradients", "_adapt"]
 # What each module or package directly below jaxmeta may import of jaxmeta. One that is missing here is an error.
 ALLOWED = {
@@ -29,8 +29,9 @@ ALLOWED = {
     "display": ["elsewhere"],
     "_types": ["_variables", "display"],
     "_checks": ["_types", "display"],
-    "_files": [],
+    "_files": ["bounded"],
     "locks": ["display"],
+    "bounded": [],
     "_summary": ["_types", "display"],
     "_cost": ["_checks", "display"],
     "_names": ["_checks"],
@@ -38,7 +39,7 @@ ALLOWED = {
     "_learned": ["_types", "display"],
     "losses": ["_types", "_variables", "_checks", "display"],
     "_parallel": ["_types"],
-    "_save": ["_types", "_checks", "_files"],
+    "_save": ["_types", "_checks", "_files", "bounded"],
     "_step": ["_types", "_variables", "_checks", "_learned", "_parallel", "display"],
     "meta_gradients": ["_types", "_checks", "_noise", "_learned", "display"],
     "_adapt": ["_types", "_variables", "_checks", "_learned", "display", "losses", "meta_gradients"],
@@ -46,14 +47,14 @@ ALLOWED = {
     "models": ["_checks", "_types"],
     "optim": LOOPS,
     "algorithms": [*LOOPS, "optim"],
-    "data": ["_types", "_checks", "_names", "_files", "display", "locks"],
+    "data": ["_types", "_checks", "_names", "_files", "bounded", "display", "locks"],
     "envs": ["_types", "_checks", "_files", "_names", "display"],
     "rl": [*LOOPS, "algorithms", "envs", "models", "optim"],
     "training": [*CORE, "algorithms", "data", "locks", "models"],
     "testing": [*CORE, "envs"],
     "catalog": [*LOOPS, "_names", "algorithms", "data", "envs", "models", "optim", "rl"],
     "register": ["catalog", "data", "envs"],
-    "prediction": ["_types", "_save", "data", "display"],
+    "prediction": ["_types", "_files", "_save", "bounded", "data", "display"],
     "reports": [*CORE, "algorithms", "catalog", "data", "envs", "training"],
     "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "reports", "training"],
     "_commands": ["_cost", "prediction", "reports", "runs"],

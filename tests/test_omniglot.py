@@ -176,7 +176,7 @@ def _replace(members, content):
         (lambda m: _replace(m, b""), "Ab/character02/0005_07.png is not a readable drawing"),
         (lambda m: _replace(m, _png(1)[:150]), "Ab/character02/0005_07.png is not a readable drawing"),
         (lambda m: _replace(m, _png(1, (28, 28))), r"0005_07.png is not a readable drawing \(its size is \(28, 28\)"),
-        (lambda m: _replace(m, bytes(1 << 20)), "Ab/character02/0005_07.png is not a readable drawing"),
+        (lambda m: _replace(m, bytes(1 << 20)), "Ab/character02/0005_07.png has more than 65536 bytes"),
     ],
 )
 def test_incomplete_or_damaged_content_is_named(root, damage, message):

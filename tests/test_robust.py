@@ -14,7 +14,7 @@ import scipy
 
 import jaxmeta
 from jaxmeta._save import write_tree
-from jaxmeta.data.sources._mat import mat_numbers
+from jaxmeta.bounded import mat_numbers
 
 SIZE = 50_000  # numbers, 200 kB of a checkpoint
 KEY = jax.random.key(0)

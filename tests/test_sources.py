@@ -22,10 +22,10 @@ import pytest
 import scipy
 from PIL import Image
 
+from jaxmeta.bounded import load_pickle
 from jaxmeta.data import FewShot, describe_tasksets, get_tasksets, list_tasksets, load_examples
 from jaxmeta.data.archives import Files
 from jaxmeta.data.sources import SOURCES, _download, _tfds, standard_splits
-from jaxmeta.data.sources._unpickle import load_pickle
 
 SHARED = Path(os.environ.get("JAXMETA_DATA", Path(__file__).parents[2] / "shared" / "data")) / "splits"
 PARTS = ("train", "validation", "test")
@@ -704,7 +704,7 @@ def test_duplicate_paths_are_named(tmp_path):
             "mini-imagenet",
             mini_caches,
             {"mini-imagenet-cache-test.pkl": b"\x80"},
-            "test.pkl is not read: pickle data was truncated",
+            "test.pkl is not a readable pickle .*it ends too early",
         ),
         ("mini-imagenet", mini_caches, {"mini-imagenet-cache-test.pkl": pickle.dumps([])}, "has unexpected content"),
         ("cifar-fs", cifar100, {"cifar-100-python/meta": pickle.dumps({})}, "is not CIFAR-100"),
@@ -755,7 +755,9 @@ EVIL = {
 def test_pickles_that_run_code_are_refused(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        with pytest.raises(ValueError, match=r"FC100 is not read: the pickle asks for .*, which is neither an array"):
+        with pytest.raises(
+            ValueError, match=r"FC100 is not read: the pickle (asks for .*, which is neither|has an array of 'O8')"
+        ):
             load_pickle(io.BytesIO(pickle.dumps(EVIL[name], protocol)), "FC100")
     assert not (tmp_path / "evil").exists()
 
@@ -781,14 +783,15 @@ NUMBERS = (1, (4,), Evil(np.dtype, ("u1",)), False, b"abcd")
             + b"(K\x01K\x01\x85"
             + built(DTYPE, (3, "|", None, None, None, -1, -1, 0))[2:-1]
             + b"\x89U\x08AAAAAAAAtb.",
-            "not a readable pickle",
+            "an array of 'O'",
         ),
-        (built(DTYPE, (3, "|", None, ("a",), {"a": ("O", 0)}, 8, 1, 0)), "an array with fields"),
+        (built(DTYPE.replace(b"O", b"f"), (3, "|", None, ("a",), {"a": ("O", 0)}, 8, 1, 0)), "an array with fields"),
         (pickle.dumps(Evil(np.dtype, ("O,u1",))), "an array of 'O,u1'"),
+        (pickle.dumps(np.array(["g", 3, None], object)), "an array of 'O8'"),
         (built(ARRAY, NUMBERS, NUMBERS), "fills an array twice"),
         (pickle.dumps(Evil(np.ndarray, ((1 << 20,), "u1"))), "not a readable pickle"),
     ],
-    ids=["objects at addresses", "fields", "records", "twice", "memory"],
+    ids=["objects at addresses", "fields", "records", "objects", "twice", "memory"],
 )
 def test_pickles_that_lie_about_memory_are_refused(content, message):
     with pytest.raises(ValueError, match=message):
@@ -800,7 +803,7 @@ def test_pickles_of_arrays_and_containers_are_read():
         "arrays": [np.arange(12).astype(kind).reshape(3, 4).T for kind in ("u1", "<i8", ">f4", "c8", bool)],
         "numbers": (1, 2.5, None, True, np.uint8(7), np.float64(0.1)),
         "texts": ["a", b"b", {"c"}, np.array(["d", "ee"]), np.array([b"f"])],
-        "more": [np.zeros((0, 3)), np.array(3.0), np.array(["g", 3, None], object)],
+        "more": [np.zeros((0, 3)), np.array(3.0)],
         "ordered": collections.OrderedDict(a=1),
     }
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from jaxmeta.bounded import MOST_BYTES, read_all
 from jaxmeta.data.archives._folder import File, Folder
 from jaxmeta.data.archives._tar import Tar
 from jaxmeta.data.archives._zip import Zip
@@ -29,7 +30,6 @@ _DAMAGE = (
     NotImplementedError,  # of a zip's compression
     IndexError,  # of a zip's file without a name
 )
-_MAX_BYTES = 1 << 26  # of one image
 
 
 class Files:
@@ -77,18 +77,18 @@ class Files:
                 digest.update(repr(part.stamp()).encode())
         return digest.hexdigest()[:16]
 
-    def read(self, wanted: Collection[str], limit: int = _MAX_BYTES) -> Iterator[tuple[str, bytes]]:
+    def read(self, wanted: Collection[str], limit: int = MOST_BYTES) -> Iterator[tuple[str, bytes]]:
         """Reads files, in the order that is fastest.
 
         Args:
             wanted: names of the files.
-            limit: largest number of bytes to read of each.
+            limit: number of bytes that each may have.
 
         Yields:
             The name of a file and its content.
 
         Raises:
-            ValueError: if a file is damaged.
+            ValueError: if a file is damaged or too large.
         """
         wanted = set(wanted)
         for part in self._parts:
@@ -97,7 +97,7 @@ class Files:
                 for name, file in part.stream(wanted):
                     at[0] = name
                     with file:
-                        content = file.read(limit)
+                        content = read_all(file, self.where(name), limit)
                     at[0] = ""
                     yield name, content
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from jaxmeta.bounded import check_tar_end, open_tar, read_all, tar_members
 from jaxmeta.data.archives._folder import content_stamp
 from jaxmeta.data.archives._members import FOLDER, HARD_LINK, SYMBOLIC_LINK, Member, resolve
 
@@ -23,12 +24,9 @@ class Tar:
 
     @cached_property
     def _members(self) -> list[Member]:
-        with tarfile.open(self.path) as archive:
-            members = [_member(info) for info in archive]
-            rest = cast(BinaryIO, archive.fileobj)
-            rest.seek(archive.offset)
-            if rest.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile does not notice a cut here
-                raise EOFError("its end is missing")
+        with open_tar(self.path) as archive:
+            members = [_member(info) for info in tar_members(self.path, archive)]
+            check_tar_end(archive)
         return members
 
     def names(self) -> Iterator[str]:
@@ -45,8 +43,8 @@ class Tar:
         for name, number in resolve(self.path, self._members):
             if name in wanted:
                 aliases.setdefault(number, []).append(name)
-        with tarfile.open(self.path) as archive:
-            for number, info in enumerate(archive):
+        with open_tar(self.path) as archive:
+            for number, info in enumerate(tar_members(self.path, archive)):
                 if number not in aliases:
                     continue
                 if info.name != self._members[number].name:
@@ -56,7 +54,7 @@ class Tar:
                 if not others:
                     yield name, file
                     continue
-                content = file.read()  # once, because a compressed archive does not go back
+                content = read_all(file, f"{self.path}: {name}")  # once: a compressed archive does not go back
                 for alias in (name, *others):
                     yield alias, io.BytesIO(content)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from jaxmeta.bounded import check_growth
 from jaxmeta.data.archives._members import FILE, FOLDER, SYMBOLIC_LINK, Member, resolve
 
 _UNIX = 3  # the system whose types of files a zip archive tells
@@ -39,6 +40,7 @@ class Zip:
 
     def _files(self, archive: zipfile.ZipFile) -> list[tuple[str, zipfile.ZipInfo]]:
         infos = archive.infolist()
+        check_growth(self.path, sum(info.file_size for info in infos))
         found = resolve(self.path, [_member(archive, info) for info in infos])
         return [(name, infos[number]) for name, number in found]
 

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jaxmeta._files import SEAL_BYTES, check_seal, replacing, seal
+from jaxmeta.bounded import load_npz
 from jaxmeta.data.containers._columns import as_array
 from jaxmeta.data.containers._labels import as_labels
 from jaxmeta.display import short_repr
@@ -161,13 +162,7 @@ def read_arrays(
     with open(path, "rb") as file:
         if not (others and _has_no_comment(file)):
             check_seal(file, kind, _VERSION, "Examples.save")
-        file.seek(0)
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                there = list(arrays)
-                found = {name: arrays[name] for name in (*names, *optional) if name in there}
-        except Exception as error:  # whatever the reader makes of bytes that are not its own
-            raise ValueError(f"{path} is damaged, or is no file of arrays ({error})") from error
+    found, there = load_npz(path, (*names, *optional))
     missing = [name for name in names if name not in found]
     if missing:
         told = f"{path} must hold the arrays {' and '.join(names)}, but {missing[0]} is missing"

@@ -6,6 +6,8 @@ import numpy as np
 
 from jaxmeta.data.containers._columns import as_column
 
+_LONGEST = 1000  # characters
+
 
 def as_labels(values: Any, name: str = "labels") -> np.ndarray:
     """Converts labels to an array of integers or of strings.
@@ -20,8 +22,12 @@ def as_labels(values: Any, name: str = "labels") -> np.ndarray:
 
     Raises:
         TypeError: if a label is neither an integer nor a string, or there are both.
-        ValueError: if the labels do not have shape `[M]`.
+        ValueError: if the labels do not have shape `[M]`, or one is longer than 1000 characters.
     """
+    listed = values if isinstance(values, list | tuple) else ()
+    longest = max((len(value) for value in listed if isinstance(value, str)), default=0)
+    if longest > _LONGEST:  # an array gives each label the room of the longest
+        raise ValueError(f"{name} must have up to {_LONGEST} characters, got one of {longest}")
     column = as_column(values, name)
     if isinstance(column, list):
         entries = [scalar_label(value, i, name) for i, value in enumerate(column)]

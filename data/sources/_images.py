@@ -12,6 +12,7 @@ from jaxmeta.display import progress_bar
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 DEFAULT_SIZE = 84
+_MOST_PIXELS = 30_000_000  # of an image that is decoded, which takes up to 16 bytes for each
 _LARGEST = 128  # pixels of images that keep their size unasked
 _GRAY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -95,7 +96,8 @@ def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = No
     """Decodes one image of any shape and mode, and scales it to a square with a Lanczos filter.
 
     The image is turned as its EXIF data say, unless a box is cropped. Transparent pixels show white. Numbers of 16 bits
-    are scaled by their range. Real numbers must be in [0, 1].
+    are scaled by their range. Real numbers must be in [0, 1]. An image may have up to 30 million pixels. A JPEG that is
+    not progressive may have 178 million, because it is decoded at a fraction of its size.
 
     Args:
         content: content of an image file.
@@ -107,14 +109,18 @@ def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = No
         The image: `[size, size, channels]`, uint8.
 
     Raises:
-        ValueError: if the content is not an image, or of a mode whose range is not known.
+        ValueError: if the content is not an image, is too large, or of a mode whose range is not known.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            width, height = image.size
             if box is None:
                 image.draft("RGB", (2 * size, 2 * size))  # a large JPEG is decoded at a half, a quarter or an eighth
+            pixels = width * height if "progressive" in image.info else image.width * image.height
+            if pixels > _MOST_PIXELS:
+                raise ValueError(f"it has {width} x {height} pixels, and {_MOST_PIXELS:,} are the most")
             image.load()  # Pillow turns a TIFF by itself then
             orientation = 1 if box else _orientation(image)
             image = _opaque(_eight_bits(image)).convert("L" if channels == 1 else "RGB")
@@ -189,17 +195,18 @@ def _eight_bits(image: Any) -> Any:
         if not (numbers.min() >= 0 and numbers.max() <= 1):
             found = f"{numbers.min():g} to {numbers.max():g}"
             raise ValueError(f"mode F: real numbers must be in [0, 1], got {found}")
-        return Image.fromarray(np.round(255 * numbers).astype(np.uint8))
+        scaled = 255 * numbers
+        return Image.fromarray(np.round(scaled, out=scaled).astype(np.uint8))
     if image.mode != "I" and not image.mode.startswith("I;"):
         return image
     if image.mode == "I" and image.format not in ("PNG", "PPM"):
         raise ValueError("mode I: the range of 32-bit integers is not known, save 8 or 16 bits")
     if "transparency" in image.info:
         raise ValueError(f"mode {image.mode} with a transparent color is not understood, save 8 bits")
-    numbers = np.asarray(image).astype(np.uint32)
+    table = ((np.arange(1 << 16) + 128) // 257).astype(np.uint8)
     if getattr(image, "tag_v2", {}).get(262) == 0:  # TIFF with white as zero
-        numbers = 65535 - numbers
-    return Image.fromarray(((numbers + 128) // 257).astype(np.uint8))
+        table = table[::-1]
+    return Image.fromarray(table[np.asarray(image)])
 
 
 def _opaque(image: Any) -> Any:
@@ -211,9 +218,10 @@ def _opaque(image: Any) -> Any:
     if image.mode in ("La", "RGBa"):  # premultiplied
         image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
     gray = image.mode in ("1", "L", "LA")
-    image = image.convert("RGBA")
-    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return on_white.convert("RGB").convert("L") if gray else on_white
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
+    on_white = Image.new("RGB", image.size, "white")
+    on_white.paste(image, mask=image)
+    return on_white.convert("L") if gray else on_white
 
 
 def _orientation(image: Any) -> int:

@@ -1,17 +1,16 @@
 """Readers of benchmarks that are published as arrays: pickles and `.npy` files."""
 
-import tokenize
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from jaxmeta.bounded import load_pickle, read_exactly
 from jaxmeta.data.archives import Files
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._division import PARTS, first_rows
 from jaxmeta.data.sources._images import decode, resize_all
 from jaxmeta.data.sources._readers import Reader, ReadRequest
-from jaxmeta.data.sources._unpickle import load_pickle
 
 _WRONG = (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError)  # raised by unexpected content
 
@@ -24,6 +23,8 @@ def class_dict_pickles(*endings: tuple[str, ...]) -> Reader:
         names = [""] * len(images)
         for name, rows in classes.items():
             for row in rows:
+                if names[row]:  # also what ends a list that is used for many classes
+                    raise ValueError(f"class_dict names the class of image {row:d} twice")
                 names[row] = _text(name)
         if "" in names:
             raise ValueError("class_dict does not name the class of every image")
@@ -57,7 +58,7 @@ def png_pickles(files: Files, request: ReadRequest) -> Examples:
             rows = first_rows(found, request.per_class)
             images = np.zeros((len(rows), request.pixels, request.pixels, 3), np.uint8)
             for place, row in enumerate(rows):
-                images[place] = decode(np.asarray(encoded[row], np.uint8).tobytes(), request.pixels)
+                images[place] = decode(_bytes(encoded[row]), request.pixels)
         except _WRONG as error:
             raise ValueError(f"{where} is not readable ({type(error).__name__}: {error}). {files.advice}") from error
         inputs.append(images)
@@ -76,7 +77,7 @@ def cifar100(files: Files, request: ReadRequest) -> Examples:
         try:
             classes = [_text(name) for name in fine["fine_label_names"]]
             found = [classes[label] for label in content["fine_labels"]]
-            pixels = np.asarray(content["data"], np.uint8).reshape(len(found), 3, 32, 32).transpose(0, 2, 3, 1)
+            pixels = _array(content["data"]).astype(np.uint8).reshape(len(found), 3, 32, 32).transpose(0, 2, 3, 1)
         except _WRONG as error:
             raise ValueError(f"{files.where(path)} is not CIFAR-100 ({type(error).__name__}: {error})") from error
         images.append(pixels)
@@ -93,7 +94,7 @@ def drawings(files: Files, request: ReadRequest) -> Examples:
         with files.open(path) as file:
             try:
                 part = _first_rows_of_npy(file, request.per_class)
-            except (ValueError, EOFError, OverflowError, tokenize.TokenError) as error:
+            except Exception as error:  # whatever NumPy makes of a header that is not its own
                 raise ValueError(f"{files.where(path)} is not readable ({error}). {files.advice}") from error
         images.append(part)
         names += [name] * len(part)
@@ -146,8 +147,8 @@ def _pixels(images: Any) -> np.ndarray:
     Raises:
         ValueError: if they have another shape or other values.
     """
-    array = np.asarray(images)
-    if array.ndim != 4 or array.shape[-1] != 3:
+    array = _array(images)
+    if array.ndim != 4 or array.shape[-1] != 3 or not array.size:
         raise ValueError(f"images must be [M, H, W, 3], got {array.dtype} of shape {array.shape}")
     if array.dtype == np.uint8:
         return array
@@ -164,11 +165,23 @@ def _first_rows_of_npy(file: BinaryIO, count: int | None) -> np.ndarray:
     if len(shape) != 2 or shape[1] != 784 or fortran or dtype != np.uint8:
         raise ValueError(f"it must be uint8 of shape [M, 784], got {dtype} of shape {shape}")
     rows = shape[0] if count is None else min(count, shape[0])
-    content = file.read(rows * 784)
-    if len(content) < rows * 784:
-        raise EOFError("it ends too early")
-    return np.frombuffer(content, np.uint8).reshape(rows, 784)
+    return np.frombuffer(read_exactly(file, rows * 784), np.uint8).reshape(rows, 784)
+
+
+def _array(value: Any) -> np.ndarray:
+    """Returns an array, and refuses lists, which may hold themselves many times over."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"there must be an array, got {type(value).__name__}")
+    return value
+
+
+def _bytes(value: Any) -> bytes:
+    """Returns the bytes of an encoded image, which is an array or bytes."""
+    return value if isinstance(value, bytes) else _array(value).astype(np.uint8).tobytes()
 
 
 def _text(value: Any) -> str:
+    """Returns a name, and refuses containers, which may hold themselves many times over."""
+    if not isinstance(value, str | bytes | int | np.integer):
+        raise TypeError(f"a name must be text or a whole number, got {type(value).__name__}")
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import posixpath
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -12,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmeta.bounded import load_json, mat_numbers, read_all
 from jaxmeta.data.archives import Files, walk
 from jaxmeta.data.containers import PARTS, Examples, part_of_class
 from jaxmeta.data.sources._division import first_examples, first_rows
 from jaxmeta.data.sources._images import DEFAULT_SIZE, SUFFIXES, Picture, decode_all
-from jaxmeta.data.sources._mat import mat_numbers
 
 _PART_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
@@ -127,12 +126,14 @@ def aircraft(files: Files, request: ReadRequest) -> Examples:
 def flowers(files: Files, request: ReadRequest) -> Examples:
     """Reads VGG Flowers: `jpg/image_<NNNNN>.jpg`, with the numbers of the classes in `imagelabels.mat`."""
     name = files.find("imagelabels.mat")
-    with files.open(name) as file:
-        try:
-            labels = mat_numbers(file.read(), "labels").astype(int).tolist()
-        except ValueError as error:
-            raise ValueError(f"{files.where(name)} is not the list of labels ({error}). {files.advice}") from error
-    by_name = {posixpath.basename(name): name for name in _image_names(files)}
+    by_name = {posixpath.basename(image): image for image in _image_names(files)}
+    try:
+        numbers = mat_numbers(content_of(files, name), "labels")
+        if len(numbers) > len(by_name) or not np.isfinite(numbers).all():
+            raise ValueError(f"it has {len(numbers)} labels for {len(by_name)} images")
+    except ValueError as error:
+        raise ValueError(f"{files.where(name)} is not the list of labels ({error}). {files.advice}") from error
+    labels = numbers.astype(int).tolist()
     wanted = [f"image_{number:05}.jpg" for number in range(1, len(labels) + 1)]
     pictures = [Picture(by_name.get(n, n), f"{label:03}") for n, label in zip(wanted, labels, strict=True)]
     return read_pictures(files, pictures, request)
@@ -144,13 +145,12 @@ def fungi(files: Files, request: ReadRequest) -> Examples:
     found = _image_names(files)
     for table in ("train.json", "val.json"):
         name = files.find(table)
-        with files.open(name) as file:
-            try:
-                content = json.load(file)
-                classes = {row["image_id"]: f"{row['category_id']:04}" for row in content["annotations"]}
-                rows = [(str(row["file_name"]), classes[row["id"]]) for row in content["images"]]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{files.where(name)} is not a list of annotations ({error!r})") from error
+        try:
+            content = load_json(content_of(files, name))
+            classes = {row["image_id"]: f"{row['category_id']:04}" for row in content["annotations"]}
+            rows = [(str(row["file_name"]), classes[row["id"]]) for row in content["images"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{files.where(name)} is not a list of annotations ({error!r:.300})") from error
         pictures += [Picture(image, category) for image, category in rows]
     by_end = {posixpath.join(*name.split("/")[-2:]): name for name in found}
     pictures = [p._replace(file=by_end.get(posixpath.join(*p.file.split("/")[-2:]), p.file)) for p in pictures]
@@ -189,8 +189,7 @@ def read_table(files: Files, ending: str, columns: tuple[str, str]) -> list[tupl
         ValueError: if the file does not have them in every row.
     """
     name = files.find(ending)
-    with files.open(name) as file:
-        content = _decode(file.read(), files.where(name))
+    content = _decode(content_of(files, name), files.where(name))
     try:
         rows = list(csv.DictReader(io.StringIO(content)))
     except csv.Error as error:
@@ -206,8 +205,17 @@ def read_table(files: Files, ending: str, columns: tuple[str, str]) -> list[tupl
 def lines_of(files: Files, ending: str) -> list[str]:
     """Returns the lines of a text file."""
     name = files.find(ending)
+    return _decode(content_of(files, name), files.where(name)).splitlines()
+
+
+def content_of(files: Files, name: str) -> bytes:
+    """Returns the content of a table or a list.
+
+    Raises:
+        ValueError: if the file is damaged, or too large for one.
+    """
     with files.open(name) as file:
-        return _decode(file.read(), files.where(name)).splitlines()
+        return read_all(file, files.where(name))
 
 
 def _decode(content: bytes, where: str) -> str:

@@ -1,28 +1,30 @@
 """Readers of labeled sentences, one for each published layout."""
 
-import json
 import posixpath
 from collections.abc import Sequence
 
 import numpy as np
 
+from jaxmeta.bounded import load_json
 from jaxmeta.data.archives import Files
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._division import first_rows
-from jaxmeta.data.sources._readers import ReadRequest, lines_of, read_table, visible
+from jaxmeta.data.sources._readers import ReadRequest, content_of, lines_of, read_table, visible
+
+_LINE = 1 << 20  # bytes
+_MOST_LETTERS = 1 << 28  # of all sentences, each with the room of the longest
 
 
 def intents(files: Files, request: ReadRequest) -> Examples:
     """Reads CLINC150's `data_full.json`: all 150 utterances of each intent, without those out of scope."""
     name = files.find("data_full.json")
-    with files.open(name) as file:
-        try:
-            content = json.load(file)
-            rows = [(sentence, intent) for part in ("train", "val", "test") for sentence, intent in content[part]]
-            if not all(isinstance(text, str) for row in rows for text in row):
-                raise TypeError("not all sentences and intents are strings")
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{files.where(name)} is not CLINC150 ({error!r}). {files.advice}") from error
+    try:
+        content = load_json(content_of(files, name))
+        rows = [(sentence, intent) for part in ("train", "val", "test") for sentence, intent in content[part]]
+        if not all(isinstance(text, str) for row in rows for text in row):
+            raise TypeError("not all sentences and intents are strings")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{files.where(name)} is not CLINC150 ({error!r:.300}). {files.advice}") from error
     return _examples(files, rows, request)
 
 
@@ -55,14 +57,14 @@ def headlines(files: Files, request: ReadRequest) -> Examples:
     rows = []
     (name,) = files.names
     with files.open(name) as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(iter(lambda: file.readline(_LINE), b""), 1):
             try:
-                article = json.loads(line)
+                article = load_json(line)
                 headline, category = article["headline"], article["category"]
                 if category in request.known and headline.strip():
                     rows.append((headline, category))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{files.where(name)}: line {number} is not an article ({error!r})") from error
+                raise ValueError(f"{files.where(name)}: line {number} is not an article ({error!r:.300})") from error
     return _examples(files, rows, request)
 
 
@@ -70,4 +72,8 @@ def _examples(files: Files, rows: Sequence[tuple[str, str]], request: ReadReques
     if not rows:
         raise ValueError(f"{', '.join(map(str, files.sources))} has no sentences of the benchmark's classes")
     kept = [rows[row] for row in first_rows([name for _, name in rows], request.per_class)]
+    longest = max(len(sentence) for sentence, _ in kept)
+    if longest * len(kept) > _MOST_LETTERS:
+        told = f"{', '.join(map(str, files.sources))} has {len(kept)} sentences, and one of {longest} characters"
+        raise ValueError(f"{told}. An array gives each the room of the longest: cut it, or leave it out")
     return Examples.of(np.array([sentence for sentence, _ in kept], str), [name for _, name in kept])

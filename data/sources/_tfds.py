@@ -1,12 +1,12 @@
 """Directories prepared by TensorFlow Datasets, read without TensorFlow."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmeta.bounded import load_json
 from jaxmeta.data.containers import Examples
 from jaxmeta.data.sources._images import decode
 from jaxmeta.data.sources._readers import ReadRequest
@@ -101,9 +101,9 @@ def splits(folder: Path) -> list[str]:
         ValueError: if the records need TensorFlow.
     """
     try:
-        info = json.loads((folder / "dataset_info.json").read_text("utf-8"))
+        info = load_json((folder / "dataset_info.json").read_bytes())
         kind, found = info.get("fileFormat", "tfrecord"), [split["name"] for split in info["splits"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / 'dataset_info.json'} is not readable ({error!r})") from error
     if kind != "array_record":
         raise ValueError(

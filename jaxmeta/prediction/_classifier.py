@@ -19,9 +19,11 @@ from jax.tree_util import Partial
 
 from jaxmeta._save import read_tree, write_tree
 from jaxmeta._types import is_key
+from jaxmeta.bounded import load_json
 from jaxmeta.data.containers import to_float
 from jaxmeta.display import short_repr
 from jaxmeta.prediction._inputs import Inputs
+from jaxmeta.prediction._program import check_program
 
 _AT_ONCE = 64  # inputs per call
 _PLATFORMS = ("cpu", "cuda", "tpu")
@@ -142,8 +144,9 @@ def save_classifier(
     """Saves a classifier, or any other predictor, as a compiled program and the arrays that it works on.
 
     The program is StableHLO, which JAX keeps readable for years (`jax.export`), for CPUs, CUDA GPUs and TPUs alike. It
-    takes any number of inputs. The file is data: reading it runs no code, and needs neither the model's nor the
-    learner's.
+    takes any number of inputs. Reading the file runs no code, and needs neither the model's nor the learner's. The
+    program can only compute: calls of Python and of other native code, and loops that may not end, are refused by
+    `save_classifier` and by `load_classifier`.
 
     Args:
         path: path of the file. Its folder must exist.
@@ -159,6 +162,7 @@ def save_classifier(
 
     Raises:
         TypeError: if `classifier` is no pytree of arrays that can be called.
+        ValueError: if its program has an operation that is not allowed in a file, which the message names.
         ModuleNotFoundError: without the package `flatbuffers`, with which `jax.export` writes its programs.
 
     Example:
@@ -203,6 +207,10 @@ def _save(
     count = export.symbolic_shape("n")[0]
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *jnp.shape(x)[1:]), jnp.result_type(x)), example)
     exported = export.export(jax.jit(call), platforms=_PLATFORMS)(leaves, shapes)
+    try:
+        check_program(exported)
+    except ValueError as error:
+        raise ValueError(f"classifier cannot be saved, because {error}") from error
     program = np.frombuffer(exported.serialize(), np.uint8)
     if alone is None:
         alone = inputs is None or _looks_at_one(jax.jit(call), leaves, inputs)
@@ -232,7 +240,8 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a byte of the file has changed, or it was not made by `save_classifier` of this version.
+        ValueError: if a byte of the file has changed, it was not made by `save_classifier` of this version, or its
+            program has an operation that is not allowed in a file.
         ModuleNotFoundError: see `save_classifier`.
     """
     path = Path(path)
@@ -241,13 +250,17 @@ def load_classifier(path: str | os.PathLike[str]) -> Classifier:
         program, about = stored["program"], stored["about"]
         arrays = [stored["arrays"][str(i)] for i in range(len(stored["arrays"]))]
         exported = export.deserialize(bytearray(program.tobytes()))
-        facts = json.loads(about.tobytes())
+        facts = load_json(about.tobytes())
         names, alone, known = facts["names"], facts["alone"], facts["inputs"]
         inputs = None if known is None else Inputs(**known | {"shape": tuple(known["shape"])})
     except ModuleNotFoundError:
         raise
     except Exception as error:  # whatever comes of content that is not its own
         raise ValueError(f"{path} is damaged, or of a version of JAX that this one cannot read ({error})") from error
+    try:
+        check_program(exported)
+    except ValueError as error:
+        raise ValueError(f"{path} is refused, because {error}") from error
 
     def call(leaves: list[jax.Array], x: Any) -> Any:
         return exported.call(leaves, x)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmeta.bounded import read_all
 from jaxmeta.data import hash_ngrams
 from jaxmeta.data.sources import SUFFIXES, decode
 
@@ -107,7 +108,11 @@ class Inputs:
             content = io.BytesIO()
             item.save(content, "PNG")
             item = content.getvalue()
-        content = item if isinstance(item, bytes) else Path(item).read_bytes()
+        if isinstance(item, bytes):
+            content = item
+        else:
+            with open(item, "rb") as file:
+                content = read_all(file, str(item))
         try:
             image = decode(content, self.shape[0])
         except ValueError as error:

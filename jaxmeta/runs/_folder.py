@@ -1,6 +1,5 @@
 """The folder of a run: the record of its settings, and the refusal of a folder that holds something else."""
 
-import json
 import os
 import platform
 import sys
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmeta._files import read_json, write_atomically, write_json
+from jaxmeta.bounded import load_json
 from jaxmeta.catalog import Settings
 from jaxmeta.reports import Findings, Report, Tested, facts_of
 from jaxmeta.runs._command import command_of
@@ -70,7 +70,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     path = folder / "metrics.jsonl"
     try:
         *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.is_file() else [""]
-        return [json.loads(line) for line in lines]
+        return [load_json(line) for line in lines]
     except ValueError as error:
         raise damaged(folder, error) from error
 

@@ -13,6 +13,7 @@ import jax
 
 from jaxmeta._files import write_atomically
 from jaxmeta._types import PyTree
+from jaxmeta.bounded import load_json
 from jaxmeta.training._chunks import Snapshot
 from jaxmeta.training._hold import cannot_write, hold
 from jaxmeta.training._identity import check_identity
@@ -156,7 +157,7 @@ def _records(path: Path) -> list[dict[str, float]]:
         return []
     *lines, _ = path.read_text().split("\n")
     try:
-        records = [json.loads(line) for line in lines]
+        records = [load_json(line) for line in lines]
         if not all(record["step"] >= 0 for record in records):
             raise ValueError("a negative step")
     except (ValueError, TypeError, KeyError) as error:

@@ -26,10 +26,15 @@ def mat_numbers(content: bytes, name: str) -> np.ndarray:
     """
     if content[126:128] != b"IM":
         raise ValueError("it is not a little-endian MATLAB file of version 5 to 7")
+    left = _MAX_BYTES
     try:
         for kind, data in _elements(content[128:]):
             if kind == _COMPRESSED:
-                ((kind, data),) = _elements(zlib.decompressobj().decompress(data, _MAX_BYTES))
+                unpacked = zlib.decompressobj().decompress(data, left)
+                left -= len(unpacked)
+                if left <= 0:
+                    raise ValueError(f"it grows to more than {_MAX_BYTES} bytes")
+                ((kind, data),) = _elements(unpacked)
             if kind == _MATRIX:
                 _, _, (_, found), (number, numbers), *_ = _elements(data)
                 if found == name.encode():
