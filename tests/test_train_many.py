@@ -1,6 +1,8 @@
 # pyright: reportAttributeAccessIssue=false
 """Several trainings in one program: each is the training that it is alone."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import optax
@@ -105,7 +107,13 @@ def test_mistakes(options, message):
 @pytest.mark.slow
 def test_experiments_are_one_program_where_they_fit(tmp_path):
     """With rates that a learner changes while it trains, and the same results as alone."""
-    tiny = {"iterations": 4, "validate_every": 2, "validation_tasks": 3, "test_tasks": 5, "num_tasks": 2}
+    tiny: dict[str, Any] = {
+        "iterations": 4,
+        "validate_every": 2,
+        "validation_tasks": 3,
+        "test_tasks": 5,
+        "num_tasks": 2,
+    }
     runs = jaxmeta.Experiment("sinusoid", "meta-sgd", **tiny).vary(inner_rate=(0.001, 0.02), seed=(0, 1))
     told = []
     found = jaxmeta.run_all(runs, tmp_path, one_program=True, progress=False, done=lambda name, _: told.append(name))

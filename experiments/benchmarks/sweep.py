@@ -54,7 +54,7 @@ def ways(workload: Any, args: Args, mesh: Any) -> dict[str, Callable[[], Any]]:
     keys = list(jax.random.split(jax.random.key(0), args.runs))
     options: dict[str, Any] = {"iterations": updates, "num_tasks": num_tasks, "log_every": 50, "progress": False}
 
-    def build(rate: Any) -> Any:
+    def build(rate: Any) -> tuple[Any, Any]:
         return jaxmeta.maml(loss, optax.sgd(inner_rate)), optax.adam(rate)
 
     metas = [jaxmeta.MetaParams(jax.jit(model.init)(key, sampler.example)) for key in keys]
