@@ -211,7 +211,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         record = load_json(path.read_bytes())
         found = record.pop("checksum")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged, or was not made by this version of jaxmeta ({error!r})") from error
     if found != _checksum_of(record):
         raise ValueError(f"{path} is damaged or was edited: its checksum does not fit its content")

@@ -98,11 +98,11 @@ def read_tree(path: Path, kind: str, made_by: str) -> Any:
         file.seek(0)
         content = file.read(size)
     try:
-        state: Any = load_msgpack(content)
+        state = load_msgpack(content)
         _check_types(state)
         return _with_keys(state)
-    except Exception as error:  # whatever the decoder makes of bytes that are not its own
-        raise ValueError(f"{path} is damaged, or was not made by {made_by} ({error!r})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged, or was not made by {made_by} ({error})") from error
 
 
 def _nested(tree: PyTree) -> Any:

@@ -72,9 +72,8 @@ class Folder:
         """Opens several files one after the other."""
         for name in sorted(wanted):
             path = self.path.parent / name
-            if not name.startswith(self.path.name + "/") or not path.exists():
-                continue
-            yield name, open_file(path)
+            if name.startswith(self.path.name + "/") and path.exists():
+                yield name, open_file(path)
 
 
 class File:

@@ -54,7 +54,7 @@ class Tar:
                 if not others:
                     yield name, file
                     continue
-                content = read_all(file, f"{self.path}: {name}")  # once: a compressed archive does not go back
+                content = read_all(file, f"{self.path}: {name}")  # once, because a compressed archive does not go back
                 for alias in (name, *others):
                     yield alias, io.BytesIO(content)
 

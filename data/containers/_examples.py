@@ -16,7 +16,6 @@ from jaxmeta.display import short_repr
 
 PARTS = ("train", "validation", "test")
 _VERSION = 1  # of the files, to be increased when their form changes
-_LONGEST_NAME = 1000  # letters of the name of a class
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +57,13 @@ class Examples:
         Raises:
             TypeError: if one of them is no container, or the names are neither strings nor integers.
             ValueError: if there are no examples, they differ in shape, the numbers of inputs and names differ, or a
-                name has more than 1,000 letters.
+                name has more than 1,000 characters.
         """
         inputs = np.asarray(as_array(inputs, "inputs"))
-        order, labels = _classes(names)
+        found, labels = np.unique(as_labels(names, "names").astype(str), return_inverse=True)
         if inputs.ndim < 1 or len(inputs) == 0 or len(inputs) != len(labels):
             raise ValueError(f"names must match inputs: got {len(labels)} names for inputs of shape {inputs.shape}")
+        order = tuple(found.tolist())
         return cls(inputs, labels, order, None if parts is None else tuple(parts[name] for name in order))
 
     @classmethod
@@ -177,19 +177,6 @@ def _has_no_comment(file: BinaryIO) -> bool:
     file.seek(max(-22, -file.seek(0, os.SEEK_END)), os.SEEK_END)
     end = file.read()
     return end[:4] == b"PK\5\6" and end[-2:] == b"\0\0"
-
-
-def _classes(names: Any) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the sorted classes, and the class of each example."""
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        names = as_labels(names, "names").astype(str).tolist()
-    order = sorted(set(names))  # without an array, in which every name is as long as the longest one
-    longest = max(order, key=len, default="")
-    if len(longest) > _LONGEST_NAME:
-        told = f"got one of {len(longest)}, which begins with {longest[:40]!r}"
-        raise ValueError(f"names must have at most {_LONGEST_NAME} letters, {told}")
-    place = {name: label for label, name in enumerate(order)}
-    return tuple(order), np.array([place[name] for name in names], int)
 
 
 def part_of_class(names: Iterable[str], parts: Iterable[str]) -> dict[str, str]:

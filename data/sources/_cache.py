@@ -22,8 +22,8 @@ def cached(name: str, arrays: list[str], make: Callable[[], dict[str, np.ndarray
     """Returns arrays from the cache, or makes and stores them.
 
     The cache is the folder that the environment variable `JAXMETA_CACHE` names, else the user's cache folder. A file
-    that is damaged or holds something else is made again. Files are written atomically. If another process makes the
-    same arrays, this one waits for them.
+    that is damaged or holds something else is made again. If another process makes the same arrays, this one waits for
+    them.
 
     Args:
         name: name of the content, which includes its fingerprint and the version of `make`.
