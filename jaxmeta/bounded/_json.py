@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-_MOST = 3_000_000  # values in one text, of up to a hundred bytes each
+_MOST = 2_000_000  # values in one text, of up to a hundred bytes each
 _DEPTH = 100
 
 

@@ -42,4 +42,4 @@ def load_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, np.ndarray], l
         raise
     except Exception as error:  # whatever zipfile and NumPy make of bytes that are not their own
         told = str(error) or type(error).__name__
-        raise ValueError(f"{path} is damaged, or is no file of arrays ({told})") from error
+        raise ValueError(f"{path} is not a readable file of arrays ({told})") from error
