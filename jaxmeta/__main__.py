@@ -12,21 +12,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from jaxmeta._commands import compare, describe_cost, evaluate, hint, list_names, predict, show_versions
+from jaxmeta._commands import (
+    compare,
+    describe_cost,
+    evaluate,
+    hint,
+    list_names,
+    predict,
+    show_versions,
+    told,
+    train_all,
+)
 from jaxmeta._files import cache_folder
 from jaxmeta._parallel import available_cores, task_mesh, without_device
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
-from jaxmeta.reports import effort, headline
-from jaxmeta.runs import (
-    OPTIONS,
-    Experiment,
-    Result,
-    compare_runs,
-    fit_one_program,
-    is_faster_together,
-    load_module,
-    run_all,
-)
+from jaxmeta.runs import OPTIONS, Experiment, load_module
 from jaxmeta.training import LOGGERS, named_loggers, on_signals
 
 _DEVICES = ("devices", "distributed", "coordinator", "num_processes", "process_id")
@@ -167,8 +167,6 @@ def _train(folder: Path | None, log: list[str], minutes: float | None, estimate:
     settings = {name: experiment.resolve() for name, experiment in runs.items()}
     first = next(iter(runs.values()))
     mesh = asked or _mesh_of_cores(*settings.values())
-    together = asked is None and "wandb" not in log and fit_one_program(list(settings.values()))
-    together = together and is_faster_together(next(iter(settings.values())))
     if estimate:
         if len(runs) > 1:
             raise ValueError(f"--estimate needs one value for each option, got those of {len(runs)} runs")
@@ -177,26 +175,12 @@ def _train(folder: Path | None, log: list[str], minutes: float | None, estimate:
     where = folder or first.default_folder(len(runs) > 1)
     for name, s in settings.items():
         _say(f"{s.learner} on {s.benchmark}, results go to {where / name}")
-    told = {name: named_loggers(log, where / name, s) for name, s in settings.items()} if log else {}
+    callbacks = {name: named_loggers(log, where / name, s) for name, s in settings.items()} if log else {}
     if len(runs) == 1:
-        _tell(first.run(where, **files, mesh=mesh, minutes=minutes, callback=told.get("", ())))
+        _say(told(first.run(where, **files, mesh=mesh, minutes=minutes, callback=callbacks.get("", ()))))
         return 0
-
-    def done(name: str, result: Result | FloatingPointError) -> None:
-        if isinstance(result, FloatingPointError):
-            _say(f"{where / name}: {result}")
-        else:
-            _tell(result)
-
-    options = {"mesh": None if together else mesh, "one_program": together, "callbacks": told, "done": done}
-    found = run_all(runs, where, **files, minutes=minutes, **options)
-    _say(compare_runs([where / name for name in runs]))
-    return int(any(isinstance(result, FloatingPointError) for result in found.values()))
-
-
-def _tell(result: Result) -> None:
-    files = f"report: {result.folder / 'report.html'}\nplot:   {result.folder / 'curve.png'}"
-    _say("\n".join([headline(result.settings, result.test), effort(result.settings, result.trained), files]))
+    apart = asked is not None or "wandb" in log  # which ends one run when another begins
+    return train_all(runs, where, _say, apart, mesh=mesh, minutes=minutes, callbacks=callbacks, **files)
 
 
 def _mesh(

@@ -2,13 +2,27 @@
 
 import difflib
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxmeta._cost import Cost
 from jaxmeta.prediction import load_classifier, named_inputs, predictions_as
-from jaxmeta.reports import show
-from jaxmeta.runs import OPTIONS, compare_runs, describe, evaluate_run, load_run, overview, versions
+from jaxmeta.reports import effort, headline, show
+from jaxmeta.runs import (
+    OPTIONS,
+    Experiment,
+    Result,
+    compare_runs,
+    describe,
+    evaluate_run,
+    fit_one_program,
+    is_faster_together,
+    load_run,
+    overview,
+    run_all,
+    versions,
+)
 
 
 def evaluate(folder: Path, **options: Any) -> str:
@@ -92,3 +106,24 @@ def hint(message: str) -> str:
     names = {alias: o.flag for o in OPTIONS.values() for alias in (*o.known_as, o.flag.lstrip("-"))}
     near = [word] if word in names else difflib.get_close_matches(word, list(names), n=1)
     return f". Did you mean {names[near[0]]}?" if near else ""
+
+
+def told(result: Result) -> str:
+    """Returns what is said of a finished run."""
+    files = f"report: {result.folder / 'report.html'}\nplot:   {result.folder / 'curve.png'}"
+    return "\n".join([headline(result.settings, result.test), effort(result.settings, result.trained), files])
+
+
+def train_all(
+    runs: Mapping[str, Experiment], folder: Path, say: Callable[[str], None], apart: bool, mesh: Any, **options: Any
+) -> int:
+    """Runs experiments, says how they compare, and returns the exit status; `apart` if never in one program."""
+    settings = [experiment.resolve() for experiment in runs.values()]
+    together = not apart and fit_one_program(settings) and is_faster_together(settings[0])
+
+    def done(name: str, result: Result | FloatingPointError) -> None:
+        say(f"{folder / name}: {result}" if isinstance(result, FloatingPointError) else told(result))
+
+    found = run_all(runs, folder, mesh=None if together else mesh, one_program=together, done=done, **options)
+    say(compare_runs([folder / name for name in runs]))
+    return int(any(isinstance(result, FloatingPointError) for result in found.values()))

@@ -33,8 +33,8 @@ from PIL import Image
 import jaxmeta
 from jaxmeta._files import checksum
 from jaxmeta.bounded import load_json, load_npz, load_pickle, mat_numbers
+from jaxmeta.data.archives import Files
 from jaxmeta.data.sources import decode
-from jaxmeta.data.sources._archives import Files
 from jaxmeta.data.sources._pickles import drawings
 from jaxmeta.data.sources._readers import ReadRequest
 

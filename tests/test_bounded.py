@@ -18,8 +18,8 @@ from PIL import Image
 import jaxmeta
 from jaxmeta.bounded import load_json, load_npz
 from jaxmeta.data import Examples, load_examples
+from jaxmeta.data.archives import Files
 from jaxmeta.data.sources import _download, decode
-from jaxmeta.data.sources._archives import Files
 from jaxmeta.prediction import _classifier
 
 EYE = jnp.eye(2)

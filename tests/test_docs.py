@@ -62,6 +62,7 @@ def test_commands_parse(page, monkeypatch):
         raise Parsed
 
     monkeypatch.setattr(Experiment, "run", stop)
+    monkeypatch.setattr(_commands, "run_all", stop)
     monkeypatch.setattr(_commands, "evaluate_run", stop)
     monkeypatch.setattr(_commands, "load_run", stop)
     monkeypatch.setattr(_commands, "compare_runs", stop)

@@ -62,7 +62,7 @@ def test_changed_bytes_are_found(kind, trials, tmp_path):
         try:
             found = read(path)
         except ValueError as error:
-            assert "file.npz is damaged" in str(error)
+            assert "file.npz is damaged" in str(error) or "file.npz is not a readable file" in str(error)
         else:
             assert found == before and kind == "a record"  # a space in it became another one
     path.write_bytes(content)

@@ -36,7 +36,7 @@ def run(folder=None, when=None, **options):
             when(validated)
         return {"loss": float(validated)}
 
-    validated = 0
+    validated = -4  # the start is validated too
     start = jax.random.normal(jax.random.key(1), (SIZE,))
     numbers = {"iterations": 12, "log_every": 2, "validate_every": 4, "progress": False, **options}
     training = jaxmeta.Training(lambda meta, key: jaxmeta.TrainingState(meta, (), jax.numpy.int32(0)), step)
@@ -51,7 +51,7 @@ def undisturbed():
 def check_goes_on(folder, undisturbed):
     jax.tree.map(np.testing.assert_array_equal, run(folder).state, undisturbed.state)
     assert [path.name for path in folder.rglob("*tmp*")] == []
-    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 7
 
 
 def saved(folder):
@@ -99,7 +99,7 @@ def test_metrics_that_cannot_be_written(tmp_path, undisturbed):
 def test_a_folder_that_cannot_be_made_or_written_at_the_start(tmp_path):
     """Something is in the way, which stops root too, as a missing permission stops others."""
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError, match=str(tmp_path / "file" / "run")):
+    with pytest.raises(NotADirectoryError, match=f"but {tmp_path / 'file'} is a file"):
         run(tmp_path / "file" / "run")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").symlink_to("nowhere/metrics.jsonl")

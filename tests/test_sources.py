@@ -560,7 +560,7 @@ def test_download_goes_on_where_it_was_cut(server, tmp_path):
 @pytest.mark.parametrize("delay", [0.0, 0.1], ids=["at once", "later"])
 def test_downloads_of_one_file_are_one(delay, server, tmp_path):
     """Threads stand for processes here, and whole processes do it in `kill_many.py`."""
-    content = np.random.default_rng(1).bytes(3_000_000)
+    content = np.random.default_rng(1).bytes(1_000_000)
     there, found = remote(server, "some.bin", content), []
     done = len(server.requests)
 

@@ -7,6 +7,7 @@ command line does; the one program is on one device. The two ways take turns, an
     python experiments/benchmarks/sweep.py
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -96,6 +97,6 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    if jax.config.jax_num_cpu_devices == -1:  # pyright: ignore[reportAttributeAccessIssue]
+    with contextlib.suppress(RuntimeError):  # JAX runs already
         jax.config.update("jax_num_cpu_devices", 2)
     main(tyro.cli(Args))
