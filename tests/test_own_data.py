@@ -124,10 +124,11 @@ def test_the_classes_of_a_division_are_another_ones_split():
 
 
 def test_train_and_test_without_validation(tmp_path):
-    put_images(tmp_path / "train", dict.fromkeys(["a", "b", "c", "d"], 4))
-    put_images(tmp_path / "test", dict.fromkeys(["e", "f"], 4))
+    root = tmp_path / "mine"
+    put_images(root / "train", dict.fromkeys(["a", "b", "c", "d"], 4))
+    put_images(root / "test", dict.fromkeys(["e", "f"], 4))
     with pytest.warns(UserWarning, match="no classes are left for validation"):
-        tasksets = get_tasksets("folder", 2, 1, 2, root=tmp_path)
+        tasksets = get_tasksets("folder", 2, 1, 2, root=root)
     assert tasksets.classes == {"train": ("a", "b", "c", "d"), "validation": (), "test": ("e", "f")}
 
 
