@@ -39,6 +39,8 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# They compile much and compute little.
+smoke: export XLA_FLAGS = --xla_backend_optimization_level=0
 smoke: $(INSTALLED)  ## Every experiment and benchmark, a few steps each.
 	$(BIN)/python experiments/sinusoid.py --iterations 200 --test-tasks 20 --folder runs/smoke/sinusoid
 	$(BIN)/python experiments/omniglot.py --benchmark glyphs --learners maml protonet simpleshot --iterations 2 --test-tasks 2 --ways 3 --shots 1 \
