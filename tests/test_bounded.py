@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import pickle
 import tarfile
 import threading
 import zipfile
@@ -16,7 +17,7 @@ from jax.tree_util import Partial
 from PIL import Image
 
 import jaxmeta
-from jaxmeta.bounded import load_json, load_npz
+from jaxmeta.bounded import load_json, load_npz, load_pickle
 from jaxmeta.data import Examples, load_examples
 from jaxmeta.data.archives import Files
 from jaxmeta.data.sources import _download, decode
@@ -243,3 +244,13 @@ def test_a_server_that_sends_more_than_is_published_is_stopped(server, tmp_path)
     with pytest.raises(ConnectionError, match=r"sends more than the 0\.3 MB that are published"):
         _download.fetch(remote(server), tmp_path, progress=False)
     assert (tmp_path / "some.bin.part").stat().st_size == 0
+
+
+@pytest.mark.slow
+def test_many_names_before_the_content_are_read(tmp_path):
+    """As CIFAR-100 comes from Python 3: each name of a file takes a dozen steps, and the pixels are last."""
+    content = {"filenames": [b"%d" % i for i in range(70_000)], "data": np.zeros(8_000_000, np.uint8)}
+    (tmp_path / "train").write_bytes(pickle.dumps(content, protocol=2))
+    with open(tmp_path / "train", "rb") as file:
+        found = load_pickle(file, "train")
+    assert found["filenames"] == content["filenames"] and found["data"].shape == (8_000_000,)

@@ -1,7 +1,9 @@
 """Reading of pickles with arrays and plain containers only, which cannot run code, nor take much time or memory."""
 
 import collections
+import contextlib
 import math
+import os
 import pickle
 import re
 import struct
@@ -57,6 +59,8 @@ class _Reader:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._credit = _CREDIT
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # no file of the system's
+            self._credit += os.fstat(file.fileno()).st_size // _BYTES  # its content may come last
 
     def read(self, size: int) -> bytes:
         if size < _BYTES:
