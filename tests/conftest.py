@@ -7,6 +7,8 @@ as users do. Flags that you set in XLA_FLAGS stay, except the number of devices.
 import fnmatch
 import gc
 import os
+import signal
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +38,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} does not exist (set JAXMETA_DATA)")
     return folder
+
+
+@pytest.fixture
+def hears_hangups() -> Iterator[None]:
+    """Lets a test hear SIGHUP, which `nohup` has told the whole run to ignore."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.hookimpl(tryfirst=True)

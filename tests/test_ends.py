@@ -138,6 +138,7 @@ def test_progress_that_cannot_be_shown_ends_nothing(terminal, monkeypatch):
     assert full.pending
 
 
+@pytest.mark.usefixtures("hears_hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_have_their_exit_status(number, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(Experiment, "run", lambda *_, **__: signal.raise_signal(number))

@@ -109,6 +109,7 @@ def test_where_a_run_is_cut_changes_no_number(monkeypatch, seconds):
     assert values(done.history) == values(whole.history)
 
 
+@pytest.mark.usefixtures("hears_hangups")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_answered_between_two_records(number, tmp_path, monkeypatch):
     """The averages of the record that was begun are those of an undisturbed run."""
