@@ -68,7 +68,8 @@ def features(variables, x) -> Any:
 def test_learns_features_for_few_shots(tmp_path):
     """Accuracy on new classes rises, is what `evaluate` gives for the result, and does not depend on who is beside."""
     done = run(validation=tasks(), validation_tasks=50, folder=tmp_path)
-    first, last = done.history
+    start, first, last = done.history
+    assert start["step"] == 0 and start["validation/accuracy"] < 0.5
     assert first["train/accuracy"] < 0.6 < 0.9 < last["train/accuracy"]
     accuracy = max(first["validation/accuracy"], last["validation/accuracy"])
     assert {100: first, 200: last}[done.step]["validation/accuracy"] == accuracy
