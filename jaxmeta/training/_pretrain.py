@@ -222,7 +222,7 @@ def pretrain(
         ...                 jax.random.key(1), iterations=4, validation=source, validation_tasks=5, validate_every=2,
         ...                 log_every=2, progress=False)
         >>> sorted(done.meta), [record["step"] for record in done.history]
-        (['batch_stats', 'params'], [2, 4])
+        (['batch_stats', 'params'], [0, 2, 4])
 
     References:
         Chen et al., *A Closer Look at Few-shot Classification*, ICLR 2019, https://arxiv.org/abs/1904.04232
