@@ -408,7 +408,7 @@ def test_a_run_killed_between_and_within_checkpoints(tmp_path, uninterrupted):
 def test_a_run_that_is_asked_to_end_saves_what_it_has(tmp_path, uninterrupted):
     """SIGTERM, as before a preemption."""
     process = start(tmp_path)
-    assert kill_when(process, lambda: lines(tmp_path) >= 1, number=signal.SIGTERM)
+    assert kill_when(process, lambda: lines(tmp_path) >= 2, number=signal.SIGTERM)
     assert process.returncode == -signal.SIGTERM
     assert steps_saved(tmp_path)[-1] == metrics(tmp_path)[-1]["step"] < 20
     assert_same_run(run(tmp_path), uninterrupted)
