@@ -119,7 +119,8 @@ def train_all(
 ) -> int:
     """Runs experiments, says how they compare, and returns the exit status; `apart` if never in one program."""
     settings = [experiment.resolve() for experiment in runs.values()]
-    together = not apart and fit_one_program(settings) and is_faster_together(settings[0])
+    fit = not apart and fit_one_program(settings, [folder / name for name in runs])
+    together = fit and is_faster_together(settings[0])
 
     def done(name: str, result: Result | FloatingPointError) -> None:
         say(f"{folder / name}: {result}" if isinstance(result, FloatingPointError) else told(result))

@@ -10,6 +10,7 @@ import pytest
 
 import jaxmeta
 from jaxmeta import data, models
+from jaxmeta.runs import fit_one_program
 
 SAMPLER = data.Sinusoid()
 MODEL = models.MLP(sizes=(8,))
@@ -125,3 +126,11 @@ def test_experiments_are_one_program_where_they_fit(tmp_path):
     others = jaxmeta.Experiment("sinusoid", **tiny).vary(steps=(1, 2))
     with pytest.raises(ValueError, match="one_program needs runs that differ by seed, inner_rate"):
         jaxmeta.run_all(others, tmp_path / "more", one_program=True)
+
+
+def test_runs_that_were_begun_on_other_classes_are_no_one_program(monkeypatch, tmp_path):
+    """As a seed that is added to the runs of a folder which has more classes by now."""
+    settings = [run.resolve() for run in jaxmeta.Experiment("sinusoid").vary(seed=(0, 1)).values()]
+    assert fit_one_program(settings, [tmp_path / "a", tmp_path / "b"])
+    monkeypatch.setattr("jaxmeta.runs._together.recorded_classes", lambda folder: {"train": [folder.name]})
+    assert not fit_one_program(settings, [tmp_path / "a", tmp_path / "b"])

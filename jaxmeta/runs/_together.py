@@ -79,12 +79,12 @@ def run_all(
     for name, s in settings.items():
         check_minutes(s, minutes)
         check_folder(folders[name], s)
-    recorded = [recorded_classes(place) for place in folders.values()]
-    fit = mesh is None and fit_one_program(list(settings.values())) and all(each == recorded[0] for each in recorded)
+    fit = mesh is None and fit_one_program(list(settings.values()), list(folders.values()))
     if one_program and not fit:
         raise ValueError(f"one_program needs runs that differ by {', '.join(_FREE)} only, on one device")
     if fit and (one_program or (one_program is None and is_faster_together(next(iter(settings.values()))))):
-        read = cache(lambda: load_tasksets(next(iter(settings.values())), root, download, recorded[0]))
+        classes = recorded_classes(next(iter(folders.values())))
+        read = cache(lambda: load_tasksets(next(iter(settings.values())), root, download, classes))
         with contextlib.ExitStack() as stack:
             runs: list[Any] = []
             for name, s in settings.items():
@@ -107,12 +107,15 @@ def run_all(
     return found
 
 
-def fit_one_program(settings: Sequence[Settings]) -> bool:
-    """Tells whether there are several runs that differ only in what one program takes."""
+def fit_one_program(settings: Sequence[Settings], folders: Sequence[Path]) -> bool:
+    """Tells whether there are several runs on the same data that differ only in what one program takes."""
     trained_on = {"environment" if s.kind == "environment" else LEARNERS[s.learner].trains_on for s in settings}
     same = [{name: value for name, value in s.items() if name not in _FREE} for s in settings]
     alike = trained_on <= {"tasks", "streams"} and all(each == same[0] for each in same)
-    return len(settings) > 1 and alike and jax.process_count() == 1
+    if len(settings) < 2 or not alike or jax.process_count() > 1:
+        return False
+    first, *others = map(recorded_classes, folders)  # a run that was begun keeps the classes of its parts
+    return all(classes == first for classes in others)
 
 
 def is_faster_together(settings: Settings) -> bool:
