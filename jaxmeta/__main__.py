@@ -285,9 +285,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"jaxmeta: {error}\n")
         return 1
     except (AssertionError, RuntimeError):
-        if (told := without_device()) is None:
+        if (complaint := without_device()) is None:
             raise
-        sys.stderr.write(f"jaxmeta: {told}\n")
+        sys.stderr.write(f"jaxmeta: {complaint}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("jaxmeta: stopped; run the same command again to resume\n")

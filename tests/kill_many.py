@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from test_distributed import HEARTBEAT, ITERATIONS, free_address, train
+from test_distributed import HEARTBEAT, ITERATIONS, finish, free_address, train
 
 BUSY = 3  # exit status of a process whose run's folder another one has
 CONTENT = np.random.default_rng(0).bytes(2_000_000)
@@ -96,16 +96,6 @@ def start(place: Path, url: str, count: int = 1, alone: int = 1) -> list[subproc
     return [subprocess.Popen([*words, str(i)], stderr=subprocess.PIPE, text=True, env=env) for i in numbers]
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> tuple[list[int], list[str]]:
-    """Returns exit codes and what was said."""
-    try:
-        said = [process.communicate(timeout=SECONDS)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [process.returncode for process in processes], said
-
-
 def records(place: Path) -> list[dict[str, float]]:
     """Returns the records of a run without what depends on the clock."""
     lines = (place / "run" / "metrics.jsonl").read_text().splitlines()
@@ -127,9 +117,9 @@ def check(place: Path, whole: list[dict[str, float]], exact: bool) -> None:
 
 def undisturbed(folder: Path, url: str) -> tuple[list[dict[str, float]], float]:
     """Returns the records of a run of one process, and its seconds."""
-    finish(start(folder / "warm", url))  # compiles
+    finish(start(folder / "warm", url), SECONDS)  # compiles
     begin = time.monotonic()
-    codes, said = finish(start(folder / "whole", url))
+    codes, said = finish(start(folder / "whole", url), SECONDS)
     assert codes == [0], said
     return records(folder / "whole"), time.monotonic() - begin
 
@@ -164,9 +154,9 @@ def kill_many(folder: Path, kills: int, count: int = 1, seed: int = 0, say: Any 
                 done[moment] += any(process.poll() is None for process in victims)
                 for process in victims:
                     process.kill()
-                finish(processes)
+                finish(processes, SECONDS)
                 left -= 1
-            codes, said = finish(start(place, url, count))
+            codes, said = finish(start(place, url, count), SECONDS)
             assert codes == [0] * count, said
             check(place, whole, exact=count == 1)
             done["runs"] += 1
@@ -187,7 +177,7 @@ def crowd(folder: Path, size: int, rounds: int, say: Any = None) -> dict[str, in
         for number in range(rounds):
             place = folder / f"round{number}"
             starts.clear()
-            codes, said = finish(start(place, url, alone=size))
+            codes, said = finish(start(place, url, alone=size), SECONDS)
             assert set(codes) <= {0, BUSY} and 0 in codes, said
             refusals = [text for code, text in zip(codes, said, strict=True) if code == BUSY]
             assert all("another process trains in folder" in text and "pid" in text for text in refusals), refusals

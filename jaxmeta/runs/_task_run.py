@@ -22,7 +22,7 @@ from jaxmeta.losses import classification, regression
 from jaxmeta.reports import Findings, Tested, examine_tasks, test_on_tasks
 from jaxmeta.runs._data import facts_of
 from jaxmeta.runs._parts import Parts, at_precision
-from jaxmeta.training import Callback, Trained, best_meta, train, train_many
+from jaxmeta.training import Callback, Trained, at_first, best_meta, train, train_many
 
 
 def _crop(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -132,7 +132,7 @@ class TaskParts(NamedTuple):
     def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
         """Returns what a report shows beside the test."""
         s = self.settings
-        before = _first(_learner_of(Settings(s.kind, {**s, "test_steps": 0}))[1]) if "test_steps" in s else None
+        before = at_first(_learner_of(Settings(s.kind, {**s, "test_steps": 0}))[1]) if "test_steps" in s else None
         sampler, bright = self.tasksets.test, bool(self.facts["invert"])
         return examine_tasks(s, self.learner, before, meta, tested, untrained, sampler, self.test_key, bright)
 
@@ -153,7 +153,7 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     if (fitted := _fitted(s, tasksets)) != s:
         s = fitted
         model, learner_at = _learner_of(s)
-    learner = _first(learner_at)
+    learner = at_first(learner_at)
     if s.get("augment", "none") != "none":
         tasksets = tasksets._replace(train=data.Augmented(tasksets.train, (data.Augment(_AUGMENTATIONS[s.augment]),)))
     if entry.trains_on == "streams" and s.kind != "regression":
@@ -162,11 +162,6 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     context = [jnp.zeros(s.context_size)] if "context_size" in s else []
     meta = learner.init(jax.jit(model.init)(init_key, tasksets.train.example, *context))
     return TaskParts(s, model, learner, learner_at, _optimizer_of(s), tasksets, meta, train_key, test_key)
-
-
-def _first(learner_at: Any) -> MetaLearner:
-    """Returns the learner of the first update, which is the one that is tested."""
-    return learner_at if isinstance(learner_at, MetaLearner) else learner_at(jnp.int32(0))
 
 
 def _learner_of(s: Settings) -> tuple[nn.Module, Any]:

@@ -133,7 +133,7 @@ def train_many(
             fresh = updates.start(i, training, meta)
             log = stack.enter_context(Log(folders[i] if folders else None, fresh, decides))
             bar = stack.enter_context(training_bar(iterations, log.start, progress and i == 0))
-            courses.append(Course(options, log, log.snapshot, _same, validates[i], called[i], bar, asked))
+            courses.append(Course(options, log, log.snapshot, lambda tree: tree, validates[i], called[i], bar, asked))
         return _run(courses, updates)
 
 
@@ -233,7 +233,3 @@ def _check_lengths(number: int, **given: Sequence[Any] | None) -> None:
     for name, values in given.items():
         if values is not None and len(values) != number:
             raise ValueError(f"{name} must hold one value for each of the {number} points, got {len(values)}")
-
-
-def _same(tree: PyTree) -> PyTree:
-    return tree
