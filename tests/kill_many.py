@@ -15,12 +15,12 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from local_web import serve
 from test_distributed import HEARTBEAT, ITERATIONS, finish, free_address, train
 
 BUSY = 3  # exit status of a process whose run's folder another one has
@@ -77,12 +77,8 @@ def serving() -> Any:
         def log_message(self, format, *args):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/numbers.bin", Handler.starts
-        server.shutdown()
-        thread.join()
+    with serve(Handler) as url:
+        yield f"{url}numbers.bin", Handler.starts
 
 
 def start(place: Path, url: str, count: int = 1, alone: int = 1) -> list[subprocess.Popen[str]]:

@@ -6,7 +6,6 @@ import http.server
 import io
 import pickle
 import tarfile
-import threading
 import zipfile
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
+from local_web import serve
 from PIL import Image
 
 import jaxmeta
@@ -208,13 +208,9 @@ def server(monkeypatch):
         def log_message(self, format, *args):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        Handler.url = f"http://127.0.0.1:{httpd.server_port}/some.bin"
+    with serve(Handler) as url:
+        Handler.url = f"{url}some.bin"
         yield Handler
-        httpd.shutdown()
-        thread.join()
 
 
 def remote(server):

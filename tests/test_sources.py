@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import pytest
 import scipy
+from local_web import serve
 from PIL import Image
 
 from jaxmeta.bounded import load_pickle
@@ -516,13 +517,8 @@ def server(monkeypatch):
         def log_message(self, format, *args):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
-        thread.start()
-        Handler.url = f"http://127.0.0.1:{httpd.server_port}/"
+    with serve(Handler) as Handler.url:
         yield Handler
-        httpd.shutdown()
-        thread.join()
 
 
 def remote(server, name, content, checksum=None):

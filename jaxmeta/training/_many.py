@@ -29,7 +29,7 @@ from jaxmeta.training._loop import (
     what_decides,
 )
 from jaxmeta.training._preemption import deferred_signals
-from jaxmeta.training._train import as_tree, at_first, means
+from jaxmeta.training._train import as_tree, at_first, means, task_settings
 
 Build = Callable[[Any], tuple[MetaLearner | Callable[[jax.Array], MetaLearner], optax.GradientTransformation]]
 """`(point) -> (learner, optimizer)`."""
@@ -101,9 +101,8 @@ def train_many(
         >>> [record["step"] for record in runs[1].history]
         [2, 4]
     """
-    numbers = {"num_tasks": num_tasks, "validation_tasks": validation_tasks}
     chosen = (iterations, validate_every, log_every, monitor, skip_nonfinite)
-    options = LoopSettings(*chosen, work=("tasks", num_tasks), numbers=numbers, minutes=minutes)
+    options = task_settings(*chosen, minutes=minutes, num_tasks=num_tasks, validation_tasks=validation_tasks)
     _check_lengths(len(points), metas=metas, keys=keys, folders=folders, callbacks=callbacks)
     check_sampler(tasks=tasks, **({} if validation is None else {"validation": validation}))
     for meta, key in zip(metas, keys, strict=True):

@@ -98,16 +98,8 @@ def train(
         >>> [record["step"] for record in trained.history]
         [2, 4]
     """
-    found = LoopSettings(
-        iterations,
-        validate_every,
-        log_every,
-        monitor,
-        skip_nonfinite,
-        work=("tasks", num_tasks),
-        numbers={"num_tasks": num_tasks, "validation_tasks": validation_tasks},
-        minutes=minutes,
-    )
+    chosen = (iterations, validate_every, log_every, monitor, skip_nonfinite)
+    found = task_settings(*chosen, minutes=minutes, num_tasks=num_tasks, validation_tasks=validation_tasks)
     check_meta(meta)
     check_sampler(tasks=tasks, **({} if validation is None else {"validation": validation}))
     check_key(key)
@@ -125,6 +117,12 @@ def train(
         validate = partial(_means, run, validation, validation_key)
     place = partial(_place, mesh=mesh, divide_optimizer=divide_optimizer)
     return run_loop(training, meta, train_key, (tasks,), found, validate, folder, progress, callback, place)
+
+
+def task_settings(*chosen: Any, minutes: float | None, num_tasks: int, validation_tasks: int) -> LoopSettings:
+    """Returns the settings of a loop whose work is tasks."""
+    numbers = {"num_tasks": num_tasks, "validation_tasks": validation_tasks}
+    return LoopSettings(*chosen, work=("tasks", num_tasks), numbers=numbers, minutes=minutes)
 
 
 def at_first(learner: MetaLearner | Callable[[jax.Array], MetaLearner]) -> MetaLearner:
