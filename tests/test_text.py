@@ -155,7 +155,7 @@ def test_tasks_of_sentences(tmp_path):
 
 @pytest.mark.docs
 def test_the_experiment_runs(tmp_path):
-    """On made-up intents; `make smoke` has no data for it."""
+    """On made-up intents."""
     put_clinc(tmp_path, rows=10)
     options = [
         "--iterations",

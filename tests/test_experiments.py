@@ -1,0 +1,47 @@
+"""Every experiment and every benchmark runs, a few steps each: `make smoke`."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLAGS = os.environ["XLA_FLAGS"].split()  # for quick compilation; the scripts set the number of devices themselves
+ENVIRONMENT = os.environ | {"XLA_FLAGS": " ".join(flag for flag in FLAGS if "device_count" not in flag)}
+RUNS = {
+    "sinusoid": "--learners maml cavia-5 reptile --iterations 200 --test-tasks 20",
+    "omniglot": "--benchmark glyphs --learners maml protonet simpleshot --iterations 2 --test-tasks 2 --ways 3 "
+    "--shots 1",
+    "learned_optimizer": "--iterations 2 --num-runs 2 --steps 20 --problems 2",
+    "continual": "--effort 0.002 --characters 40 --classes 5 --streams 5 --hidden 4",
+    "hypergradient": "--steps 2 --seeds 0 --drawings 20 --large 10 --rounds 1",
+    "pretrain": "--iterations 2 --classes 10 --test-tasks 2 --shots 1",
+    "one_by_one": "--learners protonet --iterations 2 --test-tasks 2",
+    "maml_particles2d": "--algorithms promp --seeds 0 --iterations 2 --num-tasks 2 --episodes 2 --test-tasks 2",
+    "rl2_bandits": "--iterations 2 --num-tasks 4 --pulls 10 --test-tasks 10",
+    "pearl_particles2d": "--iterations 2 --num-tasks 2 --updates 2 --test-tasks 2 --seeds 0",
+    "promp_half_cheetah": "--algorithms promp --iterations 1 --num-tasks 2 --episodes 2 --horizon 5",
+    "benchmarks/heads": "--shots 1 --features 16 --num-tasks 2 --rounds 1",
+    "benchmarks/meta_gradients": "--conv-steps 2 --hidden 4 --transformer-steps 2 --layers 2 --width 8 --length 8 "
+    "--sequences 1 --samples 2 --rounds 1 --only first_order",
+    "benchmarks/suite": "--num-tasks 2 --hidden 4 --size 64 --rounds 1 --updates 2 "
+    "--only sinusoid 'MAML, 1 step, first' 'a task'",
+    "benchmarks/scaling": "--devices 1 2 --num-tasks 2 --steps 1 --hidden 64 --base-tasks 2 --rounds 1",
+    "benchmarks/rl": "--num-tasks 2 --episodes 2 --horizon 5 --rounds 1",
+    "benchmarks/sampling": "--rounds 2",
+    "benchmarks/sweep": "--runs 2 --updates 4 2 --rounds 1 --only sinusoid",
+    "benchmarks/gpu": "--small --limit 60",
+}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("script", RUNS)
+def test_an_experiment_runs(script, tmp_path):
+    where = ["--output", tmp_path / "out.json"] if script.startswith("benchmarks") else ["--folder", tmp_path]
+    words = [sys.executable, ROOT / f"experiments/{script}.py", *shlex.split(RUNS[script]), *where]
+    done = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    assert any(path.is_file() and path.stat().st_size for path in tmp_path.rglob("*"))
