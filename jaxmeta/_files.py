@@ -197,8 +197,7 @@ def _sum_of(file: BinaryIO, size: int) -> bytes:
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Writes a record as JSON, with a checksum of its values."""
-    plain = json.loads(json.dumps(record))
-    write_atomically(path, json.dumps({**plain, "checksum": _checksum_of(plain)}, indent=2) + "\n")
+    write_atomically(path, json.dumps(with_checksum(record), indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -208,13 +207,28 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or was edited.
     """
+    return without_checksum(path.read_bytes(), str(path))
+
+
+def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a record as JSON has them, and their checksum."""
+    plain = json.loads(json.dumps(record))
+    return {**plain, "checksum": _checksum_of(plain)}
+
+
+def without_checksum(content: str | bytes, name: str) -> dict[str, Any]:
+    """Returns the values of a record `with_checksum` that was written as JSON.
+
+    Raises:
+        ValueError: if they are not those that were written. It names `name`, where the record stood.
+    """
     try:
-        record = load_json(path.read_bytes())
+        record = load_json(content)
         found = record.pop("checksum")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged, or was not made by this version of jaxmeta ({error!r})") from error
+        raise ValueError(f"{name} is damaged, or was not made by this version of jaxmeta ({error!r})") from error
     if found != _checksum_of(record):
-        raise ValueError(f"{path} is damaged or was edited: its checksum does not fit its content")
+        raise ValueError(f"{name} is damaged or was edited: its checksum does not fit its content")
     return record
 
 

@@ -1,7 +1,7 @@
 """Generated files that may harm their reader, and a process that reads them under limits.
 
-`python tests/hostile_files.py FIRST COUNT FORMAT...` reads the files of so many seeds. It prints the seed that it is
-at, so that a process that dies tells where. The last line is how many of each format were refused and read right.
+`python tests/hostile_files.py COUNT TABLE` reads so many files of each format, and writes a table of how many were
+refused and read right. It ends at the first file that is read wrong or ends its reader, and names its seed.
 """
 
 import contextlib
@@ -15,12 +15,14 @@ import pickle
 import resource
 import signal
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
 import warnings
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -324,7 +326,7 @@ def megabytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def main(first, count, kinds):
+def work(first, count, kinds):
     """Reads the files of some seeds, and prints how many of each format were refused and read."""
     warnings.simplefilter("ignore")
     found = {}
@@ -344,5 +346,34 @@ def main(first, count, kinds):
     sys.stdout.write(json.dumps(found) + "\n")
 
 
+def read_many(count, kinds):
+    """Reads so many files of each format in another process.
+
+    Returns:
+        How many of each format were refused and read right.
+
+    Raises:
+        AssertionError: if a file was read wrong, or ended the process. It names the format and the seed.
+    """
+    words = [sys.executable, __file__, "--work", "0", str(count), *kinds]
+    done = subprocess.run(words, capture_output=True, text=True, errors="replace")
+    *_, last = done.stdout.splitlines() or [""]
+    assert done.returncode == 0, f"{last}: status {done.returncode}\n{done.stderr[-2000:]}"
+    return json.loads(last)
+
+
+def write_table(count, path):
+    """Reads so many files of all formats, two formats at a time, and writes the table of the page on strangers."""
+    with ThreadPoolExecutor(2) as pool:
+        found = {k: v for one in pool.map(lambda kind: read_many(count, [kind]), CHECKS) for k, v in one.items()}
+    found["all"] = {name: sum(counts[name] for counts in found.values()) for name in ("refused", "read right")}
+    rows = [["format", "generated", "refused", "read right"], ["---"] * 4]
+    rows += [[kind, *(f"{n:,}" for n in (sum(counts.values()), *counts.values()))] for kind, counts in found.items()]
+    path.write_text("".join(f"| {' | '.join(row)} |\n" for row in rows))
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    if sys.argv[1] == "--work":
+        work(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    else:
+        write_table(int(sys.argv[1]), Path(sys.argv[2]))

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import hashlib
 import http.server
-import json
 import os
 import random
 import subprocess
@@ -22,6 +21,8 @@ from typing import Any
 import numpy as np
 from local_web import serve
 from test_distributed import HEARTBEAT, ITERATIONS, finish, free_address, train
+
+from jaxmeta.training import read_records
 
 BUSY = 3  # exit status of a process whose run's folder another one has
 CONTENT = np.random.default_rng(0).bytes(2_000_000)
@@ -94,8 +95,7 @@ def start(place: Path, url: str, count: int = 1, alone: int = 1) -> list[subproc
 
 def records(place: Path) -> list[dict[str, float]]:
     """Returns the records of a run without what depends on the clock."""
-    lines = (place / "run" / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if "second" not in k} for line in lines]
+    return [{k: v for k, v in record.items() if "second" not in k} for record in read_records(place / "run")]
 
 
 def check(place: Path, whole: list[dict[str, float]], exact: bool) -> None:

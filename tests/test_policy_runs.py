@@ -15,6 +15,7 @@ from PIL import Image, ImageSequence
 import jaxmeta
 from jaxmeta import Experiment, envs, rl
 from jaxmeta.__main__ import main
+from jaxmeta.training import read_records
 
 TINY: dict[str, Any] = {
     "horizon": 4,
@@ -44,7 +45,7 @@ def test_the_folder_says_what_was_run_and_what_came_out(finished):
     settings = json.loads((finished / "config.json").read_text())["settings"]
     assert settings == dict(Experiment("particles2d", test_steps=2, **TINY).resolve())
     assert settings["inner_rate"] == 0.1
-    records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    records = read_records(finished)
     assert [record["step"] for record in records] == [0, 1, 2]
     assert records[1]["train/return"] == records[1]["train/return_1"]
     test = json.loads((finished / "result.json").read_text())["test"]

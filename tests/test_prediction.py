@@ -350,7 +350,7 @@ def test_runs_side_by_side(folders, tmp_path, capsys):
     assert "folders must be of two runs or more, got 1" in refused(["compare", str(maml)], capsys)
     assert "has no config.json" in refused(["compare", str(maml), str(tmp_path)], capsys)
     (unfinished / "metrics.jsonl").write_text("{\n")  # a whole line: one that is being written is left out
-    assert "holds records that are damaged" in refused(["compare", str(maml), str(unfinished)], capsys)
+    assert "metrics.jsonl is damaged, or was not made" in refused(["compare", str(maml), str(unfinished)], capsys)
 
 
 def refused(words, capsys):

@@ -26,6 +26,7 @@ from jaxmeta.catalog import KINDS, LEARNERS, META_GRADIENTS, MODELS, kinds_of, l
 from jaxmeta.data._benchmarks import BENCHMARKS as BENCHMARKS_BY_NAME
 from jaxmeta.runs import OPTIONS, describe
 from jaxmeta.runs._task_run import network_of
+from jaxmeta.training import read_records
 
 CONFIG: Any = jax.config
 TINY: dict[str, Any] = {
@@ -83,7 +84,7 @@ def test_the_folder_says_what_was_run_and_what_came_out(finished):
     assert None not in config["settings"].values()
     assert config["versions"]["jax"] == jax.__version__
     assert "cpu" in config["device"]
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    records = read_records(folder)
     assert [record["step"] for record in records] == [0, 1, 2]
     parts = [f"{part}/{metric}" for part in ("train", "validation") for metric in ("loss", "accuracy")]
     assert set(records[1]) == {"step", "seconds", "tasks_per_second", *parts}

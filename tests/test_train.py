@@ -2,7 +2,6 @@
 """train: its numbers, its best meta-parameters, and what is left of a run that was cut short."""
 
 import io
-import json
 import random
 import re
 import signal
@@ -24,6 +23,8 @@ import jaxmeta
 import jaxmeta.training._log
 from jaxmeta import data, models
 from jaxmeta.display import progress_bar
+from jaxmeta.training import read_records
+from jaxmeta.training._records import append_record
 
 MODEL = models.MLP(sizes=(8,))
 SAMPLER = data.Sinusoid(shots=3, queries=3)
@@ -56,10 +57,6 @@ def run(folder=None, *, model=MODEL, make=jaxmeta.maml, inner_rate=0.01, outer=N
 def numbers(records):
     """The records without what depends on the clock."""
     return [{k: v for k, v in record.items() if k not in CLOCK} for record in records]
-
-
-def metrics(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def contents(folder):
@@ -107,7 +104,7 @@ def test_updates_are_those_of_meta_step():
 
 def test_a_folder_changes_no_number(tmp_path, uninterrupted):
     assert_same_run(run(tmp_path / "a" / "b"), uninterrupted)
-    assert numbers(metrics(tmp_path / "a" / "b")) == numbers(uninterrupted.history)
+    assert numbers(read_records(tmp_path / "a" / "b")) == numbers(uninterrupted.history)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, uninterrupted, monkeypatch):
@@ -221,7 +218,7 @@ def test_divergence_names_the_update_and_keeps_the_last_finite_state(tmp_path):
     with pytest.raises(FloatingPointError, match="loss became NaN or infinite at update 10. The state after update 8"):
         run(tmp_path, outer=outer)
     assert steps_saved(tmp_path)[-1] == 8
-    assert [record["step"] for record in metrics(tmp_path)] == [0, 2, 4, 6, 8]
+    assert [record["step"] for record in read_records(tmp_path)] == [0, 2, 4, 6, 8]
     good = jaxmeta.best_meta(tmp_path, run(iterations=1).meta)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
     with pytest.raises(FloatingPointError, match="update 10"):
@@ -260,7 +257,7 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(tmp_path, options, me
 
 def test_a_metrics_file_of_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl does not hold the metrics of a run"):
+    with pytest.raises(ValueError, match=r"line 1 of .*metrics\.jsonl is damaged, or was not made by"):
         run(tmp_path)
     assert contents(tmp_path) == {"metrics.jsonl": b'{"epoch": 1}\n'}
 
@@ -337,17 +334,27 @@ def test_an_interrupted_run_goes_on_from_the_last_chunk(tmp_path, uninterrupted,
             run(tmp_path)
     assert steps_saved(tmp_path)[-1] == 2 * at
     assert_same_run(run(tmp_path), uninterrupted)
-    assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
+    assert numbers(read_records(tmp_path)) == numbers(uninterrupted.history)
 
 
 def test_a_half_written_line_is_dropped(tmp_path, uninterrupted):
     run(tmp_path, iterations=6)
+    append_record(tmp_path, {"step": 8, "train/loss": 1.0})  # after the checkpoint: a kill came before the next
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write(
-            '{"step": 8, "train/loss": 1.0}\n{"step": 10, "tra'
-        )  # after the checkpoint: a kill came before the next
+        file.write('{"step": 10, "tra')
     assert_same_run(run(tmp_path), uninterrupted)
-    assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
+    assert numbers(read_records(tmp_path)) == numbers(uninterrupted.history)
+
+
+def test_a_record_that_has_changed_is_refused_and_left_alone(tmp_path):
+    run(tmp_path, iterations=6)
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], lines[2].replace("0.", "0.1", 1), *lines[3:]]))
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"line 3 of .*metrics\.jsonl is damaged or was edited"):
+        run(tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_checkpoints_come_in_time_even_if_validation_does_not(tmp_path, monkeypatch):
@@ -400,7 +407,7 @@ def test_a_run_killed_between_and_within_checkpoints(tmp_path, uninterrupted):
     )
     assert steps_saved(tmp_path)[-1] < 20
     assert_same_run(run(tmp_path), uninterrupted)
-    assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
+    assert numbers(read_records(tmp_path)) == numbers(uninterrupted.history)
     assert not [path.name for path in written.iterdir() if "tmp" in path.name]
 
 
@@ -410,7 +417,7 @@ def test_a_run_that_is_asked_to_end_saves_what_it_has(tmp_path, uninterrupted):
     process = start(tmp_path)
     assert kill_when(process, lambda: lines(tmp_path) >= 2, number=signal.SIGTERM)
     assert process.returncode == -signal.SIGTERM
-    assert steps_saved(tmp_path)[-1] == metrics(tmp_path)[-1]["step"] < 20
+    assert steps_saved(tmp_path)[-1] == read_records(tmp_path)[-1]["step"] < 20
     assert_same_run(run(tmp_path), uninterrupted)
 
 
@@ -427,7 +434,7 @@ def test_a_run_killed_at_random_moments(tmp_path, uninterrupted, seed):
 
         killed = kill_when(start(tmp_path), ready) and lines(tmp_path) < 10
     assert_same_run(run(tmp_path), uninterrupted)
-    assert numbers(metrics(tmp_path)) == numbers(uninterrupted.history)
+    assert numbers(read_records(tmp_path)) == numbers(uninterrupted.history)
 
 
 # What is seen of a run.

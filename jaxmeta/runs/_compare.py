@@ -10,7 +10,8 @@ from jaxmeta._summary import Summary
 from jaxmeta.display import one_line
 from jaxmeta.reports import draw_figure, monitored, points_of, show
 from jaxmeta.runs._evaluate_run import experiment_of
-from jaxmeta.runs._folder import damaged, read_history, read_record, read_result
+from jaxmeta.runs._folder import damaged, read_record, read_result
+from jaxmeta.training import read_records
 
 
 class Compared(NamedTuple):
@@ -65,7 +66,7 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathL
 def _read(folder: Path) -> Compared:
     record = read_record(folder)
     metric = monitored(experiment_of(folder, record).resolve().kind)
-    result, history = read_result(folder), read_history(folder)
+    result, history = read_result(folder), read_records(folder)
     try:
         test = None if result is None else Summary(**result["test"][metric])
         seconds = float(history[-1]["seconds"]) if history else 0.0

@@ -11,8 +11,8 @@ from jaxmeta.catalog import learners_with
 from jaxmeta.reports import check_predictions_path, write_page, write_predictions
 from jaxmeta.runs._data import changed_data
 from jaxmeta.runs._experiment import Experiment
-from jaxmeta.runs._folder import Record, load_modules, read_history, read_record, read_result, report_of
-from jaxmeta.training import Trained
+from jaxmeta.runs._folder import Record, load_modules, read_record, read_result, report_of
+from jaxmeta.training import Trained, read_records
 
 
 def evaluate_run(
@@ -84,7 +84,7 @@ def evaluate_run(
         write_predictions(Path(predictions), tested.details, of_tasks.tasksets.test)
     if report is not None:
         result = read_result(folder) or {}
-        trained = Trained(meta, result.get("best_step", 0), read_history(folder), None)
+        trained = Trained(meta, result.get("best_step", 0), read_records(folder), None)
         findings = parts.examine(meta, tested, untrained[0])
         write_page(Path(report), report_of(folder, experiment.resolve(), trained, tested, findings))
     return tested.summaries

@@ -11,18 +11,17 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmeta._files import read_json, write_atomically, write_json
-from jaxmeta.bounded import load_json
 from jaxmeta.catalog import Settings
 from jaxmeta.reports import Findings, Report, Tested, facts_of
 from jaxmeta.runs._command import command_of
 from jaxmeta.runs._data import changed_data
 from jaxmeta.runs._modules import load_module, loaded_modules
 from jaxmeta.runs._options import OPTIONS
-from jaxmeta.training import Trained, installed_versions
+from jaxmeta.training import METRICS_FILE, Trained, installed_versions
 
 META_FILE = "meta.msgpack"
 """File of the best meta-parameters, in the folder of a run that has finished."""
-_FILES = ("checkpoints", "metrics.jsonl", "training.json", "result.json", "curve.png", "report.md")
+_FILES = ("checkpoints", METRICS_FILE, "training.json", "result.json", "curve.png", "report.md")
 _FILES += ("report.html", META_FILE)
 
 
@@ -59,20 +58,6 @@ def read_record(folder: Path) -> Record:
         return record._replace(settings={str(name): record.settings[name] for name in record.settings})
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} does not describe a run of this version of jaxmeta ({error})") from error
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """Returns the records of the training so far, without a last line that is not finished.
-
-    Raises:
-        ValueError: if they are damaged.
-    """
-    path = folder / "metrics.jsonl"
-    try:
-        *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.is_file() else [""]
-        return [load_json(line) for line in lines]
-    except ValueError as error:
-        raise damaged(folder, error) from error
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -20,5 +20,7 @@ from jaxmeta.training._pretrain import Minibatches as Minibatches
 from jaxmeta.training._pretrain import measure_statistics as measure_statistics
 from jaxmeta.training._pretrain import pretrain as pretrain
 from jaxmeta.training._pretrain import pretrain_step as pretrain_step
+from jaxmeta.training._records import METRICS_FILE as METRICS_FILE
+from jaxmeta.training._records import read_records as read_records
 from jaxmeta.training._train import at_first as at_first
 from jaxmeta.training._train import train as train

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import platform
 import types
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +32,8 @@ _LARGEST = 1 << 20  # numbers in an array whose values are compared
 def check_identity(folder: Path, run: Mapping[str, Any], resumes: bool) -> None:
     """Compares a training with the one that is recorded in a folder, or records it there.
 
+    Warns if that one was begun with other versions of the packages, from which numbers may differ.
+
     Args:
         folder: folder of the run.
         run: all that decides its numbers, by name: a `Training`, or anything made of functions, numbers and containers.
@@ -41,10 +44,17 @@ def check_identity(folder: Path, run: Mapping[str, Any], resumes: bool) -> None:
     """
     path, new = folder / _FILE, identity(run)
     if resumes and path.is_file():
-        different = _differences(read_json(path), new)
-        if different:
+        old = read_json(path)
+        if different := _differences(old, new):
             shown = "; ".join(different[:3]) + f" ({len(different)} differences)" * (len(different) > 3)
             raise ValueError(f"folder {folder} holds a run of another configuration: {shown}. Choose another folder")
+        before, now = old["versions"], new["versions"]
+        changed = [
+            f"{name} {before.get(name, 'unknown')}, now {now[name]}" for name in now if before.get(name) != now[name]
+        ]
+        if changed and jax.process_index() == 0:
+            told = f"folder {folder} holds a run that was begun with {'; '.join(changed)}"
+            warnings.warn(f"{told}. It goes on, and its numbers may differ from those of one version", stacklevel=2)
     elif jax.process_index() == 0:
         write_json(path, new)
 

@@ -1,7 +1,6 @@
 """Records and checkpoints of a training run, in memory and, given a folder, on disk."""
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -11,14 +10,11 @@ from typing import Any, NamedTuple, Self
 
 import jax
 
-from jaxmeta._files import write_atomically
 from jaxmeta._types import PyTree
-from jaxmeta.bounded import load_json
 from jaxmeta.training._chunks import Snapshot
 from jaxmeta.training._hold import cannot_write, hold
 from jaxmeta.training._identity import check_identity
-
-_METRICS = "metrics.jsonl"
+from jaxmeta.training._records import append_record, read_records, write_records
 
 
 class Log:
@@ -57,7 +53,7 @@ class Log:
         from jaxmeta.training._checkpoint import Checkpoints  # orbax takes seconds to import
 
         self._lock = self._open.enter_context(hold(folder))
-        records = _records(folder / _METRICS)
+        records = read_records(folder)
         self._checkpoints = self._open.enter_context(Checkpoints(folder / "checkpoints"))
         self._folder = folder
         check_identity(folder, run, resumes=self._checkpoints.latest is not None)
@@ -66,7 +62,7 @@ class Log:
             self.history = [record for record in records if record["step"] <= self.start]
         if jax.process_index() == 0:
             with self._writing():
-                write_atomically(folder / _METRICS, "".join(map(_line, self.history)))
+                write_records(folder, self.history)
 
     def __enter__(self) -> Self:
         return self
@@ -83,8 +79,8 @@ class Log:
         """Adds a record."""
         self.history.append(record)
         if self._folder is not None and jax.process_index() == 0:
-            with self._writing(), (self._folder / _METRICS).open("a") as file:
-                file.write(_line(record))
+            with self._writing():
+                append_record(self._folder, record)
 
     def save(self, step: int, snapshot: Snapshot) -> None:
         """Saves the state after update `step`, unless there is nothing new in it."""
@@ -139,27 +135,9 @@ def best_meta(folder: str | os.PathLike[str], meta: PyTree) -> Any:
         return checkpoints.restore(Part(meta), part=True).best
 
 
-def _line(record: dict[str, float]) -> str:
-    return json.dumps(record) + "\n"
-
-
 def _os_error(error: Exception) -> int | None:
     """The number of the operating system's error; tensorstore, which writes checkpoints, has it in its text only."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"os_error_code='(\d+)'", str(error))
     return int(found[1]) if found else None
-
-
-def _records(path: Path) -> list[dict[str, float]]:
-    """The finished lines of a metrics file; a kill can cut the last one."""
-    if not path.exists():
-        return []
-    *lines, _ = path.read_text().split("\n")
-    try:
-        records = [load_json(line) for line in lines]
-        if not all(record["step"] >= 0 for record in records):
-            raise ValueError("a negative step")
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} does not hold the metrics of a run; choose another folder") from error
-    return records
