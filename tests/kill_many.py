@@ -3,6 +3,7 @@
 python tests/kill_many.py --kills 100                  # of one process
 python tests/kill_many.py --kills 40 --processes 2     # of one of two, or of both
 python tests/kill_many.py --crowd 8 --rounds 10        # eight at once in one folder
+python tests/kill_many.py --crowd 3 --processes 2      # three runs of two processes each
 """
 
 import argparse
@@ -82,15 +83,16 @@ def serving() -> Any:
         yield f"{url}numbers.bin", Handler.starts
 
 
-def start(place: Path, url: str, count: int = 1, alone: int = 1) -> list[subprocess.Popen[str]]:
-    """Starts one run of `count` processes, or as many runs of one process as `alone`."""
+def start(place: Path, url: str, count: int = 1, runs: int = 1) -> list[subprocess.Popen[str]]:
+    """Starts runs of `count` processes each, in one folder."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(("XLA_", "JAX_COMP", "JAX_PERS"))}
     kept = {"JAX_COMPILATION_CACHE_DIR": str(place.parent / "programs"), **kept}
     env = {**kept, "PATH": "", "JAX_PLATFORMS": "cpu", "JAXMETA_CACHE": str(place / "cache"), "no_proxy": "*"}
     env |= {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
-    words = [sys.executable, __file__, "--work", str(place), url, free_address() if count > 1 else "none", str(count)]
-    numbers = [i for _ in range(alone) for i in range(count)]
-    return [subprocess.Popen([*words, str(i)], stderr=subprocess.PIPE, text=True, env=env) for i in numbers]
+    words = [sys.executable, __file__, "--work", str(place), url]
+    addresses = [free_address() if count > 1 else "none" for _ in range(runs)]
+    ends = [[address, str(count), str(i)] for address in addresses for i in range(count)]
+    return [subprocess.Popen([*words, *end], stderr=subprocess.PIPE, text=True, env=env) for end in ends]
 
 
 def records(place: Path) -> list[dict[str, float]]:
@@ -161,8 +163,8 @@ def kill_many(folder: Path, kills: int, count: int = 1, seed: int = 0, say: Any 
     return done
 
 
-def crowd(folder: Path, size: int, rounds: int, say: Any = None) -> dict[str, int]:
-    """Starts processes at once with one download, one cache and one run, and checks that one does the work.
+def crowd(folder: Path, size: int, rounds: int, count: int = 1, say: Any = None) -> dict[str, int]:
+    """Starts `size` runs of `count` processes at once with one download, cache and folder: one does the work.
 
     Returns:
         How many processes trained, and how many were told that another one does.
@@ -173,12 +175,16 @@ def crowd(folder: Path, size: int, rounds: int, say: Any = None) -> dict[str, in
         for number in range(rounds):
             place = folder / f"round{number}"
             starts.clear()
-            codes, said = finish(start(place, url, alone=size), SECONDS)
+            codes, said = finish(start(place, url, count, size), SECONDS)
             assert set(codes) <= {0, BUSY} and 0 in codes, said
+            runs = [set(codes[i : i + count]) for i in range(0, len(codes), count)]
+            assert all(len(run) == 1 for run in runs), f"processes of one run end differently: {codes}"
             refusals = [text for code, text in zip(codes, said, strict=True) if code == BUSY]
-            assert all("another process trains in folder" in text and "pid" in text for text in refusals), refusals
+            first = [text for text in refusals if "another process trains in folder" in text and "pid" in text]
+            others = [text for text in refusals if "as the first of the processes says" in text]
+            assert len(first) == runs.count({BUSY}) and len(first) + len(others) == len(refusals), refusals
             assert starts == [0], "more than one download"
-            check(place, whole, exact=True)
+            check(place, whole, exact=count == 1)
             done["trained"] += codes.count(0)
             done["refused"] += len(refusals)
             if say:
@@ -208,7 +214,7 @@ def main() -> int:
         if given.kills:
             say(f"kills: {kill_many(Path(folder), given.kills, given.processes, given.seed, say)}")
         if given.crowd:
-            say(f"crowd: {crowd(Path(folder), given.crowd, given.rounds, say)}")
+            say(f"crowd: {crowd(Path(folder), given.crowd, given.rounds, given.processes, say)}")
     return 0
 
 

@@ -11,6 +11,7 @@ def test_a_killed_run_comes_to_the_same_numbers(tmp_path):
 
 
 @pytest.mark.slow
-def test_of_a_crowd_one_does_the_work(tmp_path):
-    done = kill_many.crowd(tmp_path, 3, rounds=2)
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_a_crowd_one_does_the_work(count, tmp_path):
+    done = kill_many.crowd(tmp_path, 3, 2 // count, count)
     assert done["trained"] + done["refused"] == 6
