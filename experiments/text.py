@@ -32,7 +32,7 @@ import tyro
 from flax import linen as nn
 
 import jaxmeta
-from jaxmeta import data
+from jaxmeta import data, models
 
 WAYS, SHOTS = 10, 5
 BASELINES = ("centroid", "ridge")
@@ -69,40 +69,21 @@ class Args:
     """Where the table goes."""
 
 
-class Embedding(nn.Module):
-    """The given features, and linear ones beside them: `[n, d]` to `[n, d + width]`; and a classifier."""
-
-    width: int
-    ways: int = WAYS
-
-    def setup(self) -> None:
-        """Make the two layers."""
-        self.body = nn.Dense(self.width, use_bias=False, kernel_init=nn.initializers.normal(self.width**-0.5))
-        self.head = nn.Dense(self.ways, kernel_init=nn.initializers.zeros)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits `[n, ways]`."""
-        return self.head(self.features(x))
-
-    def features(self, x: jax.Array) -> jax.Array:
-        """Features `[n, d + width]`."""
-        return jnp.concatenate([x, self.body(x)], axis=1)
+def network(args: Args) -> models.SkipLinear:
+    """The given features with linear ones beside them, and the head that ANIL adapts."""
+    kernel_init = nn.initializers.normal(args.width**-0.5)
+    return models.SkipLinear(WAYS, args.width, kernel_init=kernel_init, drop_rate=0.5)
 
 
 def make_learner(name: str, args: Args) -> jaxmeta.MetaLearner:
     """The learner called `name`."""
-    model = Embedding(args.width)
+    model = network(args)
 
-    def features(params: jaxmeta.PyTree, x: jax.Array) -> jax.Array:
-        return model.apply(params, x, method="features")  # pyright: ignore[reportReturnType]
+    def features(params: jaxmeta.PyTree, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        rngs = {} if key is None else {"dropout": key}
+        return model.apply(params, x, method="features", rngs=rngs)  # pyright: ignore[reportReturnType]
 
-    def dropped(params: jaxmeta.PyTree, x: jax.Array, key: jax.Array) -> jax.Array:
-        return features(params, drop(x, key))
-
-    def drop(x: jax.Array, key: jax.Array) -> jax.Array:
-        return jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0.0)
-
-    sizes = {"ways": args.train_ways, "test_ways": WAYS, "train_features": dropped}
+    sizes = {"ways": args.train_ways, "test_ways": WAYS, "train_features": features}
     match name:
         case "centroid":
             return jaxmeta.protonet(lambda _, x: x, WAYS, distance="cosine")
@@ -111,9 +92,9 @@ def make_learner(name: str, args: Args) -> jaxmeta.MetaLearner:
         case "protonet":
             return jaxmeta.protonet(features, distance="cosine", scale=20.0, **sizes)
         case "r2d2":
-            return jaxmeta.r2d2(features, regularization=0.3, **sizes)
+            return jaxmeta.r2d2(features, regularization=20.0, **sizes)
         case "anil":
-            return jaxmeta.anil(jaxmeta.classification(model.apply), optax.sgd(20.0), steps=5)
+            return jaxmeta.anil(jaxmeta.classification(model.apply), optax.sgd(0.3), steps=5)
         case _:
             raise ValueError(f"learners must be among {', '.join((*BASELINES, *LEARNERS))}, got {name!r}")
 
@@ -139,7 +120,7 @@ def meta_train(name: str, args: Args, seed: int) -> tuple[jaxmeta.MetaParams, fl
     trained = jaxmeta.train(
         learner,
         optax.adam(args.rate),
-        learner.init(Embedding(args.width).init(init_key, tasksets.train.example)),
+        learner.init(jax.jit(network(args).init)(init_key, tasksets.train.example)),
         tasksets.train,
         train_key,
         iterations=args.iterations,

@@ -139,8 +139,10 @@ register_learner("anil-kfo", _anil_kfo, [
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], needs_body=True, meta_gradients=UNROLLED)
 register_learner("boil", _of(alg.boil), [
-    recipe(FEW_SHOT, "Oh et al. 2021, CIFAR-FS", steps=1, test_steps=1, inner_rate=0.5, meta_gradient="reverse",
+    recipe("images vectors", "Oh et al. 2021, CIFAR-FS", steps=1, test_steps=1, inner_rate=0.5, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
+    recipe("text", "Oh et al. 2021, CIFAR-FS; its head must not start at zero", model="mlp", steps=1, test_steps=1,
+           inner_rate=0.5, meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
            outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.boil, needs_body=True, meta_gradients=AT_THE_END)

@@ -61,30 +61,18 @@ def _leo(s: Settings, net: Network) -> MetaLearner:
 PRE = "pre-training as Chen et al. 2019, https://arxiv.org/abs/1904.04232"
 HEAD = "Snell et al. 2017's setting of ways and queries, rate ours"
 # fmt: off
-register_learner("protonet", _with_head(alg.protonet), [
-    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
+HEADS = [
+    recipe("images vectors", HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
            num_tasks=1),
-], about=alg.protonet, dropout=True)
-register_learner("matching-network", _with_head(alg.matching_network), [
-    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
+    recipe("text", HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-4, outer_schedule="cosine",
            num_tasks=1),
-], about=alg.matching_network, dropout=True)
-register_learner("r2d2", _with_head(alg.r2d2), [
-    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
-           num_tasks=1),
-], about=alg.r2d2, dropout=True)
-register_learner("lr-d2", _with_head(alg.lr_d2), [
-    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
-           num_tasks=1),
-], about=alg.lr_d2, dropout=True)
-register_learner("metaoptnet", _with_head(alg.metaoptnet), [
-    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
-           num_tasks=1),
-], about=alg.metaoptnet, dropout=True)
-register_learner("meta-baseline", _with_head(alg.meta_baseline), [
-    recipe(FEW_SHOT, HEAD, train_ways=60, queries=5, test_queries=15, outer_rate=3e-3, outer_schedule="cosine",
-           num_tasks=1),
-], about=alg.meta_baseline, dropout=True)
+]
+register_learner("protonet", _with_head(alg.protonet), HEADS, about=alg.protonet, dropout=True)
+register_learner("matching-network", _with_head(alg.matching_network), HEADS, about=alg.matching_network, dropout=True)
+register_learner("r2d2", _with_head(alg.r2d2), HEADS, about=alg.r2d2, dropout=True)
+register_learner("lr-d2", _with_head(alg.lr_d2), HEADS, about=alg.lr_d2, dropout=True)
+register_learner("metaoptnet", _with_head(alg.metaoptnet), HEADS, about=alg.metaoptnet, dropout=True)
+register_learner("meta-baseline", _with_head(alg.meta_baseline), HEADS, about=alg.meta_baseline, dropout=True)
 register_learner("relation-network", _relation_network, [
     recipe(FEW_SHOT, "Sung et al. 2018, Omniglot, rate ours", queries=5, test_queries=15, outer_rate=1e-3,
            outer_schedule="cosine", num_tasks=16),

@@ -68,10 +68,14 @@ _MLP = {"hidden": {"text": 64, "vectors": 64, "regression": 40}}
 _CONV = {"hidden": 64, "norm": "batch"}
 _DEEP = {"drop_rate": 0.1, "norm": "batch"}
 _VIT = {"drop_rate": 0.0, "patch": 4}
+_SKIP = {"hidden": 256, "drop_rate": 0.5}
 register_model("cnn", _plain(models.OmniglotCNN, *_CONV), options=_CONV, about=models.OmniglotCNN)
 register_model("cnn4", _plain(models.CNN4, *_CONV), options=_CONV, about=models.CNN4)
 register_model("fc", _plain(models.OmniglotFC, "norm"), options={"norm": "batch"}, about=models.OmniglotFC)
 register_model("mlp", _mlp, kinds=("text", "vectors", "regression"), options=_MLP, about=models.MLP)
+register_model(
+    "skip-linear", _plain(models.SkipLinear, *_SKIP), kinds=("text", "vectors"), options=_SKIP, about=models.SkipLinear
+)
 register_model("identity", _identity, kinds=("text", "vectors"), has_body=False)
 register_model("r2d2-cnn", _plain(models.R2D2CNN, *_DEEP), options=_DEEP, about=models.R2D2CNN)
 register_model("resnet12", _plain(models.ResNet12, *_DEEP), options=_DEEP, about=models.ResNet12)

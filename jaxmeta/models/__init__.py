@@ -26,6 +26,7 @@ from jaxmeta.models._r2d2 import R2D2CNN as R2D2CNN
 from jaxmeta.models._recognize import recognize as recognize
 from jaxmeta.models._resnet import ResNet as ResNet
 from jaxmeta.models._resnet12 import ResNet12 as ResNet12
+from jaxmeta.models._skip_linear import SkipLinear as SkipLinear
 from jaxmeta.models._statistics import with_batch_stats as with_batch_stats
 from jaxmeta.models._vit import ViT as ViT
 from jaxmeta.models._warp import Warp as Warp

@@ -85,7 +85,7 @@ class Options:
     model: str | None = option(
         "Network; `jaxmeta list` shows all.",
         "model",
-        default={"images": "cnn", "text": "mlp", "vectors": "identity", "regression": "mlp"},
+        default={"images": "cnn", "text": "skip-linear", "vectors": "identity", "regression": "mlp"},
         known_as=("network", "backbone", "arch"),
     )
     norm: str | None = option(
