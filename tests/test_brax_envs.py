@@ -255,8 +255,10 @@ def test_every_parameter_of_the_body_matters(backend):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["half-cheetah-forward-backward", "ant-direction", "humanoid-direction"])
-def test_no_nan_in_1e5_random_steps(name):
+@pytest.mark.parametrize(
+    ("name", "episodes"), [("half-cheetah-forward-backward", 1000), ("ant-direction", 200), ("humanoid-direction", 200)]
+)
+def test_no_nan_in_random_steps(name, episodes):
     env = envs.make(name, horizon=100)
 
     def episode(key):
@@ -266,7 +268,7 @@ def test_no_nan_in_1e5_random_steps(name):
 
         return jax.lax.scan(step, env.reset(key), jax.random.split(key, 100))[1]
 
-    assert bool(jnp.isfinite(jax.jit(jax.vmap(episode))(jax.random.split(KEY, 1000))).all())
+    assert bool(jnp.isfinite(jax.jit(jax.vmap(episode))(jax.random.split(KEY, episodes))).all())
 
 
 @pytest.mark.slow

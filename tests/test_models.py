@@ -155,6 +155,7 @@ COUNTS = [
     (models.OmniglotFC(ways=5, sizes=[8], norm="none"), (4, 4), 17 * 8 + 9 * 5, 8),
     (models.MLP(), (1,), 1761, 40),
     (models.MLP(sizes=(), out=3), (4,), 15, 4),
+    (models.SkipLinear(ways=5, hidden=3), (7,), 7 * 3 + 10 * 5 + 5, 10),
 ]
 
 
@@ -168,6 +169,18 @@ def test_parameters_and_shapes(model, shape, parameters, width):
     assert params["params"]["head"]["kernel"].shape == (width, outputs)
     assert jax.eval_shape(partial(apply, model), params, x).shape == (10, outputs)
     assert jax.eval_shape(lambda p: apply(model, p, x, "features"), params).shape == (10, width)
+
+
+def test_the_inputs_stay_among_the_features():
+    model, x = models.SkipLinear(ways=2, hidden=3, drop_rate=0.5), jax.random.normal(jax.random.key(1), (400, 5))
+    params = model.init(jax.random.key(0), x)
+    found: Any = model.apply(params, x, method="features")
+    np.testing.assert_allclose(found[:, :5], 8 * x, rtol=1e-6)
+    np.testing.assert_allclose(found[:, 5:], 8 * x @ params["params"]["body"]["kernel"], rtol=1e-4, atol=1e-5)
+    dropped: Any = model.apply(params, x, method="features", rngs={"dropout": jax.random.key(2)})
+    kept = dropped[:, :5] != 0
+    np.testing.assert_allclose(dropped[:, :5][kept], 16 * x[kept], rtol=1e-6)
+    assert abs(float(kept.mean()) - 0.5) < 0.05
 
 
 SMALL = [
@@ -230,6 +243,9 @@ def bad(**arguments: Any) -> dict[str, Any]:
         (lambda: models.CNN4(hidden=12, norm="group").init(jax.random.key(0), jnp.zeros((1, 28, 28, 1))), "groups"),
         (lambda: models.OmniglotFC(sizes=(8, 0)), "sizes"),
         (lambda: models.MLP(out=0), "out"),
+        (lambda: models.SkipLinear(ways=2, drop_rate=1.0), "drop_rate"),
+        (lambda: models.SkipLinear(ways=2, scale=0.0), "scale"),
+        (lambda: models.SkipLinear(ways=2).init(jax.random.key(0), jnp.zeros(())), r"\(\)"),
         (lambda: models.OmniglotCNN().init(jax.random.key(0), jnp.zeros((28, 28, 1))), r"\(28, 28, 1\)"),
         (lambda: models.OmniglotCNN().init(jax.random.key(0), jnp.zeros((1, 7, 9, 1))), r"8x8.*\(1, 7, 9, 1\)"),
         (lambda: models.CNN4().init(jax.random.key(0), jnp.zeros((1, 28, 28))), r"\(1, 28, 28\)"),

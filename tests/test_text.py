@@ -8,11 +8,13 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
+from jaxmeta import Experiment
 from jaxmeta.data import FewShot, get_tasksets, hash_ngrams, load_examples
 from jaxmeta.data.sources import standard_splits
 
@@ -151,6 +153,29 @@ def test_tasks_of_sentences(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(task.query.x, axis=1), 1, rtol=1e-5)
     given = get_tasksets("clinc150", ways=4, shots=2, queries=3, size=64, examples=sentences_of(tmp_path))
     jax.tree.map(np.testing.assert_array_equal, draw(given.test, jax.random.key(0)), task)
+
+
+VERBS, THINGS = ["pay", "cancel", "show", "find"], ["rent", "bill", "loan", "order", "tax", "gym"]
+FRAMES = ["please {} my {}", "can you {} the {} today", "i want to {} this {}", "{} my {} now", "how do i {} a {}"]
+
+
+@pytest.mark.parametrize("learner", ["maml", "anil", "protonet", "r2d2", "matching-network", "simpleshot"])
+@pytest.mark.quick("protonet")
+def test_few_intents_are_not_forgotten(learner, tmp_path):
+    """Of 24 intents, 15 are trained on. No learner is much worse than the nearest mean of the sentences' vectors."""
+    rows = [(frame.format(verb, thing), f"{verb} {thing}") for verb in VERBS for thing in THINGS for frame in FRAMES]
+    (tmp_path / "intents.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    sizes: dict[str, Any] = {"ways": 3, "shots": 2, "queries": 3, "test_queries": 3, "test_tasks": 100, "size": 256}
+    lengths: dict[str, Any] = {"iterations": 40, "validate_every": 20, "validation_tasks": 50}
+    experiment = Experiment("sentences", learner, **sizes, **lengths)
+    assert experiment.resolve().model == "skip-linear"
+    found = experiment.run(tmp_path / "run", root=tmp_path / "intents.csv", progress=False).test["accuracy"]
+    tasks = get_tasksets("sentences", ways=3, shots=2, queries=3, root=tmp_path / "intents.csv", size=256).test
+    task = jax.jit(jax.vmap(tasks))(jax.random.split(jax.random.key(0), 300))
+    means = np.stack([np.where((task.support.y == c)[..., None], task.support.x, 0).sum(1) / 2 for c in range(3)], 1)
+    distances = ((task.query.x[:, :, None] - means[:, None]) ** 2).sum(-1)
+    floor = (distances.argmin(-1) == task.query.y).mean()
+    assert found.mean + found.interval > floor - 0.03 and floor > 0.5
 
 
 @pytest.mark.docs
