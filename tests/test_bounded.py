@@ -250,3 +250,13 @@ def test_many_names_before_the_content_are_read(tmp_path):
     with open(tmp_path / "train", "rb") as file:
         found = load_pickle(file, "train")
     assert found["filenames"] == content["filenames"] and found["data"].shape == (20_000_000,)
+
+
+@pytest.mark.parametrize(
+    "end", [b".", b"K\x01.", b"\x95\x01\x00\x00\x00\x00\x00\x00\x00K\x01."], ids=["stop", "more", "frame"]
+)
+def test_a_pickle_that_is_shorter_than_its_frame_is_refused(end):
+    whole = pickle.dumps([7, "a" * 300], protocol=4)
+    assert load_pickle(io.BytesIO(whole), "FILE") == [7, "a" * 300]
+    with pytest.raises(ValueError, match=r"FILE is not read: .* frame"):
+        load_pickle(io.BytesIO(whole[:16] + end), "FILE")

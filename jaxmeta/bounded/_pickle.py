@@ -46,7 +46,10 @@ def load_pickle(file: BinaryIO, where: str) -> Any:
         ValueError: if the pickle is damaged, or holds anything else.
     """
     try:
-        return _Unpickler(_Reader(file)).load()
+        reader = _Reader(file)
+        found = _Unpickler(reader).load()
+        reader.end_frame()
+        return found
     except pickle.UnpicklingError as error:
         raise ValueError(f"{where} is not read: {error}") from error
     except _WRONG as error:
@@ -59,6 +62,7 @@ class _Reader:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._credit = _CREDIT
+        self._place = self._frame_end = 0
         with contextlib.suppress(OSError, ValueError, AttributeError):  # no file of the system's
             self._credit += os.fstat(file.fileno()).st_size // _BYTES  # its content may come last
 
@@ -73,6 +77,7 @@ class _Reader:
             self.pay(0)
         if len(content) < size:
             raise pickle.UnpicklingError("pickle data was truncated") if content else EOFError("it ends too early")
+        self._go(size)
         return content
 
     def readline(self) -> bytes:
@@ -81,7 +86,21 @@ class _Reader:
         self.pay(1)
         if not line.endswith(b"\n"):
             raise pickle.UnpicklingError("pickle data was truncated")
+        self._go(len(line))
         return line
+
+    def begin_frame(self, size: int) -> None:
+        self.end_frame()
+        self._frame_end = self._place + size
+
+    def end_frame(self) -> None:
+        if self._place < self._frame_end:
+            raise pickle.UnpicklingError("the pickle ends before its last frame does")
+
+    def _go(self, size: int) -> None:
+        if self._place < self._frame_end < self._place + size:
+            raise pickle.UnpicklingError("a part of the pickle goes on after the end of its frame")
+        self._place += size
 
     def pay(self, steps: int) -> None:
         self._credit -= steps
@@ -118,6 +137,7 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, reader: _Reader) -> None:
         super().__init__(reader, encoding="bytes")
         self._pay = reader.pay
+        self._begin_frame = reader.begin_frame
         self._names = {
             ("numpy", "ndarray"): np.ndarray,
             ("numpy", "dtype"): lambda code, *_: _Dtype(code),
@@ -163,8 +183,8 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"the pickle sets the state of a {type(target).__name__}")
 
     def _frame(self) -> None:
-        """Reads the length of a frame, which says nothing that is needed."""
-        self.read(8)
+        (size,) = struct.unpack("<Q", self.read(8))
+        self._begin_frame(size)
 
     def _byte_array(self) -> None:
         (size,) = struct.unpack("<Q", self.read(8))
