@@ -4,7 +4,7 @@ DATA ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test test-docs test-torch test-slow test-optimized lint smoke docs benchmarks constraints clean
+.PHONY: install demo test test-docs test-torch test-slow test-optimized test-full lint smoke docs benchmarks constraints clean
 
 install: $(INSTALLED)
 
@@ -33,6 +33,10 @@ test-slow: $(INSTALLED)  ## The longer checks.
 
 test-optimized: $(INSTALLED)  ## A sample of the tests, compiled at XLA's default optimization as users compile.
 	JAXMETA_XLA_DEFAULT=1 $(BIN)/python -m pytest -n auto tests/test_step.py tests/test_loop.py tests/test_optim_formulas.py tests/test_dice.py
+
+test-full: $(INSTALLED)  ## 100,000 hostile files, 100 kills and ten crowds, whose counts `make docs` puts into the pages; an hour.
+	$(BIN)/python tests/hostile_files.py 10000 experiments/results/hostile_files.md
+	$(BIN)/python tests/kill_many.py --table experiments/results/kills.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -136,7 +136,10 @@ def _way_out(part: str, found: Examples, sizes: _Sizes) -> str:
         option = "ways, in a run --train-ways" if part == "train" else "test_ways, in a run --ways"
         return f"The {part} part has {', '.join(found.names)}. Take fewer ways ({option}), or another split"
     needed = largest(sizes.shots) + largest(sizes.queries)
-    return f"min_per_class={needed} (--min-per-class) leaves such classes out" if counts.min() < needed else ""
+    if counts.min() >= needed:
+        return ""
+    option = "queries (--queries)" if part == "train" else "test_queries (--test-queries)"
+    return f"Take fewer {option}, or leave such classes out by min_per_class={needed} (--min-per-class)"
 
 
 def _regression(

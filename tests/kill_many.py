@@ -4,6 +4,7 @@ python tests/kill_many.py --kills 100                  # of one process
 python tests/kill_many.py --kills 40 --processes 2     # of one of two, or of both
 python tests/kill_many.py --crowd 8 --rounds 10        # eight at once in one folder
 python tests/kill_many.py --crowd 3 --processes 2      # three runs of two processes each
+python tests/kill_many.py --table FILE                 # 100 kills of 1, 2 and 4 processes, ten crowds of eight
 """
 
 import argparse
@@ -29,6 +30,8 @@ BUSY = 3  # exit status of a process whose run's folder another one has
 CONTENT = np.random.default_rng(0).bytes(2_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 SECONDS = 300.0
+FULL = {1: 40, 2: 30, 4: 30}
+"""Kills of the table, by the number of processes of a run."""
 MOMENTS = {"download": "data/*.part", "cache": "cache/*tmp*", "save": "run/checkpoints/*tmp*", "lock": "run/.lock"}
 
 
@@ -192,6 +195,20 @@ def crowd(folder: Path, size: int, rounds: int, count: int = 1, say: Any = None)
     return done
 
 
+def write_table(path: Path, say: Any) -> None:
+    """Kills a hundred times, makes ten crowds of eight, and writes the table of the page on many devices."""
+    rows = [["processes of a run", *(f"kills: {moment}" for moment in (*MOMENTS, "any")), "runs that came to the end"]]
+    rows.append(["---"] * len(rows[0]))
+    with tempfile.TemporaryDirectory() as folder:
+        for count, kills in FULL.items():
+            place = Path(folder, str(count))
+            place.mkdir()
+            done = kill_many(place, kills, count, say=say)
+            rows.append([str(count), *map(str, done.values())])
+        crowd(Path(folder), 8, 10, say=say)
+    path.write_text("".join(f"| {' | '.join(row)} |\n" for row in rows), encoding="utf-8")
+
+
 def main() -> int:
     """Does what the command line asks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -200,6 +217,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crowd", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--table", type=Path)
     parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.work:
@@ -210,6 +228,8 @@ def main() -> int:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
+    if given.table:
+        write_table(given.table, say)
     with tempfile.TemporaryDirectory() as folder:
         if given.kills:
             say(f"kills: {kill_many(Path(folder), given.kills, given.processes, given.seed, say)}")
