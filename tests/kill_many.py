@@ -45,7 +45,9 @@ def work(place: Path, url: str, address: str, count: int, index: int) -> int:
 
     if count > 1:
         jax.config.update("jax_num_cpu_devices", 4 // count)
-        jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(
+            address, count, index, initialization_timeout=60, heartbeat_timeout_seconds=HEARTBEAT
+        )
     file = fetch(Remote("numbers.bin", 2, url, f"sha256:{DIGEST}"), place / "data", progress=False)
 
     def make() -> dict[str, np.ndarray]:
