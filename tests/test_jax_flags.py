@@ -153,6 +153,8 @@ def test_meta_gradients_leak_no_tracers(name):
 def checking_leaks():
     """Looks for tracers that leak into what is new. What other tests have left costs JAX minutes to look through."""
     gc.freeze()
-    with jax.checking_leaks():
-        yield
-    gc.unfreeze()
+    try:
+        with jax.checking_leaks():
+            yield
+    finally:
+        gc.unfreeze()
