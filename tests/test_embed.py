@@ -106,7 +106,7 @@ def test_the_defaults_are_prototypes_of_the_features_themselves():
     settings = Experiment("features").resolve()
     assert (settings.kind, settings.learner, settings.model) == ("vectors", "protonet", "identity")
     assert Experiment("features", "anil").resolve().model == "mlp"  # which needs a body
-    with pytest.raises(ValueError, match="model of anil must be one of 'mlp', got 'identity'"):
+    with pytest.raises(ValueError, match="model of anil must be one of 'mlp', 'skip-linear', got 'identity'"):
         Experiment("features", "anil", model="identity").resolve()
 
 
