@@ -173,7 +173,7 @@ def test_parameters_and_shapes(model, shape, parameters, width):
 
 def test_the_inputs_stay_among_the_features():
     model, x = models.SkipLinear(ways=2, hidden=3, drop_rate=0.5), jax.random.normal(jax.random.key(1), (400, 5))
-    params = model.init(jax.random.key(0), x)
+    params: Any = model.init(jax.random.key(0), x)
     found: Any = model.apply(params, x, method="features")
     np.testing.assert_allclose(found[:, :5], 8 * x, rtol=1e-6)
     np.testing.assert_allclose(found[:, 5:], 8 * x @ params["params"]["body"]["kernel"], rtol=1e-4, atol=1e-5)
