@@ -346,6 +346,13 @@ def test_a_half_written_line_is_dropped(tmp_path, uninterrupted):
     assert numbers(read_records(tmp_path)) == numbers(uninterrupted.history)
 
 
+@pytest.mark.parametrize("record", [{"epoch": 1}, {"step": -1}, {"step": "2"}], ids=str)
+def test_a_record_without_a_step_is_refused(tmp_path, record):
+    append_record(tmp_path, record)
+    with pytest.raises(ValueError, match=r"line 1 of .*metrics\.jsonl is no record of a training: its step is"):
+        run(tmp_path)
+
+
 def test_a_record_that_has_changed_is_refused_and_left_alone(tmp_path):
     run(tmp_path, iterations=6)
     path = tmp_path / "metrics.jsonl"

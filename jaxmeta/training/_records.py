@@ -20,7 +20,12 @@ def read_records(folder: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     *lines, _ = path.read_bytes().split(b"\n")
-    return [without_checksum(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
+    records = [without_checksum(line, f"line {number} of {path}") for number, line in enumerate(lines, 1)]
+    for number, record in enumerate(records, 1):
+        step = record.get("step")
+        if not isinstance(step, int) or step < 0:
+            raise ValueError(f"line {number} of {path} is no record of a training: its step is {step!r:.50}")
+    return records
 
 
 def write_records(folder: Path, records: Iterable[Mapping[str, float]]) -> None:
