@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "num_tasks": 2,
 }
 SMALL |= {"iterations": 1, "validate_every": 1, "validation_tasks": 2, "test_tasks": 6, "test_steps": 2}
-SMALL |= {"inner_rate": 0.5, "outer_rate": 1e-9}
+SMALL |= {"inner_rate": 0.02, "outer_rate": 1e-9}
 BENCHMARKS = {"images": "glyphs", "text": "banking77", "vectors": "features", "regression": "harmonic"}
 BENCHMARKS |= {"environment": "particles2d"}
 
