@@ -156,7 +156,7 @@ def test_the_page_has_everything_in_it(run, root):
     assert command.startswith("jaxmeta train --benchmark sentences --ways 2 ") and command.endswith(f"--root {root}")
     assert f"<pre>{command}</pre>" in page and f"```bash\n{command}\n```" in (run / "report.md").read_text()
     assert len(re.findall('<tr class="(?:right|wrong)">', page)) == 3 * 4  # three tasks, two queries of two classes
-    assert '<td class="flag"><code>--inner-rate</code></td><td>0.5</td>' in page
+    assert '<td class="flag"><code>--inner-rate</code></td><td>0.02</td>' in page
 
 
 def test_another_test_writes_a_page_and_predictions_elsewhere(run, root, tmp_path):
