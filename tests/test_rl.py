@@ -85,6 +85,28 @@ def test_log_probabilities_by_hand():
     np.testing.assert_allclose(q.log_prob(jnp.array([3, 0, 1])), np.log(share[[0, 1, 2], [3, 0, 1]]), rtol=1e-5)
 
 
+def test_masked_actions_are_those_of_the_smaller_distribution():
+    """Actions of logit -inf change nothing: values and derivatives are those without them."""
+    few, others = jnp.array([0.3, -1.0, 0.6]), jnp.array([1.0, 0.2, -0.4])
+    at = jnp.array([0, 2, 3])
+
+    def masked(logits):
+        return rl.Categorical(jnp.full(5, -jnp.inf).at[at].set(logits))
+
+    for of in (lambda make: make(few).entropy(), lambda make: make(few).kl(make(others))):
+        np.testing.assert_allclose(of(masked), of(rl.Categorical), rtol=1e-6)
+    for fn in (
+        lambda make, logits: make(logits).entropy(),
+        lambda make, logits: make(logits).kl(make(others)),
+        lambda make, logits: make(others).kl(make(logits)),
+    ):
+        for derivative in (jax.grad, jax.hessian):
+            found, expected = (derivative(partial(fn, make))(few) for make in (masked, rl.Categorical))
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert np.isinf(rl.Categorical(jnp.zeros(5)).kl(masked(few)))  # draws what the other never does
+    assert not np.isin(jax.vmap(masked(few).sample)(jax.random.split(KEY, 500)), [1, 4]).any()
+
+
 def test_policies_have_a_least_deviation():
     policy = rl.GaussianPolicy(action_size=2, sizes=(), init_std=0.5, min_std=0.1)
     params = policy.init(KEY, jnp.zeros((1, 3)))
@@ -186,6 +208,41 @@ def test_rollout_rejects():
         rl.rollout(ENV, follow, 1.0, 1, KEY, episodes=0)
 
 
+GRID, CART = envs.make("tabular", horizon=2), envs.make("pendulum", horizon=2)
+
+
+@pytest.mark.parametrize(
+    ("env", "policy", "message"),
+    [
+        (GRID, rl.CategoricalPolicy(4), "the actions of TabularMDP, integers below 5, got integers below 4"),
+        (GRID, rl.GaussianPolicy(5), r"integers below 5, got numbers \[5\]"),
+        (CART, rl.CategoricalPolicy(1), "the actions of Pendulum, vectors of 1 numbers, got integers below 1"),
+        (CART, rl.GaussianPolicy(3), r"vectors of 1 numbers, got numbers \[3\]"),
+    ],
+)
+def test_actions_must_be_those_of_the_environment(env, policy, message):
+    params = jax.eval_shape(policy.init, KEY, jnp.zeros((1, env.observation_size)))
+    task = env.reset(KEY).info["task"]
+    play = partial(rl.rollout, env, policy.apply, episodes=2)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(play, params, task, KEY)
+
+
+def test_what_a_policy_takes_and_returns_is_checked():
+    other = rl.GaussianPolicy(1, sizes=(4,))
+    params, task = other.init(KEY, jnp.zeros((1, 7))), CART.reset(KEY).info["task"]
+    with pytest.raises(Exception, match="called with 2 observations of Pendulum, whose observation_size is 3"):
+        rl.rollout(CART, other.apply, params, task, KEY, episodes=2)
+    with pytest.raises(TypeError, match=r"policy must return a distribution, .* got f32\[2,3\]"):
+        rl.rollout(CART, lambda params, obs: obs, None, task, KEY, episodes=2)
+
+    class Wrong(Countdown):
+        observation_size = 5
+
+    with pytest.raises(ValueError, match=r"observation_size of Wrong .* got 5 and observations \[2\]"):
+        rl.rollout(Wrong(), follow, 1.0, 1, KEY, episodes=2)
+
+
 # ---------------------------------------------------------------------------------------------------------- returns
 
 
@@ -265,6 +322,37 @@ def test_baseline_equals_numpy_and_sees_valid_steps_only():
 def test_baseline_of_a_constant_observation_is_finite():
     values = rl.linear_baseline(jnp.zeros((4, 2, 3)), jnp.ones((4, 2)), jnp.ones((4, 2), bool))
     np.testing.assert_allclose(values, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("obs", "valid"),
+    [
+        (5 + 1e-5 * RNG.normal(size=(200, 20, 24)), None),  # a robot that stands still
+        (RNG.normal(size=(50, 2, 300)), None),  # more features than steps
+        (RNG.normal(size=(50, 5, 60)).repeat(2, axis=2), RNG.integers(1, 4, 5)),  # copies, and early falls
+        (np.full((10, 3, 4), np.inf), None),
+        (1e3 * RNG.normal(size=(20, 3, 12)), np.zeros(3)),  # no step at all
+    ],
+    ids=["still", "wide", "falls", "infinite", "nothing"],
+)
+@pytest.mark.parametrize("ridge", [0.0, 1e-5])
+def test_baseline_is_finite_whatever_is_observed(obs, valid, ridge):
+    length, episodes, _ = obs.shape
+    valid = np.arange(length)[:, None] < (np.full(episodes, length) if valid is None else valid)
+    returns = RNG.normal(size=(length, episodes)) + np.arange(length, 0, -1)[:, None]
+    value = jax.jit(rl.linear_baseline)(*as_jax(obs, returns, valid), ridge=ridge)
+    assert np.isfinite(value).all()
+    if valid.sum() > 1:  # it explains at least what a constant does
+        error = np.asarray(value)[valid] - returns[valid]
+        assert (error**2).mean() <= 1.01 * returns[valid].var()
+
+
+def test_one_bad_task_spoils_no_other():
+    obs = RNG.normal(size=(2, 30, 4, 40))
+    obs[0] = 5 + 1e-5 * obs[0]
+    returns, valid = RNG.normal(size=(2, 30, 4)), np.ones((2, 30, 4), bool)
+    both = jax.vmap(rl.linear_baseline)(*as_jax(obs, returns, valid))
+    np.testing.assert_allclose(both[1], rl.linear_baseline(*as_jax(obs[1], returns[1], valid[1])), atol=1e-4)
 
 
 def test_normalization_equals_numpy():

@@ -90,7 +90,8 @@ class Categorical:
     """Categorical distribution over the integers below `n`.
 
     Attributes:
-        logits: unnormalized log-probabilities, `[..., n]`.
+        logits: unnormalized log-probabilities, `[..., n]`. An integer of logit `-inf` is never drawn, which masks
+            actions: `Categorical(jnp.where(allowed, logits, -jnp.inf))`.
 
     Example:
         >>> fair = Categorical(jnp.zeros(4))
@@ -116,10 +117,19 @@ class Categorical:
 
     def entropy(self) -> jax.Array:
         """Returns the entropy in nats, `[...]`."""
-        log_probs = jax.nn.log_softmax(self.logits)
-        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+        possible, log_probs = _possible(self.logits)
+        return -jnp.sum(jnp.where(possible, jnp.exp(log_probs) * log_probs, 0), axis=-1)
 
     def kl(self, other: "Categorical") -> jax.Array:
         """Returns `KL(self || other)` in nats, `[...]`."""
-        log_probs = jax.nn.log_softmax(self.logits)
-        return jnp.sum(jnp.exp(log_probs) * (log_probs - jax.nn.log_softmax(other.logits)), axis=-1)
+        # An integer that `self` never draws adds nothing. One that only `other` never draws makes the divergence infinite.
+        (possible, log_probs), (_, others) = _possible(self.logits), _possible(other.logits)
+        ratio = jnp.where(possible & jnp.isneginf(other.logits), jnp.inf, log_probs - others)
+        return jnp.sum(jnp.where(possible, jnp.exp(log_probs) * ratio, 0), axis=-1)
+
+
+def _possible(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns which integers can be drawn, and the log-probabilities, which are 0 for the others."""
+    possible = ~jnp.isneginf(logits)
+    # The `where` is inside, so that no infinity meets a zero in a derivative.
+    return possible, jnp.where(possible, jax.nn.log_softmax(logits), 0)

@@ -92,7 +92,8 @@ def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, rid
         obs: observations, `[T, E, observation_size]`. The first axis is the time within the episode.
         returns: targets `R`, `[T, E]`.
         valid: which steps count, bool `[T, E]`.
-        ridge: strength of the regularization, relative to the mean square of each feature, at least 0.
+        ridge: strength of the regularization, relative to the mean square of each feature, at least 0. Where rounding
+            makes `X.T @ X` singular all the same, it is multiplied by ten until it is not, as in ProMP's code.
 
     Returns:
         Predicted returns, `[T, E]`.
@@ -124,9 +125,24 @@ def linear_baseline(obs: jax.Array, returns: jax.Array, valid: jax.Array, *, rid
     with jax.default_matmul_precision("highest"):
         gram = used.T @ features / jnp.maximum(jnp.sum(weight), 1)
         moment = used.T @ jnp.where(valid, returns, 0).reshape(-1) / jnp.maximum(jnp.sum(weight), 1)
-        gram = gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
+        gram = gram + _least_ridge(jax.lax.stop_gradient(gram), ridge) * jnp.eye(gram.shape[0], dtype=gram.dtype)
         solution = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), moment)
         return (features @ solution).reshape(valid.shape)
+
+
+def _least_ridge(gram: jax.Array, ridge: float) -> jax.Array:
+    """Returns the least of `ridge`, `10 * ridge`, ... that gives a Gram matrix a Cholesky factor.
+
+    Features that nearly depend on each other, such as those of few or short episodes, give a matrix whose least
+    eigenvalue is lost in rounding. A ridge of 1 is enough for features of mean square 1, unless they are NaN.
+    """
+    eye, least = jnp.eye(gram.shape[0], dtype=gram.dtype), jnp.finfo(gram.dtype).eps
+
+    def fails(ridge: jax.Array) -> jax.Array:
+        return ~jnp.all(jnp.isfinite(jnp.linalg.cholesky(gram + ridge * eye))) & (ridge < 10)
+
+    start = jnp.asarray(ridge, gram.dtype)
+    return jax.lax.while_loop(fails, lambda ridge: jnp.maximum(10 * ridge, least), start)
 
 
 def next_step(value: jax.Array) -> jax.Array:

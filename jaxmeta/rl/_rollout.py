@@ -11,7 +11,7 @@ from jaxmeta._checks import check_integer, check_optional_integer
 from jaxmeta._types import PyTree
 from jaxmeta.display import brief, short_repr
 from jaxmeta.envs import MetaEnv, State
-from jaxmeta.rl._distributions import Distribution
+from jaxmeta.rl._distributions import Categorical, Distribution
 
 Policy = Callable[[PyTree, jax.Array], Any]
 """Signature `(params, obs [..., observation_size]) -> Distribution`, such as the `apply` of a Flax module."""
@@ -50,6 +50,36 @@ def check_env(env: Any) -> None:
         raise TypeError(f"env must be an environment, such as envs.make('particles2d'), got {brief(env)}")
 
 
+def _call(env: MetaEnv, policy: Callable[..., Any], params: PyTree, obs: jax.Array, *memory: PyTree) -> Any:
+    """Calls a policy, and says in its errors what it was given."""
+    name = type(env).__name__
+    if obs.shape[1:] != (env.observation_size,):
+        raise ValueError(
+            f"observation_size of {name} must be the length of its observations, "
+            f"got {env.observation_size} and observations {list(obs.shape[1:])}"
+        )
+    try:
+        return policy(params, obs, *memory)
+    except Exception as error:
+        size = env.observation_size
+        error.add_note(f"The policy was called with {len(obs)} observations of {name}, whose observation_size is {size}.")
+        raise
+
+
+def _check_action(env: MetaEnv, dist: Any, action: jax.Array) -> None:
+    """Raises ValueError unless a policy draws actions that an environment takes."""
+    size = env.action_size
+    wanted = f"integers below {size}" if env.discrete else f"vectors of {size} numbers"
+    if isinstance(dist, Categorical):
+        fits, found = env.discrete and dist.logits.shape[-1] == size, f"integers below {dist.logits.shape[-1]}"
+    elif jnp.issubdtype(action.dtype, jnp.integer):
+        fits, found = env.discrete and action.ndim == 1, f"integers {list(action.shape[1:])}"
+    else:
+        fits, found = not env.discrete and action.shape[1:] == (size,), f"numbers {list(action.shape[1:])}"
+    if not fits:
+        raise ValueError(f"policy must draw the actions of {type(env).__name__}, {wanted}, got {found}")
+
+
 def rollout(
     env: MetaEnv,
     policy: Callable[..., Any],
@@ -86,7 +116,9 @@ def rollout(
         A `Trajectory`. Use `jax.vmap` to batch over tasks.
 
     Raises:
-        ValueError: if `episodes` or `length` is less than 1.
+        TypeError: if `env` is no environment, or the policy returns no distribution.
+        ValueError: if `episodes` or `length` is less than 1, if the policy's actions are not those of the environment,
+            or if the environment's observations are not those that it names.
 
     Example:
         >>> from jaxmeta import envs
@@ -109,13 +141,19 @@ def rollout(
     params, task = jax.lax.stop_gradient((params, task))
     reset_key, key = jax.random.split(key)
 
+    call = partial(_call, env, policy, params)
+
     def act(obs: jax.Array, memory: PyTree) -> tuple[Distribution, PyTree]:
-        return (policy(params, obs), None) if memory is None else policy(params, obs, memory)
+        dist, memory = (call(obs), None) if memory is None else call(obs, memory)
+        if not (hasattr(dist, "sample") and hasattr(dist, "log_prob")):
+            raise TypeError(f"policy must return a distribution, such as rl.Categorical(logits), got {brief(dist)}")
+        return dist, memory
 
     def step(carry: tuple[State, PyTree, jax.Array], key: jax.Array) -> tuple[Any, Trajectory]:
         state, memory, valid = carry
         dist, memory = act(state.obs, memory)
         action = dist.mode() if mode else dist.sample(key)
+        _check_action(env, dist, action)
         after, reward, done, truncation = jax.vmap(partial(_step_if, env))(state, action, valid)
         data = Trajectory(
             obs=state.obs,
