@@ -122,7 +122,7 @@ class Categorical:
 
     def kl(self, other: "Categorical") -> jax.Array:
         """Returns `KL(self || other)` in nats, `[...]`."""
-        # An integer that `self` never draws adds nothing. One that only `other` never draws makes the divergence infinite.
+        # An integer that `self` never draws adds nothing. One that only `other` never draws gives infinity.
         (possible, log_probs), (_, others) = _possible(self.logits), _possible(other.logits)
         ratio = jnp.where(possible & jnp.isneginf(other.logits), jnp.inf, log_probs - others)
         return jnp.sum(jnp.where(possible, jnp.exp(log_probs) * ratio, 0), axis=-1)

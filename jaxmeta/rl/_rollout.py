@@ -61,8 +61,8 @@ def _call(env: MetaEnv, policy: Callable[..., Any], params: PyTree, obs: jax.Arr
     try:
         return policy(params, obs, *memory)
     except Exception as error:
-        size = env.observation_size
-        error.add_note(f"The policy was called with {len(obs)} observations of {name}, whose observation_size is {size}.")
+        whose = f"{name}, whose observation_size is {env.observation_size}"
+        error.add_note(f"The policy was called with {len(obs)} observations of {whose}.")
         raise
 
 
