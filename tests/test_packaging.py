@@ -38,6 +38,10 @@ def test_every_dependency_has_a_lower_bound():
         assert ">=" in dependency, dependency
 
 
-def test_the_pages_open_from_the_disk():
+def test_the_pages_and_their_search_open_from_the_disk():
+    """Links name files, and the search needs no server: its index is a script, and so is its worker."""
     config = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
     assert re.search(r"^use_directory_urls: false\b", config, re.M)
+    assert re.search(r"^  - offline$", config, re.M)
+    (worker,) = re.findall(r"^    - (assets/iframe-worker\S*)$", config, re.M)
+    assert (ROOT / "docs" / "pages" / worker).is_file()
