@@ -192,7 +192,9 @@ SAMPLE = ("adam", "clip_by_global_norm", "lbfgs", "contrib.dog", "contrib.galore
 
 def test_the_page_has_every_optimizer():
     names = [name for name, _ in OPTIMIZERS["optimizers"]()]
-    assert re.findall(r"^\| `([\w.]+)` \|", PAGE, re.M) == names and set(SAMPLE) < set(names)
+    on_page = re.findall(r"^\| `([\w.]+)` \|", PAGE, re.M)
+    assert [name for name in on_page if name in names] == names  # an older optax has fewer
+    assert set(SAMPLE) < set(names)
 
 
 @pytest.mark.parametrize("name", SAMPLE)
