@@ -136,6 +136,16 @@ def test_every_learner_has_a_report(learner, tmp_path):
     assert check_page(tmp_path / "run" / "report.html").count("predictions of a test task") == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", sorted(name for name, e in LEARNERS.items() if "regression" in kinds_of(e)))
+def test_every_learner_learns_with_its_defaults(learner, tmp_path):
+    """A twentieth of the default updates are enough to be better than at the start."""
+    Experiment("sinusoid", learner, iterations=1000, test_tasks=200).run(tmp_path / "run", progress=False)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    start = result["floors"]["the same learner before training"]["loss"]["mean"]
+    assert result["test"]["loss"]["mean"] < 0.9 * start
+
+
 # The page.
 
 

@@ -121,8 +121,8 @@ register_learner("fomaml", _fomaml, [
 register_learner("maml-plus-plus", _maml_plus_plus, [
     recipe(FEW_SHOT, "Antoniou et al. 2019, Omniglot", steps=5, test_steps=5, inner_rate=0.1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="cosine", num_tasks=8),
-    recipe("regression", OURS, steps=5, test_steps=10, inner_rate=0.01, meta_gradient="reverse", outer_rate=1e-3,
-           outer_schedule="cosine", num_tasks=25),
+    recipe("regression", OURS, steps=5, test_steps=5, inner_rate=0.01, meta_gradient="reverse", outer_rate=3e-4,
+           outer_schedule="cosine", clip=1.0, num_tasks=25),
 ], about=alg.maml_plus_plus, meta_gradients=UNROLLED)
 register_learner("anil", _of(alg.anil), [
     recipe(FEW_SHOT, "Raghu et al. 2020, Omniglot, as MAML", steps=1, test_steps=3, inner_rate=0.4,
@@ -162,8 +162,8 @@ register_learner("meta-sgd", _by_rate(alg.meta_sgd), [
            outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe(FEW_SHOT, "Li et al. 2017, Omniglot 20-way", from_ways=20, steps=1, test_steps=1, inner_rate=0.1,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=16),
-    recipe("regression", f"{OURS}: as MAML", steps=1, test_steps=10, inner_rate=1e-3, meta_gradient="reverse",
-           outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
+    recipe("regression", "Li et al. 2017, sinusoid, rates as MAML", steps=1, test_steps=1, inner_rate=1e-3,
+           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
 ], about=alg.meta_sgd, meta_gradients=(*UNROLLED, "evolution"))
 register_learner("meta-curvature", _by_rate(alg.meta_curvature), [
     recipe(FEW_SHOT, "Park & Oliva 2019, Omniglot, as MAML", steps=1, test_steps=1, inner_rate=0.4,

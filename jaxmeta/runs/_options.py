@@ -138,7 +138,7 @@ class Options:
     iterations: int | None = option(
         "Outer updates.",
         "outer loop",
-        default={**dict.fromkeys(TASKS, 2000), "environment": 200},
+        default={**dict.fromkeys(TASKS, 2000), "regression": 20_000, "environment": 200},
         known_as=("epochs", "updates", "num-iterations", "max-steps", "meta-iterations"),
     )
     num_tasks: int | None = option(
