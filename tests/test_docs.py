@@ -3,9 +3,11 @@
 import ast
 import contextlib
 import importlib
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,14 +29,19 @@ SCRIPTS = [path for path in sorted(ROOT.glob("experiments/**/*.py")) if "tyro.cl
 COMMANDS = [README, ROOT / "Makefile", *PAGES.rglob("*.md"), *SCRIPTS]
 
 
-def blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    """Line number and text of every block of a language that is not marked `<!-- skip: why -->`."""
+def all_blocks(page: Path) -> list[tuple[str, int, str]]:
+    """Language, line number and text of every block that is not marked `<!-- skip: why -->`."""
     text = page.read_text(encoding="utf-8")
     return [
-        (text.count("\n", 0, match.start("code")), match["code"])
+        (match["language"], text.count("\n", 0, match.start("code")), match["code"])
         for match in BLOCK.finditer(text)
-        if match["language"] == language and not match["skip"]
+        if not match["skip"]
     ]
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """Line number and text of every block of a language."""
+    return [(line, code) for found, line, code in all_blocks(page) if found == language]
 
 
 def pages_with(language: str) -> list:
@@ -44,12 +51,17 @@ def pages_with(language: str) -> list:
 
 @pytest.mark.docs
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_python_blocks_run(page, tmp_path, monkeypatch):
+def test_blocks_run(page, tmp_path, monkeypatch):
+    """Python runs on every page, and the commands in between on those that are a story from nothing to predictions."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     namespace = {"__name__": page.stem}
     with jax.numpy_rank_promotion("allow"):  # as in a reader's session
-        for line, code in blocks(page, "python"):
-            exec(compile("\n" * line + code, str(page), "exec"), namespace)
+        for language, line, code in all_blocks(page):
+            if language == "python":
+                exec(compile("\n" * line + code, str(page), "exec"), namespace)
+            elif language == "bash" and page.stem.startswith("your-"):
+                subprocess.run(["bash", "-ec", code], check=True)
 
 
 class Parsed(Exception):
