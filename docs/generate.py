@@ -6,7 +6,8 @@ from pathlib import Path
 from jaxmeta.runs import options_tables, recipes_tables
 
 PAGES = [
-    Path(__file__).parent / "pages" / name for name in ("command-line.md", "predict.md", "results.md", "strangers.md")
+    Path(__file__).parent / "pages" / name
+    for name in ("command-line.md", "many-devices.md", "predict.md", "results.md", "strangers.md")
 ]
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"
 REGION = re.compile(r"(<!-- generated: (?P<kind>\w+) (?P<name>[\w ]+) -->\n)[^<]*(<!-- end -->)", re.S)
