@@ -24,7 +24,7 @@ from jaxmeta._commands import (
     train_all,
 )
 from jaxmeta._files import cache_folder
-from jaxmeta._parallel import available_cores, task_mesh, without_device
+from jaxmeta._parallel import available_cores, device_complaint, task_mesh
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
 from jaxmeta.runs import OPTIONS, Experiment, load_module
 from jaxmeta.training import LOGGERS, named_loggers, on_signals
@@ -284,8 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError) as error:
         sys.stderr.write(f"jaxmeta: {error}\n")
         return 1
-    except (AssertionError, RuntimeError):
-        if (complaint := without_device()) is None:
+    except (AssertionError, RuntimeError, MemoryError) as error:
+        if (complaint := device_complaint(error)) is None:
             raise
         sys.stderr.write(f"jaxmeta: {complaint}\n")
         return 1

@@ -257,8 +257,12 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def without_device() -> str | None:
-    """Returns the complaint that JAX has no device to compute on, or `None` if it has one."""
+def device_complaint(error: BaseException) -> str | None:
+    """Returns in one line that there is no device to compute on, or too little memory, or `None` for another error."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        found = "".join(str(error).splitlines()[:1])[:200]
+        ways_out = "Fewer tasks at once (--batch-size), or fewer tasks of an update (--num-tasks), need less"
+        return f"the memory does not suffice ({found or 'MemoryError'}). {ways_out}"
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -167,6 +168,19 @@ def test_programs_in_a_shell(command, status, said, tmp_path):
     words = f"{sys.executable} {command.format(**options)}"
     done = subprocess.run(words, shell=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_too_little_memory(tmp_path):
+    """The line names ways out, and with them the run goes on in its folder."""
+    words = [*PROGRAM, "train", "--ways", "20", "--num-tasks", "512", "--iterations", "1", "--test-tasks", "1"]
+    words = " ".join([*words, "--validation-tasks", "1", "--model", "fc", "--folder", str(tmp_path / "run")])
+    run: dict[str, Any] = {"shell": True, "stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+    done = subprocess.run(f"ulimit -v 4000000; {words} --batch-size 512", **run)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "the memory does not suffice (" in done.stderr and "--batch-size" in done.stderr.splitlines()[-1]
+    done = subprocess.run(f"ulimit -v 4000000; {words} --batch-size 8", **run)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

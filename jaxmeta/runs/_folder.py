@@ -81,7 +81,8 @@ def check_folder(folder: Path, settings: Settings) -> None:
         raise NotADirectoryError(f"folder must be a folder, but {folder} is a file")
     if (folder / "config.json").is_file():
         old, new = read_record(folder).settings, dict(settings)
-        names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        # The batch size may change, as after too little memory: it decides only the order of a sum.
+        names = [name for name in {**old, **new} if old.get(name) != new.get(name) and name != "batch_size"]
         different = [f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names]
         if different:
             raise ValueError(f"folder {folder} holds another run ({', '.join(different)}). Choose another folder")
