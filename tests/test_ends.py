@@ -160,8 +160,9 @@ PROGRAM = [sys.executable, "-m", "jaxmeta"]
         ("-m jaxmeta list >/dev/full 2>/dev/full", 1, ""),
         ("-m jaxmeta train {tiny} --folder {folder} <&- 2>/dev/full", 0, ""),
         ("-m jaxmeta train {tiny} --folder {folder}; exit $?", 0, "Training: 2 of 2"),
+        ("-m jaxmeta train {tiny} --folder {folder}; exit $?", 0, "Testing on 2 tasks\n"),
     ],
-    ids=["optimized", "closed", "full", "all full", "no input", "no terminal"],
+    ids=["optimized", "closed", "full", "all full", "no input", "no terminal", "test"],
 )
 def test_programs_in_a_shell(command, status, said, tmp_path):
     options = {"tiny": " ".join(SINUSOID[1:]), "folder": tmp_path / "run"}

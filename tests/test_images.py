@@ -40,6 +40,8 @@ def cache(tmp_path, monkeypatch):
         (Image.fromarray(RAMP.astype(np.float32) / 255), "TIFF", RAMP[0]),
         (GRAY.convert("P"), "GIF", RAMP[0]),
         (GRAY.convert("RGB").convert("CMYK"), "TIFF", RAMP[0]),
+        (GRAY.convert("RGB").convert("YCbCr"), "TIFF", RAMP[0]),
+        (Image.frombytes("I;16B", (4, 4), (RAMP.astype(">u2") * 257).astype(">u2").tobytes()), "TIFF", RAMP[0]),
         (Image.merge("LA", (GRAY, ALPHA)), "PNG", ON_WHITE),
         (Image.merge("LA", (GRAY, ALPHA)), "TIFF", ON_WHITE),
         (Image.merge("RGBA", (GRAY, GRAY, GRAY, ALPHA)), "PNG", ON_WHITE),
@@ -52,6 +54,17 @@ def test_every_mode_is_what_a_viewer_shows(image, kind, expected, channels):
     seen = decode(stored(image, kind, **({"lossless": True} if kind == "WEBP" else {})), 4, channels=channels)
     assert seen.shape == (4, 4, channels) and seen.dtype == np.uint8
     assert np.abs(seen.astype(int) - np.array(expected)[:, None]).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK", "YCbCr"])
+def test_the_color_of_a_jpeg(mode):
+    seen = decode(stored(Image.new("RGB", (8, 8), (200, 100, 50)).convert(mode), "JPEG", quality=100), 8, channels=3)
+    assert np.abs(seen.astype(int) - [200, 100, 50]).max() <= 4
+
+
+def test_a_transparent_color_of_sixteen_bits_is_refused():
+    with pytest.raises(ValueError, match="mode I;16 with a transparent color is not understood, save 8 bits"):
+        decode(stored(DEEP, "PNG", transparency=257), 4)
 
 
 def test_a_transparent_color_is_white():

@@ -320,10 +320,12 @@ def test_what_adapts_without_jit_is_saved_too(name, tmp_path):
 
 def test_what_is_no_classifier_is_not_saved_or_loaded(tmp_path):
     pytest.importorskip("flatbuffers")
-    things: tuple[Any, ...] = (jnp.ones(3), lambda x: x, {"w": jnp.ones(3)})
+    weights = [jnp.ones((100, 100)), "a name"]
+    things: tuple[Any, ...] = (jnp.ones(3), lambda x: x, {"w": jnp.ones(3)}, jax.tree_util.Partial(jnp.add, weights))
     for thing in things:
-        with pytest.raises(TypeError, match="classifier must be a pytree of arrays that can be called"):
+        with pytest.raises(TypeError, match="classifier must be a pytree of arrays that can be called") as refused:
             jaxmeta.save_classifier(tmp_path / "file", thing, jnp.ones((1, 2)))
+        assert len(str(refused.value)) < 200  # no weights in it
     jaxmeta.save(tmp_path / "file", {"w": jnp.ones(3)})
     with pytest.raises(ValueError, match=r"file was not made by jaxmeta\.save_classifier"):
         jaxmeta.load_classifier(tmp_path / "file")

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxmeta
 from jaxmeta import Experiment, data
 from jaxmeta.catalog import LEARNERS
 from jaxmeta.data import BenchmarkTasksets, get_tasksets, load_examples
 from jaxmeta.data.sources import SOURCES, standard_splits
 from jaxmeta.runs import evaluate_run
-from jaxmeta.runs._data import load_tasksets
+from jaxmeta.runs._data import changed_data, load_tasksets
 
 
 @pytest.fixture(autouse=True)
@@ -347,6 +348,34 @@ def test_a_changed_folder_is_told(run_on_a_folder, tmp_path):
     shutil.rmtree(own / "c03")
     with pytest.raises(ValueError, match="the data is not complete: 1 of 14 classes are missing, c03"):
         evaluate_run(copy, root=own)
+
+
+@pytest.mark.slow
+def test_a_run_without_its_data_predicts(run_on_a_folder, tmp_path):
+    """The folder of a run, somewhere else, is all that adapting, saving and predicting need."""
+    _, run, root = run_on_a_folder
+    pictures = {name: [Image.open(path).copy() for path in sorted((root / name).iterdir())] for name in ("c00", "c01")}
+    copy, gone = shutil.copytree(run, tmp_path / "elsewhere"), root.rename(root.with_name("gone"))
+    try:
+        loaded = jaxmeta.load_run(copy)
+        classifier = loaded.adapt({name: images[:4] for name, images in pictures.items()})
+        classifier.save(tmp_path / "file")
+        found = classifier.predict([images[5] for images in pictures.values()])
+        again = jaxmeta.load_classifier(tmp_path / "file").predict([images[5] for images in pictures.values()])
+        assert [p.name for p in found] == [p.name for p in again] and {p.name for p in found} <= set(pictures)
+        with pytest.raises(OSError, match="mine"):
+            evaluate_run(copy, root=root)
+    finally:
+        gone.rename(root)
+
+
+def test_the_words_for_changed_data():
+    before: dict[str, Any] = {"stamp": "a", "classes": {"train": ["oak", "elm", "fir"], "test": ["ash"]}}
+    now = {"stamp": "b", "classes": {"train": ["oak", "ash", "yew"], "test": ["elm"]}}
+    told = changed_data(before, now)
+    assert told.endswith("trained on: fir are missing, yew are new, ash, elm are in another part")
+    assert changed_data(before, {**before, "stamp": "b"}).endswith("trained on: the examples differ")
+    assert changed_data(before, before) == ""
 
 
 def values(summaries):

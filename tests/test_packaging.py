@@ -9,7 +9,8 @@ import jaxmeta
 from jaxmeta.training import installed_versions
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = PYPROJECT["project"]
 
 
 def test_a_checkout_that_is_not_installed_has_an_unknown_version():
@@ -45,3 +46,15 @@ def test_the_pages_and_their_search_open_from_the_disk():
     assert re.search(r"^  - offline$", config, re.M)
     (worker,) = re.findall(r"^    - (assets/iframe-worker\S*)$", config, re.M)
     assert (ROOT / "docs" / "pages" / worker).is_file()
+
+
+def test_every_package_is_in_a_build():
+    """A folder that is not listed would be missing, or, with files of data, be built with a warning."""
+    folders = {"": "jaxmeta", ".data": "data", ".envs": "envs"}
+    found = {
+        ".".join([f"jaxmeta{name}", *path.relative_to(ROOT / folder).parent.parts])
+        for name, folder in folders.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".json") and path.is_file()
+    }
+    assert sorted(found) == sorted(PYPROJECT["tool"]["setuptools"]["packages"])

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import jaxmeta
 from jaxmeta import Details, Experiment, data
@@ -18,7 +19,7 @@ from jaxmeta.__main__ import main
 from jaxmeta.catalog import LEARNERS, kinds_of
 from jaxmeta.reports import write_predictions
 from jaxmeta.reports._classes import confusion_of
-from jaxmeta.reports._figures import draw_confusion
+from jaxmeta.reports._figures import draw_confusion, draw_curve
 from jaxmeta.reports._findings import Confusion
 from jaxmeta.reports._write import _row
 from jaxmeta.runs import command_of
@@ -103,6 +104,24 @@ def run(root, tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize(("metric", "scale", "guess"), [("loss", "log", 0), ("accuracy", "linear", 1)])
+def test_a_curve_has_the_axis_of_its_metric(metric, scale, guess, monkeypatch):
+    """Losses are on a log axis, accuracies on that of shares, and each part is drawn its own way."""
+    drawn = []
+    monkeypatch.setattr("jaxmeta.reports._figures.draw_figure", lambda draw, *_: drawn.append(draw) or b"")
+    history = [{"step": i, f"train/{metric}": 0.9 / 10**i, f"validation/{metric}": 0.8 / 10**i} for i in range(4)]
+    test = {metric: jaxmeta.Summary(0.1, 0.01, 0.1, 1.0, 5)}
+    draw_curve(history, metric, test, Experiment().resolve())
+    axes = Figure().subplots()
+    drawn[0](axes)
+    assert axes.get_yscale() == scale
+    train, validation, *levels = axes.lines
+    assert (train.get_label(), validation.get_label()) == ("training", "validation")
+    assert train.get_color() != validation.get_color() and train.get_marker() != validation.get_marker()
+    assert len(levels) == 1 + guess  # the test, and the chance level
+    np.testing.assert_allclose(validation.get_xydata(), [(i, 0.8 / 10**i) for i in range(4)])
+
+
 @pytest.mark.slow
 def test_steps_end_at_the_test_and_the_start_is_a_floor(run):
     result = json.loads((run / "result.json").read_text())
@@ -111,6 +130,12 @@ def test_steps_end_at_the_test_and_the_start_is_a_floor(run):
     assert result["steps"][0]["loss"]["mean"] > result["steps"][1]["loss"]["mean"] > result["test"]["loss"]["mean"]
     start = result["floors"]["the same learner before training"]
     np.testing.assert_allclose(start["loss"]["mean"], result["test"]["loss"]["mean"], rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_note_about_batch_norm_is_where_there_is_batch_norm(run):
+    for name in ("report.md", "report.html"):
+        assert "Batch norm uses" not in (run / name).read_text()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 
 import sys
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,25 @@ def test_a_folder_of_something_else_is_refused_before_data_are_read(content, tmp
     experiment = jaxmeta.Experiment("omniglot", "protonet", iterations=1)
     with pytest.raises(ValueError, match=f"holds {content} of something else. Choose another folder"):
         experiment.run(tmp_path / "run", root=tmp_path, progress=False)
+
+
+def test_the_folder_of_another_run_is_refused_before_data_are_read(tmp_path, monkeypatch):
+    tiny: dict[str, Any] = {"iterations": 1, "num_tasks": 1, "validation_tasks": 1, "test_tasks": 1, "hidden": 4}
+    jaxmeta.Experiment("sinusoid", **tiny).run(tmp_path / "run", progress=False)
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(data, "get_tasksets", lambda *_, **__: pytest.fail("data were read"))
+    experiment = jaxmeta.Experiment("omniglot", "protonet", iterations=1)
+    for name, message in {"run": "holds another run .benchmark was 'sinusoid'", "file": "file is a file"}.items():
+        with pytest.raises((ValueError, OSError), match=message):
+            experiment.run(tmp_path / name, root=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_split_of_all_has_every_class_of_a_published_benchmark(part):
+    labels = np.repeat([f"texture {i}" for i in range(47)], 2)
+    examples = (np.zeros((94, 84, 84, 3), np.uint8), labels)
+    tasksets = data.get_tasksets("dtd", ways=40, queries=1, examples=examples, split="all")
+    assert sorted(tasksets.classes[part]) == sorted(set(labels))
 
 
 SAMPLER = data.Sinusoid(shots=2, queries=2)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 import jaxmeta
 from jaxmeta import data, models
@@ -109,6 +110,20 @@ def test_tasks_of_different_shapes_are_refused():
 def jitter(rng, x):
     assert x.dtype == np.uint8, "it gets the example as it is in the data"
     return np.roll(x, rng.integers(0, 4), axis=rng.integers(0, 2))
+
+
+def test_an_augmentation_of_pillow():
+    """What it gets and gives may be pictures: the task has the arrays."""
+    picture = Image.fromarray
+
+    def turned(rng, x):
+        return picture(x[..., 0]).rotate(90 * int(rng.integers(1, 4)))
+
+    images = np.random.default_rng(0).integers(0, 255, (len(LABELS), 6, 6, 1), np.uint8)
+    tasks = data.Taskset((images, LABELS), [*TRANSFORMS, data.AugmentOnHost(turned)])
+    plain = data.Taskset((images, LABELS), TRANSFORMS)
+    for found, expected in zip(tasks[3].query.x, plain[3].query.x, strict=True):
+        assert any((np.squeeze(found) == np.rot90(expected[..., 0], k)).all() for k in (1, 2, 3))
 
 
 def test_an_augmentation_on_the_host_belongs_to_its_task():
