@@ -119,7 +119,7 @@ def test_a_curve_has_the_axis_of_its_metric(metric, scale, guess, monkeypatch):
     assert (train.get_label(), validation.get_label()) == ("training", "validation")
     assert train.get_color() != validation.get_color() and train.get_marker() != validation.get_marker()
     assert len(levels) == 1 + guess  # the test, and the chance level
-    np.testing.assert_allclose(validation.get_xydata(), [(i, 0.8 / 10**i) for i in range(4)])
+    np.testing.assert_allclose(np.asarray(validation.get_xydata()), [(i, 0.8 / 10**i) for i in range(4)])
 
 
 @pytest.mark.slow
