@@ -372,3 +372,18 @@ def test_rl2_learns_to_use_its_observations():
     done = jaxmeta.loop(training, start, KEY, iterations=60, log_every=10, validate_every=10, progress=False)
     assert done.history[0]["train/return"] < 4.5
     assert done.history[-1]["train/return"] > 5.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "episodes", "num_tasks", "least"),
+    [("bandit-bernoulli", 1, 256, 66.0), ("particles2d", 2, 64, -20.0)],
+)
+def test_rl2_learns_with_its_defaults(name, episodes, num_tasks, least):
+    """Sixty updates: random pulls give 50, and a particle that stays at the origin -77 in two episodes."""
+    trial = rl.Trial(envs.make(name, horizon=100), episodes)
+    policy = rl.RecurrentPolicy(trial.action_size, trial.discrete)
+    start = jax.jit(policy.init)(KEY, jnp.zeros((1, trial.observation_size)), policy.empty_memory(1))
+    training = rl.rl2(trial, policy, num_tasks=num_tasks)
+    done = jaxmeta.loop(training, start, KEY, iterations=60, log_every=10, validate_every=10, progress=False)
+    assert done.history[-1]["train/return"] > least

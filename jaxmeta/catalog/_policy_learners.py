@@ -74,7 +74,8 @@ def _adapting(make: Callable[..., Training]) -> Callable[[Settings, envs.BaseEnv
     def build(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
         network = rl.CategoricalPolicy if env.discrete else rl.GaussianPolicy
         policy = network(env.action_size, (s.hidden, s.hidden))
-        collect = rl.Collector(env=env, policy=policy.apply, episodes=s.episodes)
+        numbers = {"episodes": s.episodes, "discount": s.discount, "trace_decay": s.trace_decay}
+        collect = rl.Collector(env=env, policy=policy.apply, **numbers)
         later_half = optax.sgd(optax.piecewise_constant_schedule(s.inner_rate, {1: 0.5}))
         training = make(s, collect, num_tasks=s.num_tasks, batch_size=s.batch_size or None, mesh=mesh)
         curve = partial(rl.adaptation_curve, collect, later_half, s.test_steps, mesh=mesh)
@@ -121,7 +122,8 @@ def _maml_a2c(s: Settings, collect: rl.Collector, **options: Any) -> Training:
 
 def _promp(s: Settings, collect: rl.Collector, **options: Any) -> Training:
     optimizer = build_optimizer(s, _EPOCHS)
-    return rl.promp(collect, steps=s.steps, optimizer=optimizer, epochs=_EPOCHS, **_inner(s), **options)
+    options |= {"epochs": _EPOCHS, "kl_penalty": s.kl_penalty}
+    return rl.promp(collect, steps=s.steps, optimizer=optimizer, **_inner(s), **options)
 
 
 def _multi_task_ppo(s: Settings, collect: rl.Collector, **options: Any) -> Training:
@@ -133,9 +135,9 @@ def _rl2(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
     policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, s.hidden)
     epochs, minibatches = 4, max(n for n in (4, 3, 2, 1) if s.num_tasks % n == 0)
     optimizer = build_optimizer(s, epochs * minibatches)
-    training = rl.rl2(
-        trial, policy, num_tasks=s.num_tasks, optimizer=optimizer, epochs=epochs, minibatches=minibatches, mesh=mesh
-    )
+    numbers = {"discount": s.discount, "trace_decay": s.trace_decay, "entropy_weight": s.entropy_weight}
+    numbers |= {"num_tasks": s.num_tasks, "epochs": epochs, "minibatches": minibatches}
+    training = rl.rl2(trial, policy, optimizer=optimizer, mesh=mesh, **numbers)
 
     def play_trial(meta: MetaParams, task: PyTree, key: jax.Array, **options: bool) -> rl.Trajectory:
         memory = policy.empty_memory(1)
@@ -169,6 +171,7 @@ def _pearl(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
     updates = 200
     optimizer = build_optimizer(s, updates)
     sizes = {"num_tasks": s.num_tasks, "episodes": s.episodes, "updates": updates}
+    sizes |= {"discount": s.discount, "entropy_weight": s.entropy_weight}
     training = rl.pearl(env, policy, tasks, **sizes, optimizer=optimizer, mesh=mesh)
     curve = partial(rl.pearl_curve, env, policy, s.test_steps, mesh=mesh)
     return Agent(
@@ -181,30 +184,34 @@ def _pearl(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
 # fmt: off
 register_policy_learner("maml-trpo", _adapting(_maml_trpo), [
     recipe("environment", "Finn et al. 2017, https://arxiv.org/abs/1703.03400", steps=1, test_steps=3, inner_rate=0.1,
-           meta_gradient="reverse", outer_rate=0.01, num_tasks=20, episodes=20, batch_size=0),
+           meta_gradient="reverse", discount=0.99, trace_decay=1.0, outer_rate=0.01, num_tasks=20, episodes=20,
+           batch_size=0),
 ], about=rl.maml_trpo, meta_gradients=UNROLLED)
 register_policy_learner("promp", _adapting(_promp), [
     recipe("environment", "Rothfuss et al. 2019, half of its tasks", steps=1, test_steps=3, inner_rate=0.1,
-           meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20,
-           batch_size=0),
+           meta_gradient="reverse", discount=0.99, trace_decay=1.0, kl_penalty=5e-4, outer_rate=1e-3,
+           outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20, batch_size=0),
 ], about=rl.promp, meta_gradients=UNROLLED)
 register_policy_learner("maml-a2c", _adapting(_maml_a2c), [
-    recipe("environment", "ours", steps=1, test_steps=3, inner_rate=0.1, meta_gradient="reverse", outer_rate=1e-3,
-           outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20, batch_size=0),
+    recipe("environment", "ours", steps=1, test_steps=3, inner_rate=0.1, meta_gradient="reverse", discount=0.99,
+           trace_decay=1.0, outer_rate=1e-3, outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20,
+           batch_size=0),
 ], about=rl.maml_a2c, meta_gradients=UNROLLED)
 register_policy_learner("e-maml", _adapting(_e_maml), [
-    recipe("environment", "as maml-trpo", test_steps=3, inner_rate=0.1, meta_gradient="reverse", outer_rate=0.01,
-           num_tasks=20, episodes=20, batch_size=0),
+    recipe("environment", "as maml-trpo", test_steps=3, inner_rate=0.1, meta_gradient="reverse", discount=0.99,
+           trace_decay=1.0, outer_rate=0.01, num_tasks=20, episodes=20, batch_size=0),
 ], about=rl.e_maml, meta_gradients=UNROLLED)
 register_policy_learner("rl2", _rl2, [
-    recipe("environment", "ours", episodes=2, num_tasks=256, outer_rate=1e-3, outer_schedule="constant", clip=0.0),
+    recipe("environment", "ours", episodes=2, num_tasks=256, discount=0.9, trace_decay=0.3, entropy_weight=0.01,
+           outer_rate=3e-3, outer_schedule="constant", clip=0.5),
 ], about=rl.rl2)
 register_policy_learner("pearl", _pearl, [
     recipe("environment", "Rakelly et al. 2019, https://arxiv.org/abs/1903.08254, with smaller networks", test_steps=3,
-           episodes=5, num_tasks=16, outer_rate=3e-4, outer_schedule="constant", clip=0.0),
+           discount=0.99, entropy_weight=0.2, episodes=5, num_tasks=16, outer_rate=3e-4, outer_schedule="constant",
+           clip=0.0),
 ], about=rl.pearl)
 register_policy_learner("multi-task-ppo", _adapting(_multi_task_ppo), [
-    recipe("environment", "ours, as promp", test_steps=3, inner_rate=0.1, outer_rate=1e-3, outer_schedule="constant",
-           clip=0.0, num_tasks=20, episodes=20, batch_size=0),
+    recipe("environment", "ours, as promp", test_steps=3, inner_rate=0.1, discount=0.99, trace_decay=1.0,
+           outer_rate=1e-3, outer_schedule="constant", clip=0.0, num_tasks=20, episodes=20, batch_size=0),
 ], about=rl.multi_task_ppo)
 # fmt: on

@@ -33,8 +33,8 @@ def rl2(
     *,
     num_tasks: int = 256,
     optimizer: optax.GradientTransformation | None = None,
-    discount: float | jax.Array = 0.99,
-    trace_decay: float | jax.Array = 0.95,
+    discount: float | jax.Array = 0.9,
+    trace_decay: float | jax.Array = 0.3,
     epochs: int = 4,
     minibatches: int = 4,
     clip: float | jax.Array = 0.2,
@@ -59,10 +59,12 @@ def rl2(
         trial: the environment.
         policy: the network.
         num_tasks: number of trials per iteration, each in its own task.
-        optimizer: optimizer of all parameters; `optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3))` if
+        optimizer: optimizer of all parameters; `optax.chain(optax.clip_by_global_norm(0.5), optax.adam(3e-3))` if
             `None`.
-        discount: `gamma`, the discount per step. It continues from episode to episode of a trial.
-        trace_decay: `lambda` of generalized advantage estimation.
+        discount: `gamma`, the discount per step. It continues from episode to episode of a trial. The default looks ten
+            steps ahead: on bandits of 100 pulls and on two episodes of Particles2D, 0.99 learns next to nothing in 60
+            updates, because the rest of a long trial drowns what an action has changed.
+        trace_decay: `lambda` of generalized advantage estimation. The default leaves most to the critic.
         epochs: number of passes over the trials of an iteration.
         minibatches: number of minibatches in a pass, a divisor of `num_tasks`.
         clip: `epsilon`, see `clipped`.
@@ -96,7 +98,7 @@ def rl2(
 
         Wang et al., *Learning to Reinforcement Learn*, 2016, https://arxiv.org/abs/1611.05763
     """
-    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(1e-3)) if optimizer is None else optimizer
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(3e-3)) if optimizer is None else optimizer
     check_transformation(optimizer=optimizer)
     _check_parts(trial, policy)
     check_integer(num_tasks=num_tasks, epochs=epochs, minibatches=minibatches)

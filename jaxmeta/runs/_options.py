@@ -135,6 +135,19 @@ class Options:
     solver_steps: int | None = option("Iterations of conjugate gradients.", "learner")
     samples: int | None = option("Perturbations per task.", "learner")
     noise: float | None = option("Standard deviation of the perturbations.", "learner")
+    discount: float | None = option("Discount of rewards per step, at most 1.", "learner", least=0, known_as=("gamma",))
+    trace_decay: float | None = option(
+        "Trace decay of generalized advantage estimation, at most 1.",
+        "learner",
+        least=0,
+        known_as=("tau", "gae-lambda"),
+    )
+    entropy_weight: float | None = option(
+        "Weight of the policy's entropy in the loss.", "learner", least=0, known_as=("entropy-coef",)
+    )
+    kl_penalty: float | None = option(
+        "Weight of the divergence from the policy that played.", "learner", least=0, known_as=("kl-coef", "eta")
+    )
     iterations: int | None = option(
         "Outer updates.",
         "outer loop",
