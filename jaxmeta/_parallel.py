@@ -257,17 +257,21 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text, at most 200 characters."""
+    return "".join(str(error).splitlines()[:1])[:200]
+
+
 def device_complaint(error: BaseException) -> str | None:
     """Returns in one line that there is no device to compute on, or too little memory, or `None` for another error."""
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-        found = "".join(str(error).splitlines()[:1])[:200]
         ways_out = "Fewer tasks at once (--batch-size), or fewer tasks of an update (--num-tasks), need less"
-        return f"the memory does not suffice ({found or 'MemoryError'}). {ways_out}"
+        return f"the memory does not suffice ({first_line(error) or 'MemoryError'}). {ways_out}"
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:
         wanted = getattr(jax.config, "jax_platforms", None)
-        found = "".join(str(error).splitlines()[:1])[:200]
+        found = first_line(error)
         told = f"JAX finds no device for JAX_PLATFORMS={wanted or ''}" + (f" ({found})" if found else "")
         return f"{told}. Unset the variable, or set it to cpu"
     return None

@@ -208,7 +208,7 @@ def test_rollout_rejects():
         rl.rollout(ENV, follow, 1.0, 1, KEY, episodes=0)
 
 
-GRID, CART = envs.make("tabular", horizon=2), envs.make("pendulum", horizon=2)
+GRID, PENDULUM = envs.make("tabular", horizon=2), envs.make("pendulum", horizon=2)
 
 
 @pytest.mark.parametrize(
@@ -216,8 +216,8 @@ GRID, CART = envs.make("tabular", horizon=2), envs.make("pendulum", horizon=2)
     [
         (GRID, rl.CategoricalPolicy(4), "the actions of TabularMDP, integers below 5, got integers below 4"),
         (GRID, rl.GaussianPolicy(5), r"integers below 5, got numbers \[5\]"),
-        (CART, rl.CategoricalPolicy(1), "the actions of Pendulum, vectors of 1 numbers, got integers below 1"),
-        (CART, rl.GaussianPolicy(3), r"vectors of 1 numbers, got numbers \[3\]"),
+        (PENDULUM, rl.CategoricalPolicy(1), "the actions of Pendulum, vectors of 1 numbers, got integers below 1"),
+        (PENDULUM, rl.GaussianPolicy(3), r"vectors of 1 numbers, got numbers \[3\]"),
     ],
 )
 def test_actions_must_be_those_of_the_environment(env, policy, message):
@@ -230,11 +230,11 @@ def test_actions_must_be_those_of_the_environment(env, policy, message):
 
 def test_what_a_policy_takes_and_returns_is_checked():
     other = rl.GaussianPolicy(1, sizes=(4,))
-    params, task = other.init(KEY, jnp.zeros((1, 7))), CART.reset(KEY).info["task"]
+    params, task = other.init(KEY, jnp.zeros((1, 7))), PENDULUM.reset(KEY).info["task"]
     with pytest.raises(Exception, match="called with 2 observations of Pendulum, whose observation_size is 3"):
-        rl.rollout(CART, other.apply, params, task, KEY, episodes=2)
+        rl.rollout(PENDULUM, other.apply, params, task, KEY, episodes=2)
     with pytest.raises(TypeError, match=r"policy must return a distribution, .* got f32\[2,3\]"):
-        rl.rollout(CART, lambda params, obs: obs, None, task, KEY, episodes=2)
+        rl.rollout(PENDULUM, lambda params, obs: obs, None, task, KEY, episodes=2)
 
     class Wrong(Countdown):
         observation_size = 5

@@ -74,8 +74,9 @@ def _adapting(make: Callable[..., Training]) -> Callable[[Settings, envs.BaseEnv
     def build(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
         network = rl.CategoricalPolicy if env.discrete else rl.GaussianPolicy
         policy = network(env.action_size, (s.hidden, s.hidden))
-        numbers = {"episodes": s.episodes, "discount": s.discount, "trace_decay": s.trace_decay}
-        collect = rl.Collector(env=env, policy=policy.apply, **numbers)
+        collect = rl.Collector(
+            env=env, policy=policy.apply, episodes=s.episodes, discount=s.discount, trace_decay=s.trace_decay
+        )
         later_half = optax.sgd(optax.piecewise_constant_schedule(s.inner_rate, {1: 0.5}))
         training = make(s, collect, num_tasks=s.num_tasks, batch_size=s.batch_size or None, mesh=mesh)
         curve = partial(rl.adaptation_curve, collect, later_half, s.test_steps, mesh=mesh)
@@ -122,8 +123,8 @@ def _maml_a2c(s: Settings, collect: rl.Collector, **options: Any) -> Training:
 
 def _promp(s: Settings, collect: rl.Collector, **options: Any) -> Training:
     optimizer = build_optimizer(s, _EPOCHS)
-    options |= {"epochs": _EPOCHS, "kl_penalty": s.kl_penalty}
-    return rl.promp(collect, steps=s.steps, optimizer=optimizer, **_inner(s), **options)
+    outer = {"optimizer": optimizer, "epochs": _EPOCHS, "kl_penalty": s.kl_penalty}
+    return rl.promp(collect, steps=s.steps, **outer, **_inner(s), **options)
 
 
 def _multi_task_ppo(s: Settings, collect: rl.Collector, **options: Any) -> Training:
@@ -135,9 +136,18 @@ def _rl2(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
     policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, s.hidden)
     epochs, minibatches = 4, max(n for n in (4, 3, 2, 1) if s.num_tasks % n == 0)
     optimizer = build_optimizer(s, epochs * minibatches)
-    numbers = {"discount": s.discount, "trace_decay": s.trace_decay, "entropy_weight": s.entropy_weight}
-    numbers |= {"num_tasks": s.num_tasks, "epochs": epochs, "minibatches": minibatches}
-    training = rl.rl2(trial, policy, optimizer=optimizer, mesh=mesh, **numbers)
+    training = rl.rl2(
+        trial,
+        policy,
+        num_tasks=s.num_tasks,
+        optimizer=optimizer,
+        discount=s.discount,
+        trace_decay=s.trace_decay,
+        epochs=epochs,
+        minibatches=minibatches,
+        entropy_weight=s.entropy_weight,
+        mesh=mesh,
+    )
 
     def play_trial(meta: MetaParams, task: PyTree, key: jax.Array, **options: bool) -> rl.Trajectory:
         memory = policy.empty_memory(1)
@@ -170,9 +180,18 @@ def _pearl(s: Settings, env: envs.BaseEnv, mesh: Mesh | None) -> Agent:
     tasks = env.sample_tasks(jax.random.key(s.seed), 100)
     updates = 200
     optimizer = build_optimizer(s, updates)
-    sizes = {"num_tasks": s.num_tasks, "episodes": s.episodes, "updates": updates}
-    sizes |= {"discount": s.discount, "entropy_weight": s.entropy_weight}
-    training = rl.pearl(env, policy, tasks, **sizes, optimizer=optimizer, mesh=mesh)
+    training = rl.pearl(
+        env,
+        policy,
+        tasks,
+        num_tasks=s.num_tasks,
+        episodes=s.episodes,
+        updates=updates,
+        optimizer=optimizer,
+        discount=s.discount,
+        entropy_weight=s.entropy_weight,
+        mesh=mesh,
+    )
     curve = partial(rl.pearl_curve, env, policy, s.test_steps, mesh=mesh)
     return Agent(
         lambda key: policy.init(key, jnp.zeros((1, env.observation_size)), policy.prior().mean),

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxmeta._checks import check_integer, check_positive
-from jaxmeta._parallel import replicate
+from jaxmeta._parallel import first_line, replicate
 from jaxmeta._types import PyTree, Training
 from jaxmeta.display import progress_bar, short_repr
 from jaxmeta.training._callback import Callback, Callbacks
@@ -195,7 +195,7 @@ def save_after(error: BaseException, course: Course) -> None:
             course.log.save(course.step, course.snapshot)
     elif isinstance(error, jax.errors.JaxRuntimeError):
         raise ConnectionError(
-            f"a process of this run has ended or failed ({str(error).splitlines()[0][:200]}). Restart all processes to "
+            f"a process of this run has ended or failed ({first_line(error)}). Restart all processes to "
             "resume from the last checkpoint"
         ) from error
 
