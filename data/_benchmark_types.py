@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -63,15 +63,27 @@ class BenchmarkTasksets(NamedTuple):
 
     @property
     def stamp(self) -> str:
-        """Fingerprint of the examples and class names of the three parts. The sizes of tasks do not matter."""
+        """Fingerprint of the examples and class names of the three parts. The sizes of tasks do not matter.
+
+        Of a `Taskset` whose examples are no array it sees the labels only.
+        """
         digest = hashlib.sha256()
         for sampler in self:
             digest.update(repr(tuple(getattr(sampler, "class_names", ()))).encode())
-            for leaf in jax.tree.leaves(sampler):
+            for leaf in _arrays_of(sampler):
                 array = np.ascontiguousarray(leaf)
                 digest.update(f"{array.dtype.str}{array.shape}".encode())
                 digest.update(array.view(np.uint8).data if array.ndim else array.tobytes())
         return digest.hexdigest()[:16]
+
+
+def _arrays_of(sampler: Any) -> list[Any]:
+    """Returns the arrays that a sampler draws from."""
+    dataset: Any = getattr(sampler, "dataset", None)
+    if not hasattr(dataset, "targets"):
+        return jax.tree.leaves(sampler)
+    inputs = dataset.inputs_in_memory
+    return [dataset.targets] if inputs is None else [dataset.targets, inputs]
 
 
 class BenchmarkInfo(NamedTuple):

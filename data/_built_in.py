@@ -198,7 +198,7 @@ _BENCHMARKS = (
             ("random",),
             (_FILES - {"download"}) | {"per_class", "min_per_class", "size"},
             files="root is a table .csv with the columns text and label, or a folder or archive of tables, or of "
-            "<class>.txt with a sentence in each line. No download.",
+            "<class>.txt with a sentence in each line, or a list .txt of lines class<TAB>sentence. No download.",
         ),
     ),
     Benchmark(

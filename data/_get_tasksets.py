@@ -81,8 +81,8 @@ def get_tasksets(
         invert: whether to exchange dark and light in images. Omniglot has white ink on black.
         per_class: number of examples of each class to read, the first ones.
         min_per_class: leaves out the classes that have fewer examples.
-        examples: data to use instead of files: the inputs and the class name of each, as for `load_examples` (for
-            `"omniglot"` see `Omniglot.of`).
+        examples: data to use instead of files: the inputs and the class name of each, `Examples` or a `MetaDataset`, as
+            for `load_examples` (for `"omniglot"` see `Omniglot.of`).
         others: no other arguments are known. Those of learn2learn get an error that says what they are here.
 
     Returns:

@@ -9,8 +9,37 @@ PAGES = [
     Path(__file__).parent / "pages" / name
     for name in ("command-line.md", "many-devices.md", "predict.md", "results.md", "strangers.md")
 ]
-RESULTS = Path(__file__).parents[1] / "experiments" / "results"
+ROOT = Path(__file__).parents[1]
+PAGES.append(ROOT / "README.md")
+RESULTS = ROOT / "experiments" / "results"
+NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?( ± [\d.]+)?")
 REGION = re.compile(r"(<!-- generated: (?P<kind>\w+) (?P<name>[\w ]+) -->\n)[^<]*(<!-- end -->)", re.S)
+
+
+def looked_up(reference: str) -> str:
+    """Returns a number of the tables on the page of results, the mean of several rows to two digits.
+
+    Args:
+        reference: heading of the section, first cells of the row (`*` for any), and column, between semicolons.
+    """
+    heading, *wanted, column = reference.split("; ")
+    page = (Path(__file__).parent / "pages" / "results.md").read_text(encoding="utf-8").replace("\xa0", " ")
+    section = re.split(rf"^#+ {re.escape(heading)}\n", page, flags=re.M)[1]
+    header, first, found = [""], "", []
+    for line in re.split(r"^#+ ", section, flags=re.M)[0].splitlines():
+        cells = [cell.strip(" *") for cell in line[1:-1].split("|")] if line.startswith("|") else []
+        if column in cells:
+            header = cells
+        elif cells and column in header:
+            first = cells[0] = cells[0] or first  # a row without a name belongs to the one above
+            number = NUMBER.match(cells[header.index(column)])
+            if number and all(want in ("*", cell) for want, cell in zip(wanted, cells, strict=False)):
+                found.append(number[0])
+    if not found:
+        raise ValueError(f"the page of results has no {reference!r}")
+    if len(found) == 1:
+        return found[0]
+    return f"{sum(float(number.split()[0]) for number in found) / len(found):.2f}"
 
 
 def generated(page: str) -> str:
@@ -18,7 +47,10 @@ def generated(page: str) -> str:
     tables = {
         "options": options_tables(),
         "recipes": recipes_tables(),
-        "results": {path.stem: path.read_text(encoding="utf-8").splitlines() for path in RESULTS.glob("*.md")},
+        "results": {
+            path.stem: re.sub("{(.+?)}", lambda m: looked_up(m[1]), path.read_text(encoding="utf-8")).splitlines()
+            for path in RESULTS.glob("*.md")
+        },
     }
     return REGION.sub(lambda m: "\n".join([m[1], *tables[m["kind"]][m["name"]], "", m[4]]), page)
 

@@ -11,7 +11,19 @@ import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxmeta.data import Augmented, FewShot, FixedTasks, MetaDatasetSampler, Streams, sample_without_replacement
+from jaxmeta.data import (
+    Augmented,
+    FewShot,
+    FixedTasks,
+    KShots,
+    LoadData,
+    MetaDatasetSampler,
+    NWays,
+    RemapLabels,
+    Streams,
+    Taskset,
+    sample_without_replacement,
+)
 from jaxmeta.data.samplers._sampling import distinct
 from jaxmeta.data.tasks._threefry import random_words
 
@@ -247,6 +259,7 @@ SAMPLERS = {
     "streams": lambda *given: Streams(FewShot.create(*given, ways=3, queries=1), outputs=5),
     "fixed": lambda *given: FixedTasks(FewShot.create(*given, ways=3, queries=1), KEY, num_tasks=4),
     "augmented": lambda *given: Augmented(FewShot.create(*given, ways=3, queries=1), ()),
+    "host": lambda *given: Taskset(given, [NWays(3), KShots(2, queries=1), LoadData(), RemapLabels()]),
     "meta-dataset": lambda *given: MetaDatasetSampler.create(*given, ways=(2, 4), max_support=12),
 }
 

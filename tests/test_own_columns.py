@@ -35,7 +35,14 @@ def put_lists(root):
     return root
 
 
-@pytest.mark.parametrize("put", [put_table, put_lists])
+def put_lines(root):
+    root.mkdir(parents=True)
+    lines = [f"{name}\t{text}" for name, text in zip(NAMES, SENTENCES, strict=True)]
+    (root / "all.txt").write_text("\n".join([*lines[:60], "", *lines[60:]]))
+    return root / "all.txt"
+
+
+@pytest.mark.parametrize("put", [put_table, put_lists, put_lines])
 def test_sentences_of_a_file_or_folder(put, tmp_path):
     root = put(tmp_path / "mine")
     division = data.load_examples("sentences", root, split="all")
@@ -71,6 +78,7 @@ def test_a_run_on_own_sentences(tmp_path):
         ({}, "must have tables .csv with text and label, or a list <class>.txt each, got neither"),
         ({"a.csv": "text,label\nx,y", "b.txt": "x"}, "got both"),
         ({"a.csv": "sentence,intent\nx,y"}, "must have the columns text and label in every row"),
+        ({"a.csv": "text;label\nx;y"}, "separated by commas. Its first row is 'text;label'"),
         ({"a.txt": "\n\n"}, "has no sentences"),
     ],
 )
@@ -79,6 +87,13 @@ def test_damaged_sentences_are_named(files, message, tmp_path):
         (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message):
         data.load_examples("sentences", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["no class", "\ta sentence", "class and sentence"])
+def test_a_line_without_a_class_is_named(line, tmp_path):
+    (tmp_path / "all.txt").write_text(f"a\tx\n\n{line}\n")
+    with pytest.raises(ValueError, match=r"all.txt: line 3 must be `class<TAB>sentence`, got '"):
+        data.load_examples("sentences", tmp_path / "all.txt")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +109,7 @@ def test_other_inputs_are_refused_in_words(inputs, message):
         data.get_tasksets("sentences", 3, 1, 2, examples=(inputs, NAMES))
     with pytest.raises(ValueError, match="hash_ngrams turns sentences into vectors"):
         data.FewShot.create(SENTENCES, NAMES)
-    with pytest.raises(FileNotFoundError, match="or a table .csv, got"):
+    with pytest.raises(FileNotFoundError, match="or a table .csv or a list .txt, got"):
         data.load_examples("sentences", "nowhere.csv")
 
 

@@ -338,8 +338,11 @@ def test_a_changed_folder_is_told(run_on_a_folder, tmp_path):
     own, copy = shutil.copytree(root, tmp_path / "mine"), shutil.copytree(run, tmp_path / "run")
     before = values(evaluate_run(copy, root=own))
     put_images(own, {"new": 6}, size=(4, 4))
-    assert values(evaluate_run(copy, root=own)) == before
-    experiment.run(copy, root=own, progress=False)  # finished, so it is only tested
+    with pytest.warns(UserWarning, match="^new are new in the data and in no part of the run, so they are left out"):
+        assert values(evaluate_run(copy, root=own)) == before
+    with pytest.warns(UserWarning, match="new are new in the data"):
+        experiment.run(copy, root=own, progress=False)  # finished, so it is only tested
+    shutil.rmtree(own / "new")
     Image.new("RGB", (4, 4), (200, 0, 0)).save(own / "c03" / "1.png")
     with pytest.warns(UserWarning, match="not those that the run was trained on: the examples differ"):
         evaluate_run(copy, root=own)
@@ -375,6 +378,10 @@ def test_the_words_for_changed_data():
     told = changed_data(before, now)
     assert told.endswith("trained on: fir are missing, yew are new, ash, elm are in another part")
     assert changed_data(before, {**before, "stamp": "b"}).endswith("trained on: the examples differ")
+    shared = {"stamp": "c", "classes": {"train": ["oak", "elm"], "validation": [], "test": ["oak", "elm"]}}
+    more = {"stamp": "d", "classes": {"train": ["oak", "elm", "yew"], "validation": [], "test": ["oak", "elm", "yew"]}}
+    assert changed_data(shared, more).endswith("trained on: yew are new")
+    assert changed_data(shared, {**before, "stamp": "e"}).endswith("are new, elm, oak are in another part")
     assert changed_data(before, before) == ""
 
 

@@ -192,6 +192,10 @@ def test_sentences(words_benchmark, tmp_path, capsys):
     words = ["predict", str(tmp_path / "run"), str(tmp_path / "new.txt"), "--support", str(tmp_path / "shots.txt")]
     assert main(words) == 0, capsys.readouterr().err
     assert [line.split()[-3] for line in capsys.readouterr().out.splitlines()] == ["pay", "weather"]
+    assert main([*words[:2], str(tmp_path / "shots.txt"), *words[3:]]) == 1
+    assert "has lines `class<TAB>sentence`, as the examples of classes have" in capsys.readouterr().err
+    assert main([*words[:2], "rain today", *words[3:]]) == 1
+    assert "rain today does not exist: a sentence to classify is a line of a text file" in capsys.readouterr().err
     run = jaxmeta.load_run(tmp_path / "run")
     by_name = run.adapt({"pay": ["pay my bill", "bill to pay"], "weather": "rain today"})
     assert by_name.predict("my bill")[0].name == "pay"

@@ -9,6 +9,7 @@ import pytest
 
 from jaxmeta.data import (
     ConsecutiveLabels,
+    FewShot,
     FilterLabels,
     FusedNWaysKShots,
     KShots,
@@ -75,6 +76,17 @@ def wrong(value: Any) -> Any:
         (partial(Taskset, DATA, num_tasks=0), ValueError, "num_tasks must be an integer of at least 1, got 0"),
         (partial(Taskset, DATA, seed=-1), ValueError, "seed must be an integer of at least 0, got -1"),
         (partial(Taskset, DATA, seed=1 << 32), ValueError, "seed must be less than 2.32, got 4294967296"),
+        (
+            lambda: KShots(wrong(1), **{"query": 2}),
+            TypeError,
+            "KShots takes k, queries, replacement, got query=2. Did you mean",
+        ),
+        (lambda: LoadData(**{"n": 2}), TypeError, "LoadData takes no arguments, got n=2"),
+        (
+            lambda: FewShot.create(["a/1.PNG"] * 4, [0, 1, 0, 1]),
+            ValueError,
+            "'a/1.PNG' looks like a path: read the pict",
+        ),
         (lambda: Taskset(DATA, num_tasks=3)[3], IndexError, "task 3 is out of range for 3 tasks"),
         (lambda: Taskset(DATA)[-1], IndexError, "task -1 is out of range"),
         (lambda: Taskset(DATA).sample(wrong(3)), TypeError, "key must be one key such as jax.random.key"),

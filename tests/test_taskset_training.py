@@ -1,13 +1,10 @@
 """A `Taskset` is a sampler: it trains like the sampler on the device, with validation, checkpoints and resume."""
 
-import pickle
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from PIL import Image
 
 import jaxmeta
 from jaxmeta import data, models
@@ -104,46 +101,9 @@ def test_tasks_of_different_shapes_are_refused():
         jax.block_until_ready(jax.vmap(tasks)(jax.random.split(KEY, 8)))
 
 
-# Augmentation on the host.
-
-
-def jitter(rng, x):
-    assert x.dtype == np.uint8, "it gets the example as it is in the data"
-    return np.roll(x, rng.integers(0, 4), axis=rng.integers(0, 2))
-
-
-def test_an_augmentation_of_pillow():
-    """What it gets and gives may be pictures: the task has the arrays."""
-    picture = Image.fromarray
-
-    def turned(rng, x):
-        return picture(x[..., 0]).rotate(90 * int(rng.integers(1, 4)))
-
-    images = np.random.default_rng(0).integers(0, 255, (len(LABELS), 6, 6, 1), np.uint8)
-    tasks = data.Taskset((images, LABELS), [*TRANSFORMS, data.AugmentOnHost(turned)])
-    plain = data.Taskset((images, LABELS), TRANSFORMS)
-    for found, expected in zip(tasks[3].query.x, plain[3].query.x, strict=True):
-        assert any((np.squeeze(found) == np.rot90(expected[..., 0], k)).all() for k in (1, 2, 3))
-
-
-def test_an_augmentation_on_the_host_belongs_to_its_task():
-    def tasks(*more, seed=0):
-        return data.Taskset((X, LABELS), [*TRANSFORMS, *more], seed=seed)
-
-    both, support = tasks(data.AugmentOnHost(jitter)), tasks(data.AugmentOnHost(jitter, query=False))
-    plain, again = tasks(), tasks(data.AugmentOnHost(jitter))
-    jax.tree.map(np.testing.assert_array_equal, both[7], again[7])
-    jax.tree.map(np.testing.assert_array_equal, both[7], pickle.loads(pickle.dumps(both))[7])
-    jax.tree.map(np.testing.assert_array_equal, both[7].query.y, plain[7].query.y)
-    jax.tree.map(np.testing.assert_array_equal, support[7].query, plain[7].query)
-    np.testing.assert_array_equal(support[7].support.x, both[7].support.x)
-    for found, expected in zip(both[7].query.x, plain[7].query.x, strict=True):
-        assert sorted(found.ravel()) == sorted(expected.ravel())
-    assert all((both[i].query.x != plain[i].query.x).any() for i in range(9))
-    assert not np.array_equal(both[7].query.x, tasks(data.AugmentOnHost(jitter), seed=1)[7].query.x)
-    twice = tasks(data.AugmentOnHost(jitter), data.AugmentOnHost(jitter))
-    assert not np.array_equal(twice[7].query.x, both[7].query.x)
-    in_program = jax.jit(lambda sampler, key: sampler(key))(both, both.key(7))
-    jax.tree.map(np.testing.assert_array_equal, in_program, both[7])
-    with pytest.raises(ValueError, match=r"to_device cannot run AugmentOnHost.* prefetch"):
-        both.to_device()
+def test_sentences_are_told_to_become_numbers():
+    tasks = data.Taskset(([f"sentence {i}" for i in range(60)], LABELS), TRANSFORMS)
+    with pytest.raises(ValueError, match=r"only if its inputs are numbers, got <U.*: hash_ngrams turns sentences into"):
+        _ = tasks.example
+    vectors = data.Taskset(tasks.dataset, [*TRANSFORMS, data.Map(lambda text: data.hash_ngrams([text], 32)[0])])
+    assert vectors.example.shape == (1, 32)

@@ -2,10 +2,12 @@
 
 from jaxmeta.data.containers._arrays import stack as stack
 from jaxmeta.data.containers._arrays import to_array as to_array
+from jaxmeta.data.containers._columns import advice_on_text as advice_on_text
 from jaxmeta.data.containers._columns import as_array as as_array
 from jaxmeta.data.containers._columns import as_column as as_column
 from jaxmeta.data.containers._columns import is_column as is_column
 from jaxmeta.data.containers._columns import is_table as is_table
+from jaxmeta.data.containers._columns import rows_of as rows_of
 from jaxmeta.data.containers._columns import table_columns as table_columns
 from jaxmeta.data.containers._examples import PARTS as PARTS
 from jaxmeta.data.containers._examples import Examples as Examples

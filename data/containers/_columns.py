@@ -12,6 +12,8 @@ import numpy as np
 
 from jaxmeta.data.containers._arrays import stack, to_array
 
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
+
 
 def as_column(values: Any, name: str) -> np.ndarray | jax.Array | list[Any]:
     """Returns the entries of a container in their order.
@@ -76,6 +78,17 @@ def as_array(values: Any, name: str) -> np.ndarray | jax.Array:
     return stack(column)
 
 
+def advice_on_text(texts: Any) -> str:
+    """Returns how inputs that are strings become numbers: paths by reading them, sentences by hashes."""
+    first = str(np.asarray(texts).reshape(-1)[0])
+    if first.lower().endswith(_PICTURES):
+        return f"{first!r} looks like a path: read the picture first, in a Taskset by Map(PIL.Image.open)"
+    return (
+        "hash_ngrams turns sentences into vectors, in a Taskset by Map(f), and so does "
+        "get_tasksets('sentences', examples=...)"
+    )
+
+
 def is_column(value: Any) -> bool:
     """Returns whether a value is a container of the inputs or the labels, and no single example."""
     if isinstance(value, list) or any(hasattr(value, name) for name in ("shape", "iloc", "__array__")):
@@ -83,6 +96,29 @@ def is_column(value: Any) -> bool:
     if isinstance(value, str | bytes | tuple | Mapping | set):
         return False
     return all(hasattr(value, name) for name in ("__len__", "__getitem__", "__iter__"))
+
+
+def rows_of(inputs: Any, size: int) -> Any:
+    """Returns inputs in several columns as a list of rows, dicts or tuples, and others unchanged.
+
+    Args:
+        inputs: a dict or a tuple of columns, or one column.
+        size: number of examples.
+
+    Raises:
+        ValueError: if a column has another length.
+    """
+    named = isinstance(inputs, Mapping)
+    parts = inputs if named else dict(enumerate(inputs)) if isinstance(inputs, tuple) else {}
+    if not parts or not all(map(is_column, parts.values())):
+        return inputs
+    counts = {name: len(column) for name, column in parts.items()}
+    if set(counts.values()) != {size}:
+        if size == 2 and not named:  # two pairs
+            return inputs
+        raise ValueError(f"labels must match the data: got {size} labels for inputs of {counts} examples")
+    columns = [as_column(column, str(name)) for name, column in parts.items()]
+    return [dict(zip(parts, row, strict=True)) if named else row for row in zip(*columns, strict=True)]
 
 
 def is_table(value: Any) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxmeta.data.containers._columns import as_column
+from jaxmeta.display import brief
 
 _LONGEST = 1000  # characters
 
@@ -58,5 +59,5 @@ def scalar_label(value: Any, index: int, name: str = "labels") -> int | str:
         except (ValueError, RuntimeError, TypeError) as error:
             raise TypeError(f"label {index} must be one integer or string, got shape {value.shape}") from error
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError(f"{name} must be integers or strings, got {value!r} for example {index}")
+        raise TypeError(f"{name} must be integers or strings, got {brief(value)} for example {index}")
     return value

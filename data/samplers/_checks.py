@@ -1,6 +1,7 @@
 """Checks of data that samplers and task transforms share."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta._checks import check_integer
-from jaxmeta.data.containers import Examples, as_array, as_labels
+from jaxmeta.data.containers import Examples, advice_on_text, as_array, as_labels
 
 _NAMED = 20  # classes in an error message
 ArrayLike: TypeAlias = np.ndarray | jax.Array
@@ -81,10 +82,7 @@ def check_inputs(inputs: Any, name: str = "inputs") -> ArrayLike:
     if inputs.ndim < 1 or inputs.size == 0:
         raise ValueError(f"{name} must be a non-empty [M, ...], got shape {inputs.shape}")
     if inputs.dtype.kind == "U":
-        raise ValueError(
-            f"{name} must be numbers, got {inputs.dtype}: hash_ngrams turns sentences into vectors, and so does "
-            "get_tasksets('sentences', examples=...)"
-        )
+        raise ValueError(f"{name} must be numbers, got {inputs.dtype}: {advice_on_text(inputs)}")
     if not (jnp.issubdtype(inputs.dtype, jnp.number) or inputs.dtype == np.bool_):
         raise ValueError(f"{name} must be numbers, got {inputs.dtype}")
     return inputs
@@ -94,8 +92,8 @@ def check_examples(inputs: Any, labels: Any) -> tuple[ArrayLike, np.ndarray]:
     """Returns inputs and labels as arrays.
 
     Args:
-        inputs: container of the examples, or `Examples`, which have labels of their own.
-        labels: container of integers or strings, or `None` with `Examples`.
+        inputs: container of the examples, or `Examples` or a `MetaDataset`, which have labels of their own.
+        labels: container of integers or strings, or `None` with these.
 
     Raises:
         TypeError: if one of them is no container, the labels are neither integers nor strings, or they are missing.
@@ -105,8 +103,12 @@ def check_examples(inputs: Any, labels: Any) -> tuple[ArrayLike, np.ndarray]:
         if labels is not None:
             raise TypeError("labels must not be given with Examples, which have their own")
         inputs, labels = inputs.inputs, np.array(inputs.names)[inputs.labels]
+    elif labels is None and hasattr(inputs, "named_targets"):
+        inputs, labels = inputs.take_all(), inputs.named_targets
     elif labels is None:
-        raise TypeError("labels must be given, one for each example")
+        columns = list(inputs) if isinstance(inputs, Mapping) else getattr(inputs, "column_names", None)
+        hint = f": pass its columns of inputs and of labels, among {columns}" if columns else ""
+        raise TypeError(f"labels must be given, one for each example{hint}")
     inputs, labels = check_inputs(inputs), as_labels(labels)
     if inputs.shape[0] != labels.shape[0]:
         raise ValueError(f"labels must match inputs: got {labels.shape[0]} labels for {inputs.shape[0]} inputs")

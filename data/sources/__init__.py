@@ -2,6 +2,7 @@
 
 from jaxmeta.data.sources._cache import cached as cached
 from jaxmeta.data.sources._division import Division as Division
+from jaxmeta.data.sources._division import RecordedLists as RecordedLists
 from jaxmeta.data.sources._division import check_seed as check_seed
 from jaxmeta.data.sources._images import SUFFIXES as SUFFIXES
 from jaxmeta.data.sources._images import decode as decode

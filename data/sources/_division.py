@@ -1,6 +1,7 @@
 """Division of labeled examples into parts that share no class."""
 
 import hashlib
+import warnings
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,10 @@ from jaxmeta.data.containers import PARTS, Examples
 from jaxmeta.display import short_repr
 
 Lists = Mapping[str, Sequence[str]]
+
+
+class RecordedLists(dict[str, Sequence[str]]):
+    """Class names of each part of a run that has begun, so that classes in none of them are warned of."""
 
 
 class Division(NamedTuple):
@@ -34,7 +39,7 @@ def divide(examples: Examples, lists: Lists, *, others: str = "refused") -> Divi
     Args:
         examples: the examples.
         lists: class names of each of `PARTS`.
-        others: `"refused"` if every class must be in a list, or `"left out"`.
+        others: `"refused"` if every class must be in a list, `"left out"`, or `"reported"` if it is warned of.
 
     Returns:
         The three parts.
@@ -45,11 +50,13 @@ def divide(examples: Examples, lists: Lists, *, others: str = "refused") -> Divi
     wanted = [name for part in PARTS for name in lists[part]]
     missing, more = sorted(set(wanted) - set(examples.names)), sorted(set(examples.names) - set(wanted))
     if missing:
-        raise ValueError(
-            f"the data is not complete: {len(missing)} of {len(wanted)} classes are missing, {few(missing)}"
-        )
+        told = f"the data is not complete: {len(missing)} of {len(wanted)} classes are missing, {few(missing)}"
+        raise ValueError(told + (f", and classes of no part are there: {few(more)}" if more else ""))
     if more and others == "refused":
         raise ValueError(f"the split has no such classes: {few(more)}. It has {len(wanted)} other classes")
+    if more and others == "reported":
+        told = f"{few(more)} are new in the data and in no part of the run, so they are left out"
+        warnings.warn(told, stacklevel=2)
     return Division(*(examples.select(lists[part]) for part in PARTS))
 
 

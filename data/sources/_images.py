@@ -111,7 +111,7 @@ def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = No
     Raises:
         ValueError: if the content is not an image, is too large, or of a mode whose range is not known.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
@@ -130,6 +130,8 @@ def decode(content: bytes, size: int, box: tuple[int, int, int, int] | None = No
                 image = image.crop(box)
             if image.size != (size, size):
                 image = image.resize((size, size), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError as error:  # its message is about a buffer
+        raise ValueError("it is of no known kind") from error
     except Exception as error:  # whatever Pillow makes of bytes that are no image
         raise ValueError(str(error) or type(error).__name__) from error
     return np.asarray(image).reshape(size, size, channels)

@@ -17,6 +17,7 @@ from jaxmeta.data.containers import Examples, is_column
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._division import (
     Division,
+    RecordedLists,
     check_lists,
     check_seed,
     divide,
@@ -78,7 +79,8 @@ def load_examples(
             the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
             (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on. For
             `"sentences"` a table `.csv` with the columns `text` and `label`, or a folder of these or of `<class>.txt`
-            with a sentence in each line. For `"features"` a file `.npz`, see `Examples.load`.
+            with a sentence in each line, or a list `.txt` of lines `class<TAB>sentence`. For `"features"` a file
+            `.npz`, see `Examples.load`.
         split: a published split, `"files"` for the split of the files if they are in folders `train` and `test`,
             `"random"`, or `"all"` for all classes in each part, to test on classes of another data set. Or the class
             names of each part, as in `BenchmarkTasksets.classes`, where other classes are left out. By default that of
@@ -97,7 +99,7 @@ def load_examples(
         min_per_class: leaves out the classes that have fewer examples.
         download: whether to download missing files, if there is a published checksum.
         examples: data to use instead of files: the inputs and the class name of each, in two containers that are
-            read by position (arrays, lists, series, frames), or `Examples`.
+            read by position (arrays, lists, series, frames), or `Examples` or a `MetaDataset`.
         progress: whether to show progress bars.
 
     Returns:
@@ -152,6 +154,8 @@ def _known(name: str) -> frozenset[str]:
 
 
 def _given(name: str, examples: Any, per_class: int | None) -> Examples:
+    if hasattr(examples, "named_targets"):  # a MetaDataset
+        examples = examples.take_all(), examples.named_targets
     if not isinstance(examples, Examples):
         if not isinstance(examples, tuple | list) or len(examples) != 2 or not all(map(is_column, examples)):
             raise ValueError("examples must be a pair: the inputs, and the class name of each")
@@ -181,7 +185,7 @@ def _divide(
     if split == "all":
         return Division(found, found, found)
     lists = check_lists(split) if isinstance(split, Mapping) else lists_of_parts(found)
-    return divide(found, lists, others="left out")
+    return divide(found, lists, others="reported" if isinstance(split, RecordedLists) else "left out")
 
 
 def _read(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
@@ -224,11 +228,13 @@ def _omniglot(examples: Any, root: str | Path | None, split: Any, seed: int | No
 
 def _read_own(name: str, source: Source, root: str | Path | None, request: ReadRequest, download: bool) -> Examples:
     what = "a file .npz with x and y" if name == FEATURES else "a folder, or a zip or tar archive"
-    what += " or a table .csv" if name == SENTENCES else ""
+    what += " or a table .csv or a list .txt" if name == SENTENCES else ""
     if root is None or download:
         raise ValueError(f"{name!r} needs root, {what}, and downloads nothing")
     path = expanded(root).absolute()
-    single = path.is_file() and path.name.lower().endswith({SENTENCES: ".csv", FEATURES: ".npz"}.get(name, ()))
+    single = path.is_file() and path.name.lower().endswith(
+        {SENTENCES: (".csv", ".txt"), FEATURES: ".npz"}.get(name, ())
+    )
     folder = name != FEATURES and (path.is_dir() or (path.is_file() and is_archive(path)))
     if not single and not folder:
         raise FileNotFoundError(f"root must be {what}, got {path}")

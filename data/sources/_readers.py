@@ -191,14 +191,16 @@ def read_table(files: Files, ending: str, columns: tuple[str, str]) -> list[tupl
     name = files.find(ending)
     content = _decode(content_of(files, name), files.where(name))
     try:
-        rows = list(csv.DictReader(io.StringIO(content)))
+        table = csv.DictReader(io.StringIO(content))
+        rows = list(table)
     except csv.Error as error:
         raise ValueError(f"{files.where(name)} is not a table ({error})") from error
     first, second = columns
     found = [(row.get(first), row.get(second)) for row in rows]
     complete = [(a, b) for a, b in found if a is not None and b is not None]
     if not rows or len(complete) < len(rows):
-        raise ValueError(f"{files.where(name)} must have the columns {first} and {second} in every row")
+        told = f"{files.where(name)} must have the columns {first} and {second} in every row, separated by commas"
+        raise ValueError(f"{told}. Its first row is {','.join(map(str, table.fieldnames or ()))!r:.200}")
     return complete
 
 

@@ -35,7 +35,10 @@ def csv_rows(files: Files, request: ReadRequest) -> Examples:
 
 
 def own_sentences(files: Files, request: ReadRequest) -> Examples:
-    """Reads tables `<name>.csv` with the columns text and label, or `<class>.txt` with a sentence in each line."""
+    """Reads tables `<name>.csv` with the columns text and label, or lists of sentences.
+
+    A list in a folder is `<class>.txt` with a sentence in each line. A list alone has lines `class<TAB>sentence`.
+    """
     names = visible(files)
     tables = [name for name in names if name.lower().endswith(".csv")]
     lists = [name for name in names if name.lower().endswith(".txt")]
@@ -45,11 +48,24 @@ def own_sentences(files: Files, request: ReadRequest) -> Examples:
         raise ValueError(f"{where} must have tables .csv with text and label, or a list <class>.txt each, got {found}")
     if tables:
         return _examples(files, [row for name in tables for row in read_table(files, name, ("text", "label"))], request)
+    if len(files.sources) == 1 and files.sources[0].suffix.lower() == ".txt":
+        return _examples(files, _labeled_lines(files, lists[0]), request)
     rows = []
     for name in lists:
         of = posixpath.splitext(posixpath.basename(name))[0]
         rows += [(line, of) for line in lines_of(files, name) if line.strip()]
     return _examples(files, rows, request)
+
+
+def _labeled_lines(files: Files, name: str) -> list[tuple[str, str]]:
+    """Returns the sentences of a list of lines `class<TAB>sentence`, and the class of each."""
+    rows = []
+    for number, line in enumerate(lines_of(files, name), 1):
+        of, tab, sentence = line.partition("\t")
+        if line.strip() and not (tab and of.strip()):
+            raise ValueError(f"{files.where(name)}: line {number} must be `class<TAB>sentence`, got {line!r:.100}")
+        rows += [(sentence, of.strip())] if line.strip() else []
+    return rows
 
 
 def headlines(files: Files, request: ReadRequest) -> Examples:

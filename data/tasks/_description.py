@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from jaxmeta._names import suggestion
 from jaxmeta.data.tasks._threefry import fold_in, random_words
 from jaxmeta.display import short_repr
 
@@ -18,12 +19,17 @@ class TaskTransform:
         """Checks the first argument.
 
         Raises:
-            TypeError: if it is a data set.
+            TypeError: if it is a data set, or an argument has another name.
         """
         if args and _is_dataset(args[0]):
             rest = [*map(repr, args[1:]), *(f"{name}={value!r}" for name, value in options.items())]
             told = f"{cls.__name__}({', '.join(rest)})"
             raise TypeError(f"transforms take no data set, because the Taskset passes its own: write {told}")
+        known = tuple(getattr(cls, "__dataclass_fields__", options))
+        for name, value in options.items():
+            if name not in known:
+                takes = ", ".join(known) or "no arguments"
+                raise TypeError(f"{cls.__name__} takes {takes}, got {name}={value!r}{suggestion(name, known)}")
         return super().__new__(cls)
 
 

@@ -1,6 +1,6 @@
 """Labels of the examples of a data set, found without decoding the examples where possible."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,9 +29,10 @@ def find_labels(dataset: Any, keys: Keys, progress: bool) -> np.ndarray:
     size = len(dataset)
     stored = _stored_labels(dataset, keys)
     if stored is not None and len(stored) == size > 0:
-        found = as_labels(stored)
         some = sorted({0, size // 2, size - 1})
-        if found[some].tolist() == [scalar_label(split_example(dataset[i], keys, i)[1], i) for i in some]:
+        expected = [scalar_label(split_example(dataset[i], keys, i)[1], i) for i in some]
+        found = as_labels(stored)
+        if found[some].tolist() == expected:
             return found
     labels = []
     with progress_bar("Reading labels", size, "example", shown=progress) as bar:
@@ -41,16 +42,45 @@ def find_labels(dataset: Any, keys: Keys, progress: bool) -> np.ndarray:
     return as_labels(labels)
 
 
+def find_names(dataset: Any, keys: Keys, targets: np.ndarray) -> dict[Any, str]:
+    """Returns the name of each label that a data set stores, as those of Hugging Face and torchvision do, or none.
+
+    Raises:
+        ValueError: if an example has the label -1, which stands for an unknown class.
+    """
+    if hasattr(dataset, "column_names"):  # Hugging Face
+        features = getattr(dataset, "features", None)
+        stored = features.get(keys[1]) if keys is not None and isinstance(features, Mapping) else None
+        names = getattr(stored, "names", None)
+        if names and targets.dtype.kind == "i" and targets.min(initial=0) < 0:
+            row = int(np.argmin(targets))
+            told = f"label {targets[row]} of example {row} stands for an unknown class"
+            raise ValueError(f"{told}: leave such examples out, for instance by the filter of the data set")
+    else:
+        base = dataset.dataset if hasattr(dataset, "dataset") and hasattr(dataset, "indices") else dataset
+        names = getattr(base, "classes", None)
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return {}
+    fit = targets.dtype.kind in "iu" and targets.size > 0 and targets.min() >= 0 and targets.max() < len(names)
+    return dict(enumerate(names)) if fit else {}
+
+
 def split_example(example: Any, keys: Keys, index: int) -> tuple[Any, Any]:
-    """Returns input and label of one example of a data set.
+    """Returns input and label of one example of a data set. Several keys of the input give a tuple.
 
     Raises:
         TypeError: if the example is not a pair or a row.
         ValueError: if a pair has another length, or a row lacks the keys.
     """
+    if hasattr(example, "column_names") or (hasattr(example, "columns") and hasattr(example, "shape")):
+        told = f"dataset[{index}] must be a row or a pair (x, y), got a table of type {type(example).__name__}"
+        raise TypeError(
+            f'{told}: a data set of Hugging Face gives rows after with_format(None) or with_format("numpy")'
+        )
     if keys is not None:
         try:
-            return example[keys[0]], example[keys[1]]
+            several = isinstance(keys[0], list | tuple)
+            return tuple(example[key] for key in keys[0]) if several else example[keys[0]], example[keys[1]]
         except (KeyError, IndexError, TypeError) as error:
             has = f"keys {list(example)}" if hasattr(example, "keys") else f"type {type(example).__name__}"
             raise ValueError(f"keys={keys!r} are not in dataset[{index}], which has {has}") from error
@@ -66,7 +96,8 @@ def split_example(example: Any, keys: Keys, index: int) -> tuple[Any, Any]:
 def _stored_labels(dataset: Any, keys: Keys) -> Sequence[Any] | np.ndarray | None:
     """Returns the labels that a data set stores apart from its examples, or `None`."""
     if hasattr(dataset, "column_names"):  # Hugging Face
-        return dataset[keys[1]] if keys is not None and keys[1] in dataset.column_names else None
+        shown = getattr(dataset, "format", {}).get("columns", dataset.column_names)  # others are there, but not read
+        return dataset[keys[1]] if keys is not None and keys[1] in shown else None
     if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch.utils.data.Subset
         base = _stored_labels(dataset.dataset, keys)
         return None if base is None else as_labels(base)[np.asarray(dataset.indices)]

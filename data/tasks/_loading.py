@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta._checks import check_function
+from jaxmeta._checks import check_function, check_takes
 from jaxmeta._types import Batch, Task
 from jaxmeta.data.containers import stack, to_array, to_float, warn_of_inputs
+from jaxmeta.data.samplers import check_inputs
 from jaxmeta.data.tasks._description import TaskDescription, TaskTransform
 from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._threefry import fold_in, wrap_key
@@ -21,6 +22,7 @@ _AUGMENT = 1 << 30
 _HOST = 1 << 31
 _CHUNK = 1 << 24  # largest count of numbers on the device at once
 _PROCESS = os.getpid()
+_WRAPPED = "A transform of the image alone is AugmentOnHost(lambda rng, x: transform(x))"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Map:
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        check_function(fn=self.fn)
+        check_takes(1, ", the input of an example", fn=self.fn)
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
         """Adds the function to the task."""
@@ -78,7 +80,7 @@ class Augment:
     __repr__ = short_repr
 
     def __post_init__(self) -> None:
-        check_function(fn=self.fn)
+        check_takes(2, " (key, x), with AugmentOnHost (rng, x)", fn=self.fn)
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
         """Adds the augmentation to the task."""
@@ -91,7 +93,8 @@ class AugmentOnHost:
 
     The function may use Pillow, NumPy or torch, such as a transform of torchvision. It gets an example as it is after
     every `Map`, and a `numpy.random.Generator` that depends on the task only, so that a task is the same in every
-    process. Draw all randomness from it. It comes before every `Augment`, and `to_device` cannot run it.
+    process. Draw all randomness from it, or seed that of the transform with it, as in
+    `torch.manual_seed(int(rng.integers(2**31)))`. It comes before every `Augment`, and `to_device` cannot run it.
 
     Example:
         >>> import numpy as np
@@ -111,6 +114,10 @@ class AugmentOnHost:
 
     def __post_init__(self) -> None:
         check_function(fn=self.fn)
+        try:
+            check_takes(2, " (rng, x)", fn=self.fn)
+        except TypeError as error:
+            raise TypeError(f"{error}. {_WRAPPED}") from None
 
     def __call__(self, description: TaskDescription) -> TaskDescription:
         """Adds the augmentation to the task."""
@@ -165,6 +172,19 @@ def apply_map(fn: Callable[[Any], Any], examples: Any) -> Any:
     return np.concatenate([np.asarray(run(examples[i : i + size])) for i in range(0, len(examples), size)])
 
 
+def one_array(inputs: Any) -> Any:
+    """Returns the inputs of all examples as one array for a device.
+
+    Raises:
+        ValueError: if an example has several parts, or they are not numbers of one shape.
+    """
+    stacked = inputs if hasattr(inputs, "shape") else stack(inputs)
+    if not hasattr(stacked, "shape"):
+        told = f"the device needs one array for each example, got {type(stacked).__name__} with several"
+        raise ValueError(f"{told}: a Taskset is a sampler itself and takes them on the host, see also prefetch")
+    return check_inputs(stacked)
+
+
 def _load_part(
     description: TaskDescription,
     dataset: MetaDataset,
@@ -183,7 +203,7 @@ def _load_part(
     for position, augment in enumerate(description.host_augments):
         if augment.query if part else augment.support:
             rng = np.random.default_rng([*description.key.tolist(), _HOST + 2 * position + part])
-            x = [augment.fn(rng, example) for example in x]
+            x = [_changed(augment.fn, rng, example) for example in x]
     for position, augment in enumerate(description.augments):
         if augment.query if part else augment.support:
             x = _augment(augment.fn, fold_in(description.key, augmentation_number(position, part)), stack(x))
@@ -193,6 +213,23 @@ def _load_part(
     if isinstance(x, np.ndarray) and description.loaded:
         warn_of_inputs(x)
     return Batch(jax.tree.map(scale, x), description.label.copy())
+
+
+def _changed(fn: Callable[[np.random.Generator, Any], Any], rng: np.random.Generator, example: Any) -> Any:
+    """Returns one example, augmented on the host.
+
+    Raises:
+        TypeError: if the function takes or returns something else.
+    """
+    try:
+        found = fn(rng, example)
+    except TypeError as error:  # torchvision's transforms take any arguments at first
+        if "argument" not in str(error):
+            raise
+        raise TypeError(f"fn of AugmentOnHost failed with (rng, x): {error}. {_WRAPPED}") from error
+    if found is None or (isinstance(found, tuple) and not isinstance(example, tuple)):
+        raise TypeError(f"fn of AugmentOnHost must return the changed x, got {type(found).__name__}. {_WRAPPED}")
+    return found
 
 
 def _turn(examples: Any, turns: np.ndarray, axes: tuple[int, int]) -> Any:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmeta.data.containers import Examples, as_column, as_labels, is_column, is_table, table_columns
+from jaxmeta.data.containers import Examples, as_column, as_labels, is_column, is_table, rows_of, table_columns
 from jaxmeta.data.samplers import group
-from jaxmeta.data.tasks._labels import Keys, find_labels, split_example
+from jaxmeta.data.tasks._labels import Keys, find_labels, find_names, split_example
 
 
 class MetaDataset:
@@ -21,6 +21,7 @@ class MetaDataset:
     - A data set whose examples are rows with names, such as those of Hugging Face and the data sources of TensorFlow
       Datasets. It needs `keys`.
     - A pair `(inputs, labels)` of two columns: arrays of NumPy, JAX or torch, lists, or series and frames of pandas.
+      For inputs of several parts, a dict or a tuple of columns is in the place of the first.
     - A frame or a dict of columns. It needs `keys`.
     - An `Examples`, with the names of the classes as labels.
 
@@ -49,7 +50,7 @@ class MetaDataset:
             dataset: the data, see above.
             labels: label of every example: `[M]`. By default they are found in the data set.
             keys: keys of the input and the label in a row, such as `("image", "label")`, for rows with names and for
-                tuples that are not pairs.
+                tuples that are not pairs. Several keys of the input give a tuple: `(["image", "mask"], "label")`.
             progress: whether to show a progress bar if every example must be read.
 
         Raises:
@@ -66,14 +67,20 @@ class MetaDataset:
             dataset = as_column(dataset, "dataset")
         self._keys: Keys = keys
         self._inputs: Any = None
+        self._names: dict[Any, str] = {}
+        if isinstance(dataset, tuple) and len(dataset) == 2 and is_column(dataset[1]):
+            dataset = rows_of(dataset[0], len(dataset[1])), dataset[1]
         if isinstance(dataset, tuple) and len(dataset) == 2 and all(map(is_column, dataset)):
             self._inputs = as_column(dataset[0], "inputs")
             labels = as_labels(dataset[1] if labels is None else labels)
             dataset = _Columns(self._inputs, labels)
         elif isinstance(dataset, str | bytes) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise TypeError(f"dataset must have a length and examples dataset[i], got {type(dataset).__name__}")
+            hint = ": a stream must be read first, as list(dataset)" if hasattr(dataset, "__iter__") else ""
+            raise TypeError(f"dataset must have a length and examples dataset[i], got {type(dataset).__name__}{hint}")
         self.dataset = dataset
         self.targets = find_labels(dataset, keys, progress) if labels is None else as_labels(labels)
+        if labels is None:
+            self._names = find_names(dataset, keys, self.targets)
         if len(dataset) == 0:
             raise ValueError("dataset is empty")
         if len(self.targets) != len(dataset):
@@ -100,6 +107,21 @@ class MetaDataset:
         """Sorted labels of the classes."""
         return np.unique(self.targets).tolist()
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of `labels`: labels that are strings, else those that the data have.
+
+        Empty if the classes have no names. Data sets of Hugging Face and torchvision name integer labels.
+        """
+        if self.targets.dtype.kind == "U":
+            return tuple(self.labels)
+        return tuple(self._names[label] for label in self.labels) if self._names else ()
+
+    @property
+    def named_targets(self) -> np.ndarray:
+        """Name of the class of every example, or its label if the classes have no names: `[M]`."""
+        return np.array(self.class_names or self.labels)[np.searchsorted(self.labels, self.targets)]
+
     @cached_property
     def labels_to_indices(self) -> dict[Any, np.ndarray]:
         """Indices of the examples of each class, in order."""
@@ -125,6 +147,11 @@ class MetaDataset:
         if hasattr(self._inputs, "shape"):
             return np.asarray(self._inputs)[rows]
         return [self._inputs[row] for row in rows]
+
+    @property
+    def inputs_in_memory(self) -> Any:
+        """Inputs of all examples if the data is an array, `[M, ...]`, else `None`."""
+        return self._inputs if hasattr(self._inputs, "shape") else None
 
     def take_all(self) -> Any:
         """Returns the inputs of all examples, an array `[M, ...]` without a copy, or a list."""
@@ -154,6 +181,7 @@ class FilteredMetaDataset(MetaDataset):
         self._base = as_meta_dataset(dataset)
         self._rows = np.flatnonzero(np.isin(self._base.targets, check_labels(labels, self._base.labels)))
         super().__init__(range(len(self._rows)), self._base.targets[self._rows])
+        self._names = self._base._names
 
     def take(self, rows: np.ndarray) -> Any:
         """Reads examples, like `MetaDataset.take`."""
@@ -191,6 +219,8 @@ class UnionMetaDataset(MetaDataset):
             codes.append(np.searchsorted(part.labels, part.targets) + count)
             count += len(part.labels)
         super().__init__(range(self._ends[-1]), np.concatenate(codes))
+        names = [name for part in self.datasets for name in part.class_names]
+        self._names = dict(enumerate(names)) if len(names) == len(self.labels) else {}
 
     def take(self, rows: np.ndarray) -> Any:
         """Reads examples, like `MetaDataset.take`."""

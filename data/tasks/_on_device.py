@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmeta.data.containers import stack
-from jaxmeta.data.samplers import Placement, check_inputs, place
-from jaxmeta.data.tasks._loading import apply_map
+from jaxmeta.data.samplers import Placement, place
+from jaxmeta.data.tasks._loading import apply_map, one_array
 from jaxmeta.data.tasks._meta_dataset import MetaDataset, as_meta_dataset
 
 
@@ -46,9 +45,10 @@ class OnDeviceDataset(MetaDataset):
         inputs = base.take_all()
         if transform is not None:
             inputs = apply_map(transform, inputs)
-        inputs = check_inputs(inputs if hasattr(inputs, "shape") else stack(inputs))
+        inputs = one_array(inputs)
         self.inputs: jax.Array = place(inputs, (), device)[0]
         super().__init__(range(len(base)), base.targets)
+        self._names = base._names
         self._inputs = self.inputs
 
     inputs: jax.Array

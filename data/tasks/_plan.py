@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta.data.containers import stack
-from jaxmeta.data.samplers import FewShot, Groups, Placement, TaskSizes, check_inputs, from_groups
+from jaxmeta.data.samplers import FewShot, Groups, Placement, TaskSizes, from_groups
 from jaxmeta.data.tasks._augmented import Augmented
 from jaxmeta.data.tasks._description import TaskDescription
-from jaxmeta.data.tasks._loading import Augment, LoadData, Map, apply_map
+from jaxmeta.data.tasks._loading import Augment, LoadData, Map, apply_map, one_array
 from jaxmeta.data.tasks._meta_dataset import MetaDataset
 from jaxmeta.data.tasks._transforms import (
     ConsecutiveLabels,
@@ -81,9 +80,12 @@ def compile_plan(plan: TaskPlan, dataset: MetaDataset, device: Placement | None)
         inputs = apply_map(fn, inputs)
     counts = groups.counts[:classes]
     rows = description.example[groups.rows[: counts.sum()]].astype(np.int32)
+    names = groups.names[:classes]
+    if dataset.class_names:
+        names = np.array(dataset.class_names)[np.searchsorted(dataset.labels, names)]
     sampler = from_groups(
-        check_inputs(inputs if hasattr(inputs, "shape") else stack(inputs)),
-        Groups(groups.names[:classes], rows, groups.starts[:classes], counts),
+        one_array(inputs),
+        Groups(names, rows, groups.starts[:classes], counts),
         TaskSizes(draw.shape(groups)[0], (draw.k, draw.queries), draw.replacement),
         rotations,
         device,

@@ -1,6 +1,7 @@
 """Sets of tasks with PyTorch's protocol, drawn and loaded on the host."""
 
 import itertools
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -10,19 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta._checks import check_integer
-from jaxmeta._types import Task
+from jaxmeta._types import is_key
 from jaxmeta.data.containers import to_float
 from jaxmeta.data.samplers import FewShot, Placement, distinct
 from jaxmeta.data.tasks._augmented import Augmented, FixedTasks
-from jaxmeta.data.tasks._callback import load_in_program
 from jaxmeta.data.tasks._description import TaskDescription
-from jaxmeta.data.tasks._loading import Augment, load
+from jaxmeta.data.tasks._host_tasks import HostTasks
+from jaxmeta.data.tasks._loading import load
 from jaxmeta.data.tasks._meta_dataset import as_meta_dataset
 from jaxmeta.data.tasks._plan import TaskPlan, compile_plan
 from jaxmeta.data.tasks._threefry import fold_in, key_words, random_words, seed_key, wrap_key
 from jaxmeta.display import brief
 
 _BLOCK = 64  # number of tasks drawn together
+_NO_DESCRIPTION = ("unpack", "has no attribute", "not iterable", "not callable", "TaskDescription")
 
 
 @jax.tree_util.register_static
@@ -151,16 +153,31 @@ class Taskset:
         Raises:
             ValueError: if tasks have no queries, differ in shape, or are collated by a function.
         """
-        if self.task_collate is not None or not isinstance(self._stored_task, Task):
+        if self.task_collate is not None:
             raise ValueError("a Taskset is a sampler only with queries in KShots and without task_collate")
         if not self.describe(0).loaded:
             raise ValueError("a Taskset is a sampler only with LoadData() among its transforms")
-        sampler: Any = self._from_host
-        if self._augments:
-            sampler = Augmented(sampler, self._augments)
-        if self.num_tasks != -1:
-            sampler = FixedTasks(sampler, wrap_key(seed_key(self.seed)), self.num_tasks)
-        return sampler(key)
+        return self._sampler()(key)
+
+    def class_ids(self, task: jax.Array | int) -> jax.Array | None:
+        """Returns the number of the class of each label in a task: `[ways]`, int32.
+
+        A number is an index of `class_names`, or where classes have no names of the sorted labels that may be drawn.
+        Rotated classes follow the others, as in `FewShot.class_ids`.
+
+        Args:
+            task: random key, as for a call, or the number of a task, as for `tasks[i]`.
+
+        Returns:
+            The numbers, -1 for a label that the task does not have. `None` if the labels are no integers.
+        """
+        return self._sampler().class_ids(task) if is_key(task) else self._host.class_ids(self.key(operator.index(task)))
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that may be drawn, see `class_ids`. Empty if they have none."""
+        names = dict(zip(self.dataset.labels, self.dataset.class_names, strict=False))
+        return tuple(names[label] for label in self._host.classes.tolist() if names)
 
     @property
     def example(self) -> Any:
@@ -168,31 +185,21 @@ class Taskset:
         shapes = jax.eval_shape(self, jax.random.key(0)).support.x
         return jax.tree.map(lambda shape: jnp.zeros((1, *shape.shape[1:]), shape.dtype), shapes)
 
-    @cached_property
+    @property
     def ways(self) -> int | None:
         """One more than the largest label of the first task, or `None` if its labels are no integers."""
-        labels = [np.asarray(part.y) for part in self._stored_task if hasattr(part, "y")]
-        if not labels or any(part.dtype.kind not in "iu" or part.size == 0 for part in labels):
-            return None
-        return 1 + max(int(part.max()) for part in labels)
+        return self._host.ways
 
     @cached_property
-    def _stored_task(self) -> Any:
-        """The first task, for its shapes, without augmentation."""
-        return self._stored_tasks(fold_in(seed_key(self.seed), [0]))[0]
+    def _host(self) -> HostTasks:
+        classes = np.unique(self._plan.start.label)
+        return HostTasks(self._describe, self.dataset, classes, fold_in(seed_key(self.seed), [0])[0])
 
-    @cached_property
-    def _augments(self) -> tuple[Augment, ...]:
-        return self.describe(0).augments
-
-    def _stored_tasks(self, keys: np.ndarray) -> list[Any]:
-        """Returns tasks as they are in the data, to be scaled and augmented in a compiled program."""
-        plain = (description._replace(augments=()) for description in self._describe(keys))
-        return [load(description, self.dataset, None, lambda x: x) for description in plain]
-
-    def _from_host(self, key: jax.Array) -> Task:
-        task = load_in_program(self._stored_tasks, self._stored_task, key)
-        return Task(*(part._replace(x=jax.tree.map(to_float, part.x)) for part in task))
+    def _sampler(self) -> Any:
+        """Returns the sampler that the set is. Its key may be traced, so that it cannot be kept."""
+        augments = self.describe(0).augments
+        sampler = Augmented(self._host, augments) if augments else self._host
+        return sampler if self.num_tasks == -1 else FixedTasks(sampler, wrap_key(seed_key(self.seed)), self.num_tasks)
 
     def sample(self, key: jax.Array | np.ndarray) -> Any:
         """Returns a random task.
@@ -273,11 +280,12 @@ def _apply(transform: Callable[[TaskDescription], TaskDescription], description:
     Raises:
         TypeError: if it is a function of something else, such as of the pairs of a task.
     """
-    advice = "A task transform is a function from one TaskDescription to another. To change each input, use Map(f)"
+    advice = "A task transform is a function from one TaskDescription to another. To change each input, use Map(f) "
+    advice += "or AugmentOnHost(f)"
     try:
         found = transform(description)
     except (TypeError, ValueError, AttributeError) as error:
-        if not any(words in str(error) for words in ("unpack", "has no attribute", "not iterable", "not callable")):
+        if not any(words in str(error) for words in _NO_DESCRIPTION):
             raise
         raise TypeError(f"{transform!r} failed ({error}). {advice}") from error
     if not isinstance(found, TaskDescription):

@@ -23,23 +23,39 @@ def named_inputs(paths: Sequence[Path], classifier: Classifier) -> list[tuple[st
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is of another form.
+        ValueError: if a file is of another form, or has the classes of its sentences.
     """
     kind = "arrays" if classifier.inputs is None else classifier.inputs.kind
     found: list[tuple[str, Any]] = []
     for path in paths:
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
+            hint = ": a sentence to classify is a line of a text file" if kind == "text" else ""
+            raise FileNotFoundError(f"{path} does not exist{hint}")
         if path.suffix == ".npz":
             rows = classifier.inputs.items(read_arrays(path, "x")["x"]) if classifier.inputs else []
             found += [(f"{path}[{number}]", row) for number, row in enumerate(rows)]
         elif kind == "images":
             found += [(str(file), file) for file in image_files(path)]
         elif kind == "text" and path.is_file():
-            found += [(line, line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            found += [(line, line) for line in _sentences(path, classifier.names)]
         else:
             raise ValueError(f"{path} must be a file .npz with an array x" + (" or of sentences" * (kind == "text")))
     return found
+
+
+def _sentences(path: Path, names: Sequence[str]) -> list[str]:
+    """Returns the lines of a file with sentences, without empty ones.
+
+    Raises:
+        ValueError: if a line begins with its class, which would be taken for a part of the sentence.
+    """
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for line in lines:
+        of, tab, _ = line.partition("\t")
+        if tab and of.strip() in names:
+            told = f"{path} has lines `class<TAB>sentence`, as the examples of classes have, got {line!r:.100}"
+            raise ValueError(f"{told}. Sentences to classify are alone in their lines")
+    return lines
 
 
 def predictions_as(form: str, inputs: Sequence[str], predictions: Sequence[Prediction]) -> str:

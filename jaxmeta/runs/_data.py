@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmeta import data
 from jaxmeta.catalog import Settings
+from jaxmeta.data.sources import RecordedLists
 
 _DRAWINGS = 20  # of each class, where classes are drawn without end
 
@@ -33,7 +34,7 @@ def _read(
     lists = {part: names for part, names in (classes or {}).items() if names}
     own = len({name for names in lists.values() for name in names}) == sum(map(len, lists.values()))  # no shared class
     if lists and own and "split" in data.describe_tasksets(s.benchmark).arguments:
-        given |= {"split": lists, "seed": None}
+        given |= {"split": RecordedLists(lists), "seed": None}
     if "ways" not in s:
         return data.get_tasksets(s.benchmark, **sizes, **given)
     ways = s.get("train_ways", s.ways)
@@ -74,13 +75,23 @@ def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Returns in words how the data of a run have changed, or an empty string if they have not."""
     if before.get("stamp") == now.get("stamp"):
         return ""
-    old, new = ({name for names in (facts["classes"] or {}).values() for name in names} for facts in (before, now))
-    told = [f"{', '.join(sorted(old - new)[:5])} are missing"] if old - new else []
-    told += [f"{', '.join(sorted(new - old)[:5])} are new"] if new - old else []
-    parts = {name: part for part, names in (before["classes"] or {}).items() for name in names}
-    moved = [n for part, names in now["classes"].items() for n in names if n in old and parts[n] != part]
-    told += [f"{', '.join(sorted(moved)[:5])} are in another part"] if moved else []
+    old, new = _parts_of_classes(before), _parts_of_classes(now)
+    changed = {
+        "are missing": old.keys() - new.keys(),
+        "are new": new.keys() - old.keys(),
+        "are in another part": {name for name in old.keys() & new.keys() if old[name] != new[name]},
+    }
+    told = [f"{', '.join(sorted(names)[:5])} {how}" for how, names in changed.items() if names]
     return f"the data are not those that the run was trained on: {', '.join(told) or 'the examples differ'}"
+
+
+def _parts_of_classes(facts: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Returns the parts of each class. With `split="all"` it is in all of them."""
+    found: dict[str, set[str]] = {}
+    for part, names in (facts["classes"] or {}).items():
+        for name in names:
+            found.setdefault(name, set()).add(part)
+    return found
 
 
 def stand_in(facts: Mapping[str, Any]) -> data.BenchmarkTasksets:

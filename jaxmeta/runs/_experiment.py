@@ -20,7 +20,7 @@ from jaxmeta.display import progress_bar, short_repr
 from jaxmeta.reports import task_name, write_report
 from jaxmeta.runs import _policy_run, _pretrained_run, _task_run
 from jaxmeta.runs._data import load_tasksets
-from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes, report_of
+from jaxmeta.runs._folder import META_FILE, check_folder, claim_folder, recorded_classes, report_of, resuming
 from jaxmeta.runs._options import OPTIONS, Options
 from jaxmeta.runs._parts import Parts, Result
 from jaxmeta.training import Callback, Trained, hold
@@ -165,7 +165,8 @@ class Experiment(Options):
         callbacks = as_functions(callback=callback)
         folder = Path(folder or self.default_folder())
         check_folder(folder, settings)
-        parts = self.build(root, download, recorded_classes(folder))
+        with resuming(folder):
+            parts = self.build(root, download, recorded_classes(folder))
         with hold(folder):
             claim_folder(folder, settings, parts.facts, root)
             trained = parts.train(folder, mesh, minutes, progress, callbacks)

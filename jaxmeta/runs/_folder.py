@@ -1,9 +1,10 @@
 """The folder of a run: the record of its settings, and the refusal of a folder that holds something else."""
 
+import contextlib
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +96,19 @@ def check_folder(folder: Path, settings: Settings) -> None:
 def recorded_classes(folder: Path) -> dict[str, list[str]] | None:
     """Returns the class names of each part of a run that has begun, or `None`."""
     return read_record(folder).data.get("classes") if (folder / "config.json").is_file() else None
+
+
+@contextlib.contextmanager
+def resuming(folder: Path) -> Iterator[None]:
+    """Says of an error in reading the data that a run which has begun cannot go on with them."""
+    try:
+        yield
+    except ValueError as error:
+        if not (folder / "config.json").is_file():
+            raise
+        root = read_record(folder).root
+        before = f", whose data were read from {root}," if root else ""
+        raise ValueError(f"folder {folder}{before} cannot be resumed: {error}") from error
 
 
 def claim_folder(folder: Path, settings: Settings, facts: Mapping[str, Any], root: str | Path | None = None) -> None:

@@ -14,7 +14,7 @@ from jaxmeta._checks import as_functions
 from jaxmeta.catalog import LEARNERS, Settings, check_minutes
 from jaxmeta.runs._data import load_tasksets
 from jaxmeta.runs._experiment import Experiment, build, conclude
-from jaxmeta.runs._folder import check_folder, claim_folder, recorded_classes
+from jaxmeta.runs._folder import check_folder, claim_folder, recorded_classes, resuming
 from jaxmeta.runs._parts import Result
 from jaxmeta.runs._task_run import TRACED, TaskParts
 from jaxmeta.training import Callback, hold
@@ -88,7 +88,8 @@ def run_all(
         with contextlib.ExitStack() as stack:
             runs: list[Any] = []
             for name, s in settings.items():
-                runs.append(build(s, read))
+                with resuming(folders[name]):
+                    runs.append(build(s, read))
                 stack.enter_context(hold(folders[name]))
                 claim_folder(folders[name], s, runs[-1].facts, root)
             first: TaskParts = runs[0]
