@@ -10,14 +10,19 @@ from jaxmeta.envs._base import Outcome as Outcome
 from jaxmeta.envs._base import TaskView as TaskView
 from jaxmeta.envs._classic import CartPole as CartPole
 from jaxmeta.envs._classic import Pendulum as Pendulum
+from jaxmeta.envs._dark_room import DarkRoom as DarkRoom
+from jaxmeta.envs._gridworld import GridNavigation as GridNavigation
 from jaxmeta.envs._gymnasium import GymEnv as GymEnv
 from jaxmeta.envs._gymnasium_vector import AsyncVectorEnv as AsyncVectorEnv
 from jaxmeta.envs._gymnasium_vector import GymVectorEnv as GymVectorEnv
+from jaxmeta.envs._gymnax import GymnaxEnv as GymnaxEnv
 from jaxmeta.envs._half_cheetah import HalfCheetahForwardBackward as HalfCheetahForwardBackward
 from jaxmeta.envs._half_cheetah import HalfCheetahVelocity as HalfCheetahVelocity
+from jaxmeta.envs._host import HostEnv as HostEnv
 from jaxmeta.envs._humanoid import HumanoidDirection as HumanoidDirection
 from jaxmeta.envs._humanoid import HumanoidForwardBackward as HumanoidForwardBackward
 from jaxmeta.envs._meta_env import MetaEnv as MetaEnv
+from jaxmeta.envs._meta_env import ObservationSize as ObservationSize
 from jaxmeta.envs._meta_env import State as State
 from jaxmeta.envs._metaworld import MetaWorld as MetaWorld
 from jaxmeta.envs._particles import Particles2D as Particles2D
@@ -30,4 +35,7 @@ from jaxmeta.envs._registry import make as make
 from jaxmeta.envs._registry import register as register
 from jaxmeta.envs._render import save_html as save_html
 from jaxmeta.envs._render import save_video as save_video
+from jaxmeta.envs._rule_world import RuleWorld as RuleWorld
+from jaxmeta.envs._scaled_actions import ScaledActions as ScaledActions
 from jaxmeta.envs._tabular import TabularMDP as TabularMDP
+from jaxmeta.envs._xland import XLandEnv as XLandEnv

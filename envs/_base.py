@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import PyTree
 from jaxmeta.display import short_repr
-from jaxmeta.envs._meta_env import State
+from jaxmeta.envs._meta_env import ObservationSize, State
 
 SPLITS = ("train", "test")
 
@@ -22,14 +22,14 @@ class Outcome:
 
     Attributes:
         pipeline_state: state of the environment from which the next step starts.
-        obs: observation, `[observation_size]`.
+        obs: observation, of the form `observation_size`.
         reward: reward of the step, `[]`.
         terminated: whether the episode ended by itself, bool `[]`.
         metrics: a value `[]` for each of the environment's `metric_names`.
     """
 
     pipeline_state: PyTree
-    obs: jax.Array
+    obs: PyTree
     reward: jax.Array
     terminated: jax.Array
     metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
@@ -73,8 +73,8 @@ class BaseEnv(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def observation_size(self) -> int:
-        """Length of an observation."""
+    def observation_size(self) -> ObservationSize:
+        """Length of an observation, its shape if it is no vector, or a mapping from names to these."""
 
     @property
     @abc.abstractmethod
@@ -96,7 +96,7 @@ class BaseEnv(abc.ABC):
         """Draws one task of a split. The keys of the splits already differ."""
 
     @abc.abstractmethod
-    def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, jax.Array]:
+    def begin(self, key: jax.Array, task: PyTree) -> tuple[PyTree, PyTree]:
         """Starts an episode, and returns the first `pipeline_state` and observation."""
 
     @abc.abstractmethod
@@ -195,8 +195,8 @@ class TaskView:
         self.task = task
 
     @property
-    def observation_size(self) -> int:
-        """Length of an observation."""
+    def observation_size(self) -> ObservationSize:
+        """Length of an observation, its shape, or a mapping from names to these."""
         return self.env.observation_size
 
     @property

@@ -134,6 +134,10 @@ class ForwardBackward:
         """Returns the velocity in the direction."""
         return self.velocity_weight * task["direction"] * velocity[0]
 
+    def task_name(self, task: PyTree) -> str:
+        """Returns `"forward"` or `"backward"`."""
+        return "forward" if task["direction"] > 0 else "backward"
+
 
 class Direction:
     """Task `{"direction": [2]}`, a unit vector, of running in a direction; a mixin for `BodyEnv`."""

@@ -1,6 +1,7 @@
 """Adapter from environments with tasks to `gymnasium.Env`."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -63,9 +64,7 @@ class GymEnv(_Env):
         """Returns the task that was set for the next reset, or else the task of this episode."""
         return self._last.info["task"] if self._task is None else self._task
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[PyTree, dict[str, Any]]:
         """Starts an episode.
 
         Args:
@@ -83,9 +82,9 @@ class GymEnv(_Env):
         self._key, key = jax.random.split(self._key)
         state = _reset(self.env, key, self._task)
         self._states = [state]
-        return np.asarray(state.obs), _metrics(state)
+        return jax.tree.map(np.asarray, state.obs), _metrics(state)
 
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[PyTree, float, bool, bool, dict[str, Any]]:
         """Takes one step.
 
         Args:
@@ -98,7 +97,7 @@ class GymEnv(_Env):
         self._states = [*self._states, state] if self.render_mode else [state]
         truncated = bool(state.info["truncation"])
         terminated = bool(state.done) and not truncated
-        return np.asarray(state.obs), float(state.reward), terminated, truncated, _metrics(state)
+        return jax.tree.map(np.asarray, state.obs), float(state.reward), terminated, truncated, _metrics(state)
 
     def render(self) -> np.ndarray | None:
         """Draws the episode so far, or its last state, as an image `[height, width, 3]` of uint8."""
@@ -127,10 +126,26 @@ def spaces_of(env: MetaEnv) -> tuple[Any, Any]:
 
     if not hasattr(env, "observation_size"):
         raise TypeError(f"env must be an environment of jaxmeta, such as make('cartpole'), got {brief(env)}")
-    observations = spaces.Box(-np.inf, np.inf, (env.observation_size,), np.float32)
+    size = env.observation_size
+    if isinstance(size, int):
+        observations = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+    else:
+        observations = _space_of(jax.eval_shape(env.reset, jax.random.key(0)).obs)
     if env.discrete:
         return observations, spaces.Discrete(env.action_size)
     return observations, spaces.Box(-1, 1, (env.action_size,), np.float32)
+
+
+def _space_of(obs: PyTree) -> Any:
+    """Returns gymnasium's space of arrays of any type, or of dictionaries of them, given their shapes."""
+    from gymnasium import spaces
+
+    if isinstance(obs, Mapping):
+        return spaces.Dict({name: _space_of(part) for name, part in obs.items()})
+    if jnp.issubdtype(obs.dtype, jnp.integer):
+        limits = jnp.iinfo(obs.dtype)
+        return spaces.Box(limits.min, limits.max, obs.shape, obs.dtype)
+    return spaces.Box(-np.inf, np.inf, obs.shape, obs.dtype)
 
 
 def unstack(tasks: PyTree, n: int) -> list[PyTree]:

@@ -84,7 +84,7 @@ class GymVectorEnv(_VectorEnv):
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[PyTree, dict[str, Any]]:
         """Starts an episode in each lane.
 
         Args:
@@ -92,7 +92,7 @@ class GymVectorEnv(_VectorEnv):
             options: `{"task": task}` sets the tasks, as `set_task` does.
 
         Returns:
-            The first observations `[num_envs, observation_size]`, and the metrics.
+            The first observations, leading axis `[num_envs]`, and the metrics.
         """
         super().reset(seed=seed if seed is None or isinstance(seed, int) else seed[0])
         if options and "task" in options:
@@ -106,9 +106,9 @@ class GymVectorEnv(_VectorEnv):
             self._keys = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
         self._keys, state = _reset_many(self.env, self._keys, self._tasks)
         self._state = state
-        return np.asarray(state.obs), _vector_info(_metrics_of_many(state))
+        return jax.tree.map(np.asarray, state.obs), _vector_info(_metrics_of_many(state))
 
-    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Takes one step in each lane.
 
         Args:
@@ -127,10 +127,10 @@ class GymVectorEnv(_VectorEnv):
         if same_step and over.any():
             final_obs = np.full(self.num_envs, None, dtype=object)
             for lane in np.flatnonzero(over):
-                final_obs[lane] = np.asarray(result.obs)[lane]
+                final_obs[lane] = jax.tree.map(lambda x, lane=lane: np.asarray(x)[lane], result.obs)
             final_info = {name: np.where(over, value, 0) for name, value in _metrics_of_many(result).items()}
             info |= _vector_info({"final_obs": final_obs, "final_info": _vector_info(final_info, over)}, over)
-        obs, rewards = np.asarray(state.obs), np.asarray(result.reward, np.float64)
+        obs, rewards = jax.tree.map(np.asarray, state.obs), np.asarray(result.reward, np.float64)
         return obs, rewards, over & ~truncated, truncated, info
 
     @property

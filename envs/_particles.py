@@ -125,6 +125,13 @@ class Particles2D(BaseEnv):
         terminated = jnp.all(jnp.abs(offset) < self.tolerance)
         return Outcome(position, position, reward, terminated, {"distance": distance})
 
+    def task_name(self, task: PyTree) -> str | None:
+        """Returns the corner, such as `"top right"`, or `None` for goals that are not in the corners."""
+        if self.goals != "corners":
+            return None
+        x, y = task["goal"]
+        return f"{'top' if y > 0 else 'bottom'} {'right' if x > 0 else 'left'}"
+
     def floor_return(self, task: PyTree) -> jax.Array:
         """Returns the return of a point that stays at the origin, `[]`."""
         distance = jnp.linalg.norm(task["goal"])

@@ -14,10 +14,13 @@ from jaxmeta.envs._base import BaseEnv
 from jaxmeta.envs._body import BodyEnv
 from jaxmeta.envs._brax import check_brax
 from jaxmeta.envs._classic import CartPole, Pendulum
+from jaxmeta.envs._dark_room import DarkRoom
+from jaxmeta.envs._gridworld import GridNavigation
 from jaxmeta.envs._half_cheetah import HalfCheetahForwardBackward, HalfCheetahVelocity
 from jaxmeta.envs._humanoid import HumanoidDirection, HumanoidForwardBackward
 from jaxmeta.envs._particles import Particles2D
 from jaxmeta.envs._random_params import HopperRandomParams, Walker2DRandomParams
+from jaxmeta.envs._rule_world import RuleWorld
 from jaxmeta.envs._tabular import TabularMDP
 
 Variants = Mapping[str, Mapping[str, Any]]
@@ -183,6 +186,12 @@ _VELOCITIES = {
     "pearl": {"horizon": 200},
     "maml": {"horizon": 200, "max_velocity": 2.0},
 }
+_ROOMS = {"ad": {}, "ad-hard": {"size": 17, "sparse": True}, "key-to-door": {"horizon": 50, "key": True}}
+_RULES = {
+    "easy": {"horizon": 15, "size": 3, "objects": 3, "distractors": 0, "colors": 3, "shapes": 3},
+    "medium": {},
+    "hard": {"horizon": 80, "size": 7, "objects": 5, "depth": 2, "distractors": 3, "shapes": 5},
+}
 _RUNNING_ANT = {"l2l": {}, "pearl": {"horizon": 200, "min_height": 0.2}}
 
 register("particles2d", Particles2D, _PARTICLES)
@@ -191,6 +200,9 @@ register("bandit-gaussian", GaussianBandit)
 register("tabular", TabularMDP)
 register("pendulum", Pendulum)
 register("cartpole", CartPole)
+register("gridworld", GridNavigation)
+register("dark-room", DarkRoom, _ROOMS)
+register("rule-world", RuleWorld, _RULES)
 register("half-cheetah-forward-backward", HalfCheetahForwardBackward, _DIRECTIONS)
 register("half-cheetah-velocity", HalfCheetahVelocity, _VELOCITIES)
 register("ant-forward-backward", AntForwardBackward, _RUNNING_ANT)

@@ -105,7 +105,7 @@ def main(args: Args) -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     env = envs.make("bandit-bernoulli", arms=args.arms, horizon=args.pulls)
     trial = rl.Trial(env)
-    policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, args.hidden)
+    policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, rl.GRU(args.hidden))
     updates = 16 * args.iterations  # 4 epochs of 4 minibatches
     rate = optax.linear_schedule(args.rate, 0.1 * args.rate, updates)
     training = rl.rl2(

@@ -54,7 +54,7 @@ ALLOWED = {
     "catalog": [*LOOPS, "_names", "algorithms", "data", "envs", "models", "optim", "rl"],
     "register": ["catalog", "data", "envs"],
     "prediction": ["_types", "_files", "_save", "bounded", "data", "display"],
-    "reports": [*CORE, "algorithms", "catalog", "data", "envs", "training"],
+    "reports": [*CORE, "algorithms", "catalog", "data", "envs", "rl", "training"],
     "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "reports", "training"],
     "_commands": ["_cost", "prediction", "reports", "runs"],
     "__main__": ["_commands", "_files", "_parallel", "catalog", "reports", "runs", "training"],

@@ -22,6 +22,8 @@ RUNS = {
     "one_by_one": "--learners protonet --iterations 2 --test-tasks 2",
     "maml_particles2d": "--algorithms promp --seeds 0 --iterations 2 --num-tasks 2 --episodes 2 --test-tasks 2",
     "rl2_bandits": "--iterations 2 --num-tasks 4 --pulls 10 --test-tasks 10",
+    "meta_rl_table": "--updates 1 --seeds 1 --num-tasks 2 --episodes 2 --horizon 5 --test-tasks 2 --learners rl2 pearl "
+    "promp",
     "pearl_particles2d": "--iterations 2 --num-tasks 2 --updates 2 --test-tasks 2 --seeds 0",
     "promp_half_cheetah": "--algorithms promp --iterations 1 --num-tasks 2 --episodes 2 --horizon 5",
     "benchmarks/heads": "--shots 1 --features 16 --num-tasks 2 --rounds 1",

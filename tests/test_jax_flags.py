@@ -32,7 +32,7 @@ def policy_search(make):
 
 
 def recurrent():
-    policy = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, hidden=3)
+    policy = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, rl.GRU(3))
     obs = jnp.zeros((1, TRIAL.observation_size))
     params = jax.eval_shape(policy.init, KEY, obs, policy.empty_memory(1))
     return rl.rl2(TRIAL, policy, num_tasks=2, minibatches=1), params

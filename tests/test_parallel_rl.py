@@ -26,7 +26,7 @@ def policy(params, obs):
 COLLECT = rl.Collector(env=ENV, policy=policy, episodes=3)
 INNER = optax.sgd(0.1)
 TRIAL = rl.Trial(envs.make("bandit-bernoulli", arms=2, horizon=4))
-NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, hidden=4)
+NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, rl.GRU(4))
 LATENT = rl.LatentPolicy(ENV.action_size, latent_size=2, sizes=(4,), encoder_sizes=(3,))
 
 TRAININGS = {
@@ -114,6 +114,7 @@ def test_episodes_and_losses_are_divided():
 CURVES = {
     "promp": lambda mesh: rl.adaptation_curve(COLLECT, INNER, 1, mesh=mesh),
     "pearl": lambda mesh: rl.pearl_curve(ENV, LATENT, 1, mesh=mesh),
+    "rl2": lambda mesh: rl.trial_curve(rl.Trial(TRIAL.env, 2), NETWORK, mesh=mesh),
 }
 
 
@@ -121,7 +122,7 @@ CURVES = {
 @pytest.mark.parametrize("name", CURVES)
 def test_the_adaptation_curve(name):
     def run(mesh):
-        tasks = ENV.sample_tasks(jax.random.key(2), TASKS, split="test")
+        tasks = (TRIAL if name == "rl2" else ENV).sample_tasks(jax.random.key(2), TASKS, split="test")
         return jax.jit(CURVES[name](mesh))(jaxmeta.MetaParams(start(name)), tasks, jax.random.key(3))
 
     expected, found = run(None), run(jaxmeta.task_mesh())

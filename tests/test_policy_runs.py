@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from PIL import Image, ImageSequence
 import jaxmeta
 from jaxmeta import Experiment, envs, rl
 from jaxmeta.__main__ import main
+from jaxmeta._files import read_json, write_json
 from jaxmeta.training import read_records
 
 TINY: dict[str, Any] = {
@@ -33,6 +35,10 @@ def command(*words, **options):
     return [*words, *(word for k, v in options.items() for word in ("--" + k.replace("_", "-"), str(v)))]
 
 
+HEAD = ["learner", "runs", "0", "2", "4"]
+METRICS = {"return", "mode_return", "score", "mode_score"}  # those after some episodes have their number in the name
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "promp"
@@ -49,8 +55,8 @@ def test_the_folder_says_what_was_run_and_what_came_out(finished):
     assert [record["step"] for record in records] == [0, 1, 2]
     assert records[1]["train/return"] == records[1]["train/return_1"]
     test = json.loads((finished / "result.json").read_text())["test"]
-    assert set(test) == {"return", "return_0", "return_1", "return_2", "mode_return"}
-    assert test["return"] == test["return_2"]
+    assert set(test) == {name + seen for name in METRICS for seen in ("", "_0", "_2", "_4")}
+    assert test["return"] == test["return_4"]
     assert test["return"]["num_tasks"] == 3
     report = (finished / "report.md").read_text()
     assert "# promp on particles2d\n\n**2-episode test return -" in report
@@ -71,7 +77,7 @@ def test_the_test_is_an_adaptation_curve_in_held_out_tasks(finished):
     task_key, key = jax.random.split(parts.test_key)
     curve = jax.jit(halved)(meta, env.sample_tasks(task_key, 3, split="test"), key)
     found = jaxmeta.evaluate_run(finished)
-    np.testing.assert_allclose(found["return_1"].mean, curve.sampled[:, 1].mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["return_2"].mean, curve.sampled[:, 1].mean(), rtol=1e-5)
     np.testing.assert_allclose(found["mode_return"].mean, curve.mode[:, -1].mean(), rtol=1e-5)
 
 
@@ -118,7 +124,8 @@ def test_films_that_there_are_not(finished, given, message):
 def test_a_report_of_a_policy_has_a_floor_and_a_ceiling(finished):
     result = json.loads((finished / "result.json").read_text())
     assert [step["number"] for step in result["steps"]] == [0, 2, 4]  # of two episodes each
-    assert [step["return"] for step in result["steps"]] == [result["test"][f"return_{i}"] for i in range(3)]
+    for name in METRICS:
+        assert [step[name] for step in result["steps"]] == [result["test"][f"{name}_{i}"] for i in (0, 2, 4)]
     floors = {name: values["return"]["mean"] for name, values in result["floors"].items()}
     parts: Any = Experiment("particles2d", **TINY).build()
     task_key, _ = jax.random.split(parts.test_key)
@@ -130,13 +137,40 @@ def test_a_report_of_a_policy_has_a_floor_and_a_ceiling(finished):
 
 def test_evaluate_takes_other_settings_and_refuses_what_does_not_apply(finished):
     found = jaxmeta.evaluate_run(finished, test_steps=1, num_tasks=2)
-    assert set(found) == {"return", "return_0", "return_1", "mode_return"}
+    assert set(found) == {name + seen for name in METRICS for seen in ("", "_0", "_2")}
     with pytest.raises(ValueError, match="test_queries does not apply to promp on particles2d"):
         jaxmeta.evaluate_run(finished, test_queries=3)
     with pytest.raises(ValueError, match="ways of promp cannot be changed"):
         jaxmeta.evaluate_run(finished, ways=3)
     with pytest.raises(ValueError, match="num_tasks must be an integer of at least 1, got 0"):
         jaxmeta.evaluate_run(finished, num_tasks=0)
+
+
+def test_a_result_holds_the_returns_in_each_task(finished):
+    result = json.loads((finished / "result.json").read_text())
+    kept = {name: np.array(result["returns"][name], float) for name in ("sampled", "mode", "floor", "oracle")}
+    assert result["returns"]["episodes"] == [0, 2, 4] and result["returns"]["names"] == []
+    np.testing.assert_allclose(kept["mode"].mean(0), [result["test"][f"mode_return_{i}"]["mean"] for i in (0, 2, 4)])
+    score = (kept["sampled"][:, -1] - kept["floor"]) / (kept["oracle"] - kept["floor"])
+    np.testing.assert_allclose(score.mean(), result["test"]["score"]["mean"], rtol=1e-4)
+
+
+def test_runs_of_policies_side_by_side(finished, tmp_path, capsys):
+    assert main(["compare", str(finished), str(finished), "--plot", str(tmp_path / "plot.png")]) == 0
+    runs, table = capsys.readouterr().out.split("\n\n")
+    assert len(runs.splitlines()) == 3
+    title, head, promp, floor, oracle = table.splitlines()
+    assert title.startswith("particles2d, variant l2l, horizon 4: mean return") and head.split()[:5] == HEAD
+    test = json.loads((finished / "result.json").read_text())["test"]
+    assert promp.split()[:5] == ["promp", "2", *(f"{test[f'return_{i}']['mean']:.4g}" for i in (0, 2, 4))]
+    assert floor.startswith("a policy that does nothing useful") and oracle.startswith("a policy that knows the task")
+    with Image.open(tmp_path / "plot.png") as image:
+        assert image.size == (1760, 640)
+    broken = shutil.copytree(finished, tmp_path / "broken")
+    result = read_json(broken / "result.json")
+    write_json(broken / "result.json", {name: value for name, value in result.items() if name != "returns"})
+    assert main(["compare", str(finished), str(broken)]) == 1
+    assert "holds records that are damaged (KeyError: 'returns')" in capsys.readouterr().err
 
 
 def test_another_run_in_its_folder_is_refused(finished, capsys):

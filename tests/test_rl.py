@@ -117,8 +117,8 @@ def test_policies_have_a_least_deviation():
     np.testing.assert_allclose(np.exp(dist.log_std), 0.1, rtol=1e-5)
     with pytest.raises(ValueError, match="init_std must be a positive number, got 0"):
         rl.GaussianPolicy(action_size=2, init_std=0.0)
-    with pytest.raises(ValueError, match="hidden must be an integer of at least 1, got 0"):
-        rl.RecurrentPolicy(action_size=2, discrete=True, hidden=0)
+    with pytest.raises(TypeError, match="memory must be a memory, such as rl.GRU\\(64\\), got 64"):
+        rl.RecurrentPolicy(action_size=2, discrete=True, memory=64)
     with pytest.raises(ValueError, match="action_size must be an integer of at least 1, got 2.5"):
         rl.CategoricalPolicy(action_size=2.5)  # pyright: ignore[reportArgumentType]
 

@@ -326,7 +326,7 @@ def test_a_trial_is_episodes_of_new_resets_and_shows_what_happened():
 
 
 TRIAL = rl.Trial(envs.make("bandit-bernoulli", arms=2, horizon=6))
-NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, hidden=8)
+NETWORK = rl.RecurrentPolicy(TRIAL.action_size, TRIAL.discrete, rl.GRU(8))
 
 
 @pytest.mark.slow
@@ -382,7 +382,7 @@ def test_rl2_learns_to_use_its_observations():
 def test_rl2_learns_with_its_defaults(name, episodes, num_tasks, least):
     """Sixty updates: random pulls give 50, and a particle that stays at the origin -77 in two episodes."""
     trial = rl.Trial(envs.make(name, horizon=100), episodes)
-    policy = rl.RecurrentPolicy(trial.action_size, trial.discrete)
+    policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, rl.GRU(64))
     start = jax.jit(policy.init)(KEY, jnp.zeros((1, trial.observation_size)), policy.empty_memory(1))
     training = rl.rl2(trial, policy, num_tasks=num_tasks)
     done = jaxmeta.loop(training, start, KEY, iterations=60, log_every=10, validate_every=10, progress=False)

@@ -244,12 +244,12 @@ def check_policy(benchmark, learner):
         state = agent.training.init(parts.meta.params)
         tasks = parts.env.sample_tasks(parts.test_key, 3, split="test")
         test = agent.test(parts.meta, tasks, parts.test_key)
-        return state, *agent.training.step(state, parts.train_key), test["return"]
+        return state, *agent.training.step(state, parts.train_key), test
 
-    state, new, metrics, returns = jax.eval_shape(build)
+    state, new, metrics, test = jax.eval_shape(build)
     assert jax.tree.map(np.shape, new) == jax.tree.map(np.shape, state)
     assert "loss" in metrics
-    assert returns.shape == (3,)
+    assert test.sampled.shape == test.mode.shape == (3, *test.episodes.shape)
 
 
 @pytest.mark.parametrize("learner", learners_for("environment"))

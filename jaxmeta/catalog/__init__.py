@@ -2,6 +2,7 @@
 
 from jaxmeta.catalog import _gradient_learners as _gradient_learners  # importing them registers their learners
 from jaxmeta.catalog import _metric_learners as _metric_learners
+from jaxmeta.catalog._agent import Agent as Agent
 from jaxmeta.catalog._lookup import build_network as build_network
 from jaxmeta.catalog._lookup import default_of as default_of
 from jaxmeta.catalog._lookup import kinds_of as kinds_of
@@ -25,7 +26,6 @@ from jaxmeta.catalog._options import check_minutes as check_minutes
 from jaxmeta.catalog._options import checked as checked
 from jaxmeta.catalog._options import option as option
 from jaxmeta.catalog._options import options_of as options_of
-from jaxmeta.catalog._policy_learners import Agent as Agent
 from jaxmeta.catalog._policy_learners import register_policy_learner as register_policy_learner
 from jaxmeta.catalog._registry import LEARNERS as LEARNERS
 from jaxmeta.catalog._registry import META_GRADIENTS as META_GRADIENTS

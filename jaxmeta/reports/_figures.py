@@ -19,6 +19,11 @@ _BLUE, _ORANGE, _GRAY = "#1f5fa8", "#c8500a", "#555555"
 
 def draw_figure(draw: Callable[[Any], None], size: tuple[float, float] = _SIZE, *, grid: bool = True) -> bytes:
     """Returns a figure with one plot as a PNG file. `draw` gets the axes."""
+    return draw_panels([[draw]], size, grid=grid)
+
+
+def draw_panels(rows: Sequence[Sequence[Callable[[Any], None]]], size: tuple[float, float], *, grid: bool) -> bytes:
+    """Returns a figure with rows of plots as a PNG file."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -28,12 +33,13 @@ def draw_figure(draw: Callable[[Any], None], size: tuple[float, float] = _SIZE, 
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box stands for what the font has not
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        draw(axes)
-        if grid:
-            axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=9)
+        plots = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+        for draw, axes in zip((draw for row in rows for draw in row), plots.flat, strict=True):
+            draw(axes)
+            if grid:
+                axes.grid(alpha=0.3)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=9)
         figure.savefig(content, dpi=160, format="png")
     return content.getvalue()
 

@@ -8,17 +8,20 @@ import numpy as np
 
 from jaxmeta._summary import Summary, summarize
 from jaxmeta._types import Details
+from jaxmeta.reports._returns import Returns
 
 
 class Tested(NamedTuple):
     """A test: a value of each metric for every task."""
 
     metrics: Mapping[str, Any]
-    """Metrics, each `[num_tasks]`."""
+    """Metrics, each `[num_tasks]`, or shorter if only some of the tasks have it."""
     details: Details | None = None
     """Predictions, classes and inner steps, for learners on tasks of data."""
     floor: Mapping[str, Any] = MappingProxyType({})
     """Metrics of the simplest learner on the same tasks, each `[num_tasks]`. Empty in environments."""
+    returns: Returns | None = None
+    """Returns of a policy, in environments."""
 
     @property
     def summaries(self) -> dict[str, Summary]:

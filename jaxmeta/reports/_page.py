@@ -9,6 +9,7 @@ from jaxmeta._files import write_atomically
 from jaxmeta._summary import Summary
 from jaxmeta.reports._figures import draw_confusion, draw_curve, draw_fit, draw_histogram, draw_steps
 from jaxmeta.reports._report import Report
+from jaxmeta.reports._return_figures import draw_returns
 from jaxmeta.reports._words import chance, encoded, headline, monitored, show
 
 _MATRIX = 40  # classes that a heat map has room for
@@ -47,7 +48,6 @@ def _content(report: Report) -> dict[str, Any]:
     s, findings, metric = report.settings, report.findings, monitored(report.settings.kind)
     unit, adaptation = report.adaptation
     confusion = findings.confusion
-    seen = {f"return_{number}" for number in range(len(adaptation))}  # of an environment, in the table of adaptation
     metrics = [metric, "loss"] if metric == "accuracy" else [metric]
     options, words = {name: report.options[name] for name in s}, report.command.split()
     return {
@@ -56,12 +56,12 @@ def _content(report: Report) -> dict[str, Any]:
         "command": report.command,
         "metric": metric,
         "compared": report.compared,
-        "tests": [(n, show(n, summary), *_rest(summary)) for n, summary in report.test.items() if n not in seen],
+        "tests": [(n, show(n, summary), *_rest(summary)) for n, summary in report.last.items()],
         "notes": report.notes,
         "training": report.training,
         "unit": unit,
         "adaptation": adaptation,
-        "steps": draw_steps(findings.steps, metric, unit, chance(s)) if adaptation else None,
+        "steps": _adaptation(report) if adaptation else None,
         "curves": {name: draw_curve(report.trained.history, name, report.test, s) for name in metrics},
         "histogram": draw_histogram(report.tested.metrics[metric], metric, report.test[metric].mean),
         "tasks": findings.tasks,
@@ -72,6 +72,14 @@ def _content(report: Report) -> dict[str, Any]:
         "settings": [(o.flag, _text(s[name]), o.help, o.flag in words) for name, o in options.items()],
         "facts": report.facts,
     }
+
+
+def _adaptation(report: Report) -> bytes:
+    """Returns the figure beside the table of adaptation."""
+    if report.tested.returns is not None:
+        return draw_returns(report.tested.returns)
+    s = report.settings
+    return draw_steps(report.findings.steps, monitored(s.kind), report.adaptation[0], chance(s))
 
 
 def _rest(summary: Summary) -> tuple[str, str, int]:

@@ -34,6 +34,12 @@ class Report(NamedTuple):
         return self.tested.summaries
 
     @property
+    def last(self) -> dict[str, Summary]:
+        """Each metric over the test tasks, of a policy only those after all its episodes."""
+        returns, test = self.tested.returns, self.test
+        return test if returns is None else {name: test[name] for name in returns.metrics_at(-1)}
+
+    @property
     def title(self) -> str:
         """Title of the report."""
         return f"{self.settings.learner} on {self.settings.benchmark}"

@@ -1,9 +1,10 @@
 """Facts about a run in words: its kind of task, its result in one line, its length."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jaxmeta._summary import Summary
 from jaxmeta.catalog import Settings
+from jaxmeta.display import one_line
 from jaxmeta.training import Trained
 
 
@@ -46,6 +47,13 @@ def effort(settings: Settings, trained: Trained) -> str:
     updates, seconds = updates_and_seconds(trained)
     cut = ", which used its time up" if updates < settings.iterations else ""
     return f"{updates} of {settings.iterations} updates in {seconds / 60:.1f} minutes of training{cut}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table as lines of text, with columns of equal width."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def encoded(text: str) -> bytes:

@@ -26,6 +26,8 @@ def write_report(folder: Path, report: Report) -> None:
         "updates": updates,
         "train_seconds": seconds,
     }
+    if report.tested.returns is not None:
+        record["returns"] = report.tested.returns.as_record()
     metric = monitored(report.settings.kind)
     write_atomically(folder / "curve.png", draw_curve(report.trained.history, metric, report.test, report.settings))
     write_atomically(folder / "report.md", encoded("\n".join(_page(report)) + "\n"))
@@ -41,7 +43,7 @@ def _page(report: Report) -> list[str]:
     """Returns the lines of `report.md`."""
     rows = [
         _row(name, show(name, s), f"{s.median:.4f}", f"{100 * s.finite:.1f} %", s.num_tasks)
-        for name, s in report.test.items()
+        for name, s in report.last.items()
     ]
     unit, adaptation = report.adaptation
     names = list(adaptation[0][1]) if adaptation else []

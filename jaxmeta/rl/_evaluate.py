@@ -1,4 +1,4 @@
-"""Evaluation of meta-trained policies: returns in held-out tasks before and after each step of adaptation."""
+"""Evaluation of meta-trained policies: returns in held-out tasks by the number of episodes that were seen."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,15 +21,21 @@ from jaxmeta.rl._rollout import episode_returns, rollout
 from jaxmeta.rl._surrogates import Surrogate, ratio
 
 
-class AdaptationCurve(NamedTuple):
-    """Mean undiscounted return in each task after 0, 1, ... inner steps, from new episodes at every step."""
+class ReturnCurve(NamedTuple):
+    """Mean undiscounted return in each task, by the number of episodes of the task that were seen before.
 
+    `adaptation_curve`, `trial_curve` and `pearl_curve` measure it, so that all meta-reinforcement learners have results
+    of one kind.
+    """
+
+    episodes: jax.Array
+    """Number of episodes that were seen before each measurement, integers `[n]`, the first of them 0."""
     sampled: jax.Array
-    """Return with sampled actions, in the episodes on which the next step adapts, `[num_tasks, steps + 1]`."""
+    """Return with sampled actions, `[num_tasks, n]`."""
     mode: jax.Array
-    """Return with the most probable actions, `[num_tasks, steps + 1]`."""
+    """Return with the most probable actions, `[num_tasks, n]`."""
     states: Any = None
-    """States of one of the episodes with the most probable actions, leading axes `[num_tasks, steps + 1, T]`.
+    """States of one of the episodes with the most probable actions, leading axes `[num_tasks, n, T]`.
 
     `jaxmeta.envs.save_video` takes those of one episode. `None` if they were not asked for."""
 
@@ -44,7 +50,7 @@ def adaptation_curve(
     surrogate: Surrogate = ratio,
     states: bool = False,
     mesh: Mesh | None = None,
-) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
+) -> Callable[[MetaParams, PyTree, jax.Array], ReturnCurve]:
     """Builds an evaluation that adapts to tasks and measures the return before and after each inner step.
 
     Args:
@@ -57,8 +63,9 @@ def adaptation_curve(
         mesh: devices that share the tasks, see `maml_trpo`.
 
     Returns:
-        `(meta, tasks, key) -> AdaptationCurve`, a pure function to jit. `env.sample_tasks(key, num_tasks,
-        split="test")` draws tasks that were not trained on.
+        `(meta, tasks, key) -> ReturnCurve`, a pure function to jit. Every inner step sees the episodes of the
+        collector: `sampled` is their mean return, and `mode` is that of as many others. `env.sample_tasks(key,
+        num_tasks, split="test")` draws tasks that were not trained on.
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
@@ -73,28 +80,32 @@ def adaptation_curve(
         >>> halved = optax.sgd(optax.piecewise_constant_schedule(0.1, {1: 0.5}))
         >>> run = jax.jit(adaptation_curve(collect, halved))
         >>> tasks = env.sample_tasks(jax.random.key(0), 2, split="test")
-        >>> run(MetaParams(weights), tasks, jax.random.key(1)).sampled.shape
-        (2, 4)
+        >>> curve = run(MetaParams(weights), tasks, jax.random.key(1))
+        >>> curve.episodes.tolist(), curve.sampled.shape
+        ([0, 4, 8, 12], (2, 4))
     """
     check_collector(collect)
     check_transformation(inner=inner)
     check_integer(least=0, steps=steps)
     adaptation = Inner(collect, inner, surrogate, steps)
 
-    def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:
+    def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
         adapt_key, key = jax.random.split(key)
-        params, samples = collect_and_adapt(adaptation, meta, task, adapt_key)
+        bound = collect.at(meta.state)
+        start = meta._replace(state=())
+        params, samples = collect_and_adapt(adaptation._replace(collect=bound), start, task, adapt_key)
 
         def play(params: PyTree, key: jax.Array) -> tuple[jax.Array, Any]:
-            options: dict[str, Any] = {"episodes": collect.episodes, "mode": True, "states": states}
-            data = rollout(collect.env, collect.policy, params, task, key, **options)
+            options: dict[str, Any] = {"episodes": bound.episodes, "mode": True, "states": states}
+            data = rollout(bound.env, bound.policy, params, task, key, **options)
             return jnp.mean(episode_returns(data)), jax.tree.map(lambda x: x[:, 0], data.states)
 
         sampled = jax.vmap(episode_returns)(samples.trajectory).mean(axis=1)
-        return AdaptationCurve(sampled, *jax.vmap(play)(params, jax.random.split(key, steps + 1)))
+        return sampled, *jax.vmap(play)(params, jax.random.split(key, steps + 1))
 
-    def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
-        return constrain(map_tasks(partial(in_task, meta), tasks, key, mesh), mesh)
+    def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> ReturnCurve:
+        seen = collect.episodes * jnp.arange(steps + 1)
+        return constrain(ReturnCurve(seen, *map_tasks(partial(in_task, meta), tasks, key, mesh)), mesh)
 
     return run
 
@@ -115,13 +126,18 @@ class Interval(NamedTuple):
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def interquartile_mean(scores: npt.ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Interval:
+def interquartile_mean(
+    scores: npt.ArrayLike, *, whole_runs: bool = False, resamples: int = 2000, seed: int = 0
+) -> Interval:
     """Returns the mean of the middle half of all scores, with a bootstrap interval over the runs.
 
-    The bootstrap is stratified: each resample draws as many runs as there are, independently for every task.
+    The bootstrap is stratified: each resample draws as many runs as there are, independently for every task. That fits
+    an agent that was trained anew for each task. A meta-trained policy is good or bad in all of its tasks at once, so
+    its runs are drawn whole.
 
     Args:
         scores: scores, `[runs, tasks]` or `[runs]`.
+        whole_runs: whether a resample keeps the tasks of a run together.
         resamples: number of bootstrap resamples.
         seed: seed of the resampling.
 
@@ -144,7 +160,8 @@ def interquartile_mean(scores: npt.ArrayLike, *, resamples: int = 2000, seed: in
     if table.ndim not in (1, 2) or table.size == 0:
         raise ValueError(f"scores must be [runs, tasks] or [runs] and not empty, got shape {table.shape}")
     table = table.reshape(table.shape[0], -1)
-    runs = np.random.default_rng(seed).integers(len(table), size=(resamples, *table.shape))
+    drawn = 1 if whole_runs else table.shape[1]
+    runs = np.random.default_rng(seed).integers(len(table), size=(resamples, len(table), drawn))
     low, high = np.quantile(_middle_mean(np.take_along_axis(table[None], runs, axis=1)), [0.025, 0.975])
     return Interval(float(_middle_mean(table[None])[0]), float(low), float(high))
 

@@ -15,7 +15,8 @@ from jaxmeta._types import MetaParams, PyTree
 from jaxmeta.envs import MetaEnv
 from jaxmeta.models import MLP
 from jaxmeta.rl._distributions import DiagonalGaussian
-from jaxmeta.rl._evaluate import AdaptationCurve
+from jaxmeta.rl._evaluate import ReturnCurve
+from jaxmeta.rl._observations import ObservationEncoder
 from jaxmeta.rl._replay import Transition, transitions
 from jaxmeta.rl._rollout import Trajectory, episode_returns, rollout
 from jaxmeta.rl._sac import TanhGaussian
@@ -31,6 +32,8 @@ class LatentPolicy(nn.Module):
         latent_size: number of values in a latent.
         sizes: width of each hidden layer of the policy and the critics.
         encoder_sizes: width of each hidden layer of the encoder.
+        observation_size: that of the environment if its observations are no vectors: each network then has an
+            `ObservationEncoder` of its own.
 
     Raises:
         ValueError: if a size is less than 1.
@@ -52,6 +55,7 @@ class LatentPolicy(nn.Module):
     latent_size: int = 5
     sizes: Sequence[int] = (300, 300, 300)
     encoder_sizes: Sequence[int] = (200, 200, 200)
+    observation_size: Any = None
 
     def __post_init__(self) -> None:
         check_integer(action_size=self.action_size, latent_size=self.latent_size)
@@ -61,6 +65,9 @@ class LatentPolicy(nn.Module):
 
     def setup(self) -> None:
         """Builds the networks."""
+        size = self.observation_size
+        names = () if size is None else ("actor", "encoder", "critic_0", "critic_1")
+        self.see = {name: ObservationEncoder(size) for name in names}
         self.actor = MLP(self.sizes, 2 * self.action_size)
         self.encoder = MLP(self.encoder_sizes, 2 * self.latent_size)
         self.critic = [MLP(self.sizes) for _ in range(2)]
@@ -69,19 +76,20 @@ class LatentPolicy(nn.Module):
         """Returns the prior over latents, a standard normal distribution `[latent_size]`."""
         return DiagonalGaussian(jnp.zeros(self.latent_size), jnp.zeros(self.latent_size))
 
-    def __call__(self, obs: jax.Array, latent: jax.Array) -> TanhGaussian:
+    def __call__(self, obs: PyTree, latent: jax.Array) -> TanhGaussian:
         """Returns the distributions of actions for `obs: [..., observation_size]` and `latent: [latent_size]`."""
         if self.is_initializing():
-            action, number = jnp.zeros((*obs.shape[:-1], self.action_size)), obs[..., 0]
+            number = self._seen("actor", obs)[..., 0]
+            action = jnp.zeros((*number.shape, self.action_size))
             self.q_values(obs, action, latent)
-            self.encoder(_features(Transition(obs, action, number, obs, number > 0)))
-        mean, log_std = jnp.split(self.actor(obs, latent), 2, axis=-1)
+            self.encoder(self._features(Transition(obs, action, number, obs, number > 0)))
+        mean, log_std = jnp.split(self.actor(self._seen("actor", obs), latent), 2, axis=-1)
         return TanhGaussian(DiagonalGaussian(mean, jnp.clip(log_std, -20, 2)))
 
-    def q_values(self, obs: jax.Array, action: jax.Array, latent: jax.Array) -> jax.Array:
+    def q_values(self, obs: PyTree, action: jax.Array, latent: jax.Array) -> jax.Array:
         """Returns the values `Q_i(s, a, z)` of both critics, `[2, ...]`."""
-        x = jnp.concatenate([obs, action], axis=-1)
-        return jnp.stack([critic(x, latent)[..., 0] for critic in self.critic])
+        x = [jnp.concatenate([self._seen(f"critic_{i}", obs), action], axis=-1) for i in range(2)]
+        return jnp.stack([critic(x, latent)[..., 0] for critic, x in zip(self.critic, x, strict=True)])
 
     def infer(self, prior: DiagonalGaussian, context: Transition, valid: jax.Array) -> DiagonalGaussian:
         """Updates a distribution over latents with a context.
@@ -97,14 +105,18 @@ class LatentPolicy(nn.Module):
         Returns:
             The posterior, `[latent_size]`.
         """
-        mean, raw = jnp.split(self.encoder(_features(context)), 2, axis=-1)
+        mean, raw = jnp.split(self.encoder(self._features(context)), 2, axis=-1)
         variance = jnp.maximum(jax.nn.softplus(raw), 1e-7)
         return product(prior, DiagonalGaussian(mean, 0.5 * jnp.log(variance)), valid)
 
+    def _seen(self, name: str, obs: PyTree) -> jax.Array:
+        """Returns what a network sees of observations, a vector for each."""
+        return obs if self.observation_size is None else self.see[name](obs)
 
-def _features(context: Transition) -> jax.Array:
-    """Returns the encoder's inputs, `[..., 2 * observation_size + action_size + 1]`."""
-    return jnp.concatenate([context.obs, context.action, context.reward[..., None], context.next_obs], axis=-1)
+    def _features(self, context: Transition) -> jax.Array:
+        """Returns the encoder's inputs, `[..., 2 * n + action_size + 1]`."""
+        obs, next_obs = self._seen("encoder", context.obs), self._seen("encoder", context.next_obs)
+        return jnp.concatenate([obs, context.action, context.reward[..., None], next_obs], axis=-1)
 
 
 def product(prior: DiagonalGaussian, factors: DiagonalGaussian, valid: jax.Array) -> DiagonalGaussian:
@@ -181,7 +193,7 @@ def _one_episode(
 
 def pearl_curve(
     env: MetaEnv, policy: LatentPolicy, steps: int = 3, *, states: bool = False, mesh: Mesh | None = None
-) -> Callable[[MetaParams, PyTree, jax.Array], AdaptationCurve]:
+) -> Callable[[MetaParams, PyTree, jax.Array], ReturnCurve]:
     """Builds an evaluation that measures the returns of `pearl`'s policy with a context of 0, 1, ... episodes.
 
     Args:
@@ -192,7 +204,7 @@ def pearl_curve(
         mesh: devices that share the tasks, see `maml_trpo`.
 
     Returns:
-        `(meta, tasks, key) -> AdaptationCurve`, a pure function to jit. `sampled` are the returns of the episodes that
+        `(meta, tasks, key) -> ReturnCurve`, a pure function to jit. `sampled` are the returns of the episodes that
         become the context, each with a latent drawn from the posterior before it. `mode` are the returns of one more
         episode at every step, with the most probable actions given the most probable latent.
 
@@ -211,7 +223,7 @@ def pearl_curve(
     """
     check_integer(least=0, steps=steps)
 
-    def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> AdaptationCurve:
+    def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
         sample_key, key = jax.random.split(key)
         data, posteriors = posterior_sampling(env, policy, meta.params, task, sample_key, episodes=steps + 1)
 
@@ -220,9 +232,10 @@ def pearl_curve(
             return episode_returns(data), data.states
 
         found = jax.vmap(play)(posteriors.mode(), jax.random.split(key, steps + 1))
-        return AdaptationCurve(jax.vmap(episode_returns)(data), *found)
+        return jax.vmap(episode_returns)(data), *found
 
-    def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> AdaptationCurve:
-        return constrain(map_tasks(partial(in_task, meta), tasks, key, mesh), mesh)
+    def run(meta: MetaParams, tasks: PyTree, key: jax.Array) -> ReturnCurve:
+        found = map_tasks(partial(in_task, meta), tasks, key, mesh)
+        return constrain(ReturnCurve(jnp.arange(steps + 1), *found), mesh)
 
     return run

@@ -92,6 +92,7 @@ def learned_discount(
     """
     check_transformation(optimizer=optimizer, meta_optimizer=meta_optimizer)
     sizes = batch_sizes(collect, num_tasks, batch_size, mesh)
+    collect.check_bound()
     check_positive(discount=discount, trace_decay=trace_decay)
     check_fraction(below_one=True, discount=discount, trace_decay=trace_decay)
     objective_numbers = {"discount": collect.discount, "trace_decay": collect.trace_decay}  # eta'

@@ -104,28 +104,32 @@ def batch_sizes(collect: Collector, num_tasks: int, batch_size: int | None, mesh
 
 
 def meta_policy_search(
-    inner: Inner, outer: Outer, num_tasks: int, batch_size: int | None, mesh: Mesh | None
+    adaptation: Inner, outer: Outer, num_tasks: int, batch_size: int | None, mesh: Mesh | None
 ) -> Training:
     """Builds the training that `maml_trpo`, `promp` and the other algorithms are cases of."""
-    check_transformation(inner=inner.optimizer, optimizer=outer.optimizer)
-    check_takes(2, " (log_prob, samples)", surrogate=inner.surrogate)
+    check_transformation(inner=adaptation.optimizer, optimizer=outer.optimizer)
+    check_takes(2, " (log_prob, samples)", surrogate=adaptation.surrogate)
     check_integer(epochs=outer.epochs)
-    check_through_steps(inner.meta_gradient)
-    sizes = batch_sizes(inner.collect, num_tasks, batch_size, mesh)
+    check_through_steps(adaptation.meta_gradient)
+    sizes = batch_sizes(adaptation.collect, num_tasks, batch_size, mesh)
     weights = {"kl_penalty": outer.kl_penalty, "exploration": outer.exploration}
     check_not_negative(**{name: weight for name, weight in weights.items() if weight is not None})
 
+    collect = adaptation.collect
+
     def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
-        del key
         meta = policy_params(params)
-        learned, _ = partition(inner.optimizer.init(meta.params))
+        learned, _ = partition(adaptation.optimizer.init(meta.params))
         meta = definite(meta._replace(learned=learned))
-        return TrainingState(meta, outer.optimizer.init(meta), jnp.int32(0))
+        state = collect.init_state(jax.random.key(0) if key is None else key)
+        return TrainingState(meta._replace(state=state), outer.optimizer.init(meta), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
         task_key, key = jax.random.split(key)
-        tasks = inner.collect.env.sample_tasks(task_key, num_tasks)
-        play = partial(collect_and_adapt, inner, state.meta)
+        tasks = collect.env.sample_tasks(task_key, num_tasks)
+        start, carried = state.meta._replace(state=()), state.meta.state
+        inner = adaptation._replace(collect=collect.at(carried))
+        play = partial(collect_and_adapt, inner, start)
         _, samples = over_tasks(map_tasks(play, tasks, key, mesh, sizes.play), mesh)
         returns = jax.vmap(jax.vmap(episode_returns))(samples.trajectory).mean(axis=2)  # [num_tasks, steps + 1]
 
@@ -148,20 +152,23 @@ def meta_policy_search(
                 outer.optimizer, grads, opt_state, meta, value=value, value_fn=value_fn, kl_fn=kl_fn
             ), None
 
-        (meta, opt_state), _ = jax.lax.scan(epoch, (state.meta, state.opt_state), length=outer.epochs)
+        (meta, opt_state), _ = jax.lax.scan(epoch, (start, state.opt_state), length=outer.epochs)
         data = samples.trajectory
-        metrics = {
-            "loss": -jnp.mean(returns[:, -1]),
-            **{f"return_{i}": jnp.mean(returns[:, i]) for i in range(inner.steps + 1)},
-            "entropy": masked_mean(data.dist.entropy(), data.valid),
-        }
+        entropy = masked_mean(data.dist.entropy(), data.valid)
+        metrics = {"loss": -jnp.mean(returns[:, -1]), **numbered(jnp.mean(returns, axis=0)), "entropy": entropy}
         if isinstance(opt_state, TRPOState):
             metrics |= opt_state._asdict()
         else:
             metrics["kl"] = kl_fn(meta)
+        meta = meta._replace(state=collect.learn(carried, data, jax.random.fold_in(key, 1)))
         return constrain((TrainingState(meta, opt_state, state.update + 1), metrics), mesh)
 
     return Training(init, step)
+
+
+def numbered(returns: jax.Array) -> Metrics:
+    """Returns `return_0`, `return_1` and so on, of returns `[n]`."""
+    return {f"return_{i}": returns[i] for i in range(len(returns))}
 
 
 def collect_and_adapt(inner: Inner, meta: MetaParams, task: PyTree, key: jax.Array) -> tuple[PyTree, Samples]:

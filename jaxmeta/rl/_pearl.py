@@ -20,6 +20,7 @@ from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.display import brief, described, short_repr
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._latent import LatentPolicy, posterior_sampling
+from jaxmeta.rl._observations import example_observations
 from jaxmeta.rl._policies import policy_params
 from jaxmeta.rl._replay import Replay, Transition, add, draw, empty_replay, transitions
 from jaxmeta.rl._sac import critic_loss, soft_value, td_target
@@ -138,7 +139,8 @@ def pearl(
 
     def init(params: PyTree, key: jax.Array | None = None) -> PearlState:
         del key
-        obs, action, number = jnp.zeros(env.observation_size), jnp.zeros(env.action_size), jnp.zeros(())
+        obs = jax.tree.map(lambda x: x[0], example_observations(env))
+        action, number = jnp.zeros(env.action_size), jnp.zeros(())
         replay = empty_replay(Transition(obs, action, number, obs, number > 0), total, capacity)
         meta = policy_params(params)
         target = jax.tree.map(jnp.copy, params)  # a jitted step may then reuse the memory of its state

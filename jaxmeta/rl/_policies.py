@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jaxmeta._checks import check_integer, check_integers, check_positive
 from jaxmeta._types import MetaParams, PyTree
 from jaxmeta._variables import is_variable
 from jaxmeta.models import MLP
-from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
+from jaxmeta.rl._distributions import Categorical, DiagonalGaussian
 
 
 class GaussianPolicy(nn.Module):
@@ -26,6 +27,10 @@ class GaussianPolicy(nn.Module):
         activation: activation after each hidden layer.
         init_std: initial standard deviation, a number or `[action_size]`.
         min_std: smallest standard deviation, a number or `[action_size]`.
+        encoder: module that maps observations to vectors, such as `rl.ObservationEncoder(env.observation_size)`; `None`
+            for observations that are vectors.
+        context_size: number of context parameters, inputs beside every observation, which start at 0. Inner steps on
+            them alone are CAVIA: `optax.partition` picks `params["params"]["context"]`.
 
     Raises:
         ValueError: if a size is less than 1 or a standard deviation is not positive.
@@ -46,17 +51,21 @@ class GaussianPolicy(nn.Module):
     activation: Callable[[jax.Array], jax.Array] = nn.tanh
     init_std: float | jax.Array = 1.0
     min_std: float | jax.Array = 1e-6
+    encoder: nn.Module | None = None
+    context_size: int = 0
 
     def __post_init__(self) -> None:
         check_integer(action_size=self.action_size)
+        check_integer(least=0, context_size=self.context_size)
         check_integers(sizes=self.sizes)
         check_positive(init_std=self.init_std, min_std=self.min_std)
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> DiagonalGaussian:
+    def __call__(self, obs: PyTree) -> DiagonalGaussian:
         """Returns the distributions of actions for `obs: [..., observation_size]`."""
-        mean = MLP(self.sizes, self.action_size, self.activation, name="mean")(obs)
+        x = _inputs(self, obs)
+        mean = MLP(self.sizes, self.action_size, self.activation, name="mean")(x)
         start = nn.initializers.constant(_log(self.init_std))
         log_std = self.param("log_std", start, (self.action_size,), mean.dtype)
         log_std = jnp.maximum(log_std, _log(self.min_std))
@@ -95,6 +104,10 @@ class CategoricalPolicy(nn.Module):
         action_size: number of actions.
         sizes: width of each hidden layer.
         activation: activation after each hidden layer.
+        encoder: module that maps observations to vectors, such as `rl.ObservationEncoder(env.observation_size)`; `None`
+            for observations that are vectors.
+        context_size: number of context parameters, inputs beside every observation, which start at 0. Inner steps on
+            them alone are CAVIA: `optax.partition` picks `params["params"]["context"]`.
 
     Raises:
         ValueError: if a size is less than 1.
@@ -109,75 +122,26 @@ class CategoricalPolicy(nn.Module):
     action_size: int
     sizes: Sequence[int] = (64, 64)
     activation: Callable[[jax.Array], jax.Array] = nn.tanh
+    encoder: nn.Module | None = None
+    context_size: int = 0
 
     def __post_init__(self) -> None:
         check_integer(action_size=self.action_size)
+        check_integer(least=0, context_size=self.context_size)
         check_integers(sizes=self.sizes)
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, obs: jax.Array) -> Categorical:
+    def __call__(self, obs: PyTree) -> Categorical:
         """Returns the distributions of actions for `obs: [..., observation_size]`."""
-        return Categorical(MLP(self.sizes, self.action_size, self.activation, name="logits")(obs))
+        x = _inputs(self, obs)
+        return Categorical(MLP(self.sizes, self.action_size, self.activation, name="logits")(x))
 
 
-class RecurrentPolicy(nn.Module):
-    """Recurrent policy with a critic: a gated recurrent unit (GRU) with a linear head for each.
-
-    Attributes:
-        action_size: number of values in an action, or number of discrete actions.
-        discrete: whether actions are integers.
-        hidden: number of values in the memory.
-
-    Raises:
-        ValueError: if a size is less than 1.
-
-    Example:
-        >>> policy = RecurrentPolicy(action_size=5, discrete=True)
-        >>> obs, memory = jnp.zeros((3, 7)), policy.empty_memory(3)
-        >>> params = jax.jit(policy.init)(jax.random.key(0), obs, memory)
-        >>> actions, memory = policy.apply(params, obs, memory)
-        >>> actions.logits.shape, memory.shape
-        ((3, 5), (3, 64))
-
-    References:
-        Cho et al., *Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation*,
-        EMNLP 2014, https://arxiv.org/abs/1406.1078
-    """
-
-    action_size: int
-    discrete: bool
-    hidden: int = 64
-
-    def __post_init__(self) -> None:
-        check_integer(action_size=self.action_size, hidden=self.hidden)
-        super().__post_init__()
-
-    def empty_memory(self, *batch: int) -> jax.Array:
-        """Returns the memory before the first observation, `[*batch, hidden]`."""
-        return jnp.zeros((*batch, self.hidden))
-
-    def __call__(self, obs: jax.Array, memory: jax.Array) -> tuple[Distribution, jax.Array]:
-        """Returns the distributions of actions and the next memory.
-
-        Args:
-            obs: observations, `[..., observation_size]`.
-            memory: memory before them, `[..., hidden]`.
-        """
-        return self.with_value(obs, memory)[:2]
-
-    @nn.compact
-    def with_value(self, obs: jax.Array, memory: jax.Array) -> tuple[Distribution, jax.Array, jax.Array]:
-        """Returns the distributions of actions, the next memory and the critic's values `[...]`.
-
-        Args:
-            obs: observations, `[..., observation_size]`.
-            memory: memory before them, `[..., hidden]`.
-        """
-        memory, features = nn.GRUCell(self.hidden)(memory, obs)
-        head = nn.Dense(self.action_size, kernel_init=nn.initializers.orthogonal(0.01), name="action")(features)
-        value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0), name="value")(features)[..., 0]
-        if self.discrete:
-            return Categorical(head), memory, value
-        log_std = self.param("log_std", nn.initializers.zeros, (self.action_size,), head.dtype)
-        return DiagonalGaussian(head, jnp.broadcast_to(log_std, head.shape)), memory, value
+def _inputs(policy: Any, obs: PyTree) -> jax.Array:
+    """Returns the inputs of a policy's network, `[..., n]`: encoded observations, and the context if there is one."""
+    x = obs if policy.encoder is None else policy.encoder(obs)
+    if not policy.context_size:
+        return x
+    context = policy.param("context", nn.initializers.zeros, (policy.context_size,), x.dtype)
+    return jnp.concatenate([x, jnp.broadcast_to(context, (*x.shape[:-1], policy.context_size))], axis=-1)

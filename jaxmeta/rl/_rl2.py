@@ -5,7 +5,7 @@ A recurrent policy is trained on whole trials. Within a trial it learns through 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,11 @@ from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
 from jaxmeta.display import brief, described
 from jaxmeta.rl._collector import Samples
-from jaxmeta.rl._distributions import Distribution
-from jaxmeta.rl._policies import RecurrentPolicy, policy_params
-from jaxmeta.rl._returns import gae, masked_mean, next_step, normalize
+from jaxmeta.rl._normalization import learn_normalization, no_normalization, scaled, seen
+from jaxmeta.rl._policies import policy_params
+from jaxmeta.rl._recurrent_policy import RecurrentPolicy
+from jaxmeta.rl._returns import gae, masked_mean, next_step
+from jaxmeta.rl._returns import normalize as normalize_advantage
 from jaxmeta.rl._rollout import Trajectory, episode_returns, rollout
 from jaxmeta.rl._surrogates import clipped
 from jaxmeta.rl._trial import Trial
@@ -40,6 +42,7 @@ def rl2(
     clip: float | jax.Array = 0.2,
     value_weight: float | jax.Array = 0.5,
     entropy_weight: float | jax.Array = 0.01,
+    normalize: bool = False,
     mesh: Mesh | None = None,
 ) -> Training:
     """RL2 with PPO: a recurrent policy that starts every trial with an empty memory.
@@ -70,6 +73,8 @@ def rl2(
         clip: `epsilon`, see `clipped`.
         value_weight: `c_v`, the weight of the critic's squared error, at least 0.
         entropy_weight: `c_h`, the weight of the entropy, at least 0.
+        normalize: whether the policy sees observations of mean 0 and variance 1, and rewards are divided by the
+            deviation of the returns, by running statistics that are kept in `meta.state`.
         mesh: see `maml_trpo`.
 
     Returns:
@@ -84,7 +89,7 @@ def rl2(
     Example:
         >>> from jaxmeta import envs, rl
         >>> trial = rl.Trial(envs.make("bandit-bernoulli", horizon=4))
-        >>> policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, hidden=8)
+        >>> policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, rl.GRU(8))
         >>> training = rl2(trial, policy, num_tasks=4, minibatches=2)
         >>> obs = jnp.zeros((1, trial.observation_size))
         >>> state = training.init(jax.jit(policy.init)(jax.random.key(0), obs, policy.empty_memory(1)))
@@ -101,16 +106,13 @@ def rl2(
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(3e-3)) if optimizer is None else optimizer
     check_transformation(optimizer=optimizer)
     _check_parts(trial, policy)
-    check_integer(num_tasks=num_tasks, epochs=epochs, minibatches=minibatches)
-    check_fraction(discount=discount, trace_decay=trace_decay)
+    check_numbers(num_tasks, epochs, minibatches, discount, trace_decay)
     check_not_negative(value_weight=value_weight, entropy_weight=entropy_weight)
-    if num_tasks % minibatches:
-        raise ValueError(f"num_tasks must be a multiple of minibatches ({minibatches}), got {num_tasks}")
-    surrogate = clipped(clip)
+    surrogate, apply = clipped(clip), cast(Any, policy.apply)
 
     def objective(meta: MetaParams, samples: Samples, target: jax.Array) -> tuple[jax.Array, Metrics]:
         data = samples.trajectory
-        dist, value = _evaluate(policy, meta.params, data.obs)
+        dist, value = apply(meta.params, data.obs, method="unroll")
         metrics = {
             "entropy": masked_mean(dist.entropy(), data.valid),
             "kl": masked_mean(data.dist.kl(dist), data.valid),
@@ -123,25 +125,37 @@ def rl2(
     def init(params: PyTree, key: jax.Array | None = None) -> TrainingState:
         del key
         meta = policy_params(params)
-        return TrainingState(meta, optimizer.init(meta), jnp.int32(0))
+        carried = no_normalization(trial) if normalize else ()
+        return TrainingState(meta._replace(state=carried), optimizer.init(meta), jnp.int32(0))
 
     def step(state: TrainingState, key: jax.Array) -> tuple[TrainingState, Metrics]:
         task_key, play_key, key = jax.random.split(key, 3)
         tasks = trial.sample_tasks(task_key, num_tasks)
         tasks, keys = over_tasks((tasks, jax.random.split(play_key, num_tasks)), mesh)
-        data = over_tasks(_play(trial, policy, state.meta.params, tasks, keys), mesh, axis=1)
-        _, value = _evaluate(policy, state.meta.params, data.obs)
-        ends = data.terminated, data.truncated
-        advantage = gae(data.reward, value, next_step(value), *ends, discount=discount, trace_decay=trace_decay)
-        samples = Samples(data, normalize(advantage, data.valid))
+        meta, carried = state.meta._replace(state=()), state.meta.state
+        data = over_tasks(_play(trial, policy, carried, meta.params, tasks, keys), mesh, axis=1)
+        _, value = apply(meta.params, seen(carried, data.obs), method="unroll")
+        reward, ends = scaled(carried, data.reward), (data.terminated, data.truncated)
+        advantage = gae(reward, value, next_step(value), *ends, discount=discount, trace_decay=trace_decay)
+        samples = Samples(data._replace(obs=seen(carried, data.obs)), normalize_advantage(advantage, data.valid))
         update = partial(_update, objective, optimizer, (samples, advantage + value), minibatches, mesh)
-        (meta, opt_state), metrics = jax.lax.scan(update, (state.meta, state.opt_state), jax.random.split(key, epochs))
+        (meta, opt_state), metrics = jax.lax.scan(update, (meta, state.opt_state), jax.random.split(key, epochs))
+        meta = meta._replace(state=learn_normalization(carried, data, discount))
         mean_return = jnp.mean(episode_returns(data))
-        metrics = jax.tree.map(lambda x: x[-1], metrics)
-        metrics = {"loss": -mean_return, "return": mean_return, **metrics}
+        metrics = {"loss": -mean_return, "return": mean_return, **jax.tree.map(lambda x: x[-1], metrics)}
         return constrain((TrainingState(meta, opt_state, state.update + 1), metrics), mesh)
 
     return Training(init, step)
+
+
+def check_numbers(
+    num_tasks: int, epochs: int, minibatches: int, discount: float | jax.Array, trace_decay: float | jax.Array
+) -> None:
+    """Raises ValueError unless the numbers of PPO on trials are in range."""
+    check_integer(num_tasks=num_tasks, epochs=epochs, minibatches=minibatches)
+    check_fraction(discount=discount, trace_decay=trace_decay)
+    if num_tasks % minibatches:
+        raise ValueError(f"num_tasks must be a multiple of minibatches ({minibatches}), got {num_tasks}")
 
 
 def _check_parts(trial: Any, policy: Any) -> None:
@@ -151,25 +165,21 @@ def _check_parts(trial: Any, policy: Any) -> None:
         raise TypeError(f"policy must be a RecurrentPolicy, got {brief(policy)}")
 
 
-def _play(trial: Trial, policy: RecurrentPolicy, params: PyTree, tasks: PyTree, keys: jax.Array) -> Trajectory:
+def _play(
+    trial: Trial, policy: RecurrentPolicy, state: PyTree, params: PyTree, tasks: PyTree, keys: jax.Array
+) -> Trajectory:
     """Plays one trial of each task, `[T, num_tasks]`."""
 
     def play(task: PyTree, key: jax.Array) -> Trajectory:
-        return rollout(trial, policy.apply, params, task, key, episodes=1, memory=policy.empty_memory(1))
+        return rollout(trial, seeing(policy, state), params, task, key, episodes=1, memory=policy.empty_memory(1))
 
     data = jax.vmap(play, out_axes=1)(tasks, keys)
     return jax.tree.map(lambda x: x[:, :, 0], data)
 
 
-def _evaluate(policy: RecurrentPolicy, params: PyTree, obs: jax.Array) -> tuple[Distribution, jax.Array]:
-    """Returns distributions and values for the observations `[T, num_tasks, observation_size]` of trials."""
-
-    def step(memory: jax.Array, obs: jax.Array) -> tuple[jax.Array, Any]:
-        output: Any = policy.apply(params, obs, memory, method="with_value")
-        dist, memory, value = output
-        return memory, (dist, value)
-
-    return jax.lax.scan(step, policy.empty_memory(obs.shape[1]), obs)[1]
+def seeing(policy: RecurrentPolicy, state: PyTree) -> Callable[..., Any]:
+    """Returns `(params, obs, memory) -> (dist, memory)` for a policy that sees observations by a state."""
+    return lambda params, obs, memory: policy.apply(params, seen(state, obs), memory)
 
 
 def _update(

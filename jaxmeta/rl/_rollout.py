@@ -12,6 +12,7 @@ from jaxmeta._types import PyTree
 from jaxmeta.display import brief, short_repr
 from jaxmeta.envs import MetaEnv, State
 from jaxmeta.rl._distributions import Categorical, Distribution
+from jaxmeta.rl._observations import over_observation
 
 Policy = Callable[[PyTree, jax.Array], Any]
 """Signature `(params, obs [..., observation_size]) -> Distribution`, such as the `apply` of a Flax module."""
@@ -53,16 +54,18 @@ def check_env(env: Any) -> None:
 def _call(env: MetaEnv, policy: Callable[..., Any], params: PyTree, obs: jax.Array, *memory: PyTree) -> Any:
     """Calls a policy, and says in its errors what it was given."""
     name = type(env).__name__
-    if obs.shape[1:] != (env.observation_size,):
+    found = jax.tree.map(lambda x: x.shape[1:], obs)
+    if found != over_observation(lambda shape, _: shape, env.observation_size, found):
+        one = found if isinstance(found, dict) else list(found)
         raise ValueError(
-            f"observation_size of {name} must be the length of its observations, "
-            f"got {env.observation_size} and observations {list(obs.shape[1:])}"
+            f"observation_size of {name} must be the length of its observations, or their shape, "
+            f"got {env.observation_size} and observations {one}"
         )
     try:
         return policy(params, obs, *memory)
     except Exception as error:
         whose = f"{name}, whose observation_size is {env.observation_size}"
-        error.add_note(f"The policy was called with {len(obs)} observations of {whose}.")
+        error.add_note(f"The policy was called with {len(jax.tree.leaves(obs)[0])} observations of {whose}.")
         raise
 
 

@@ -158,6 +158,7 @@ def policy_gradient(collect: Collector, surrogate: Surrogate = ratio) -> LossFn:
         Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks*, ICML 2017,
         https://arxiv.org/abs/1703.03400
     """
+    collect.check_bound()
 
     def loss_fn(params: PyTree, task: PyTree, key: jax.Array) -> tuple[jax.Array, Metrics]:
         samples = collect(params, task, key)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
 from jaxmeta.display import short_repr
-from jaxmeta.envs import MetaEnv, State
+from jaxmeta.envs import MetaEnv, ObservationSize, State
 from jaxmeta.rl._rollout import Trajectory, check_env
 
 
@@ -17,8 +17,8 @@ class Trial:
     """Environment whose episodes are trials: `episodes` consecutive episodes of one task, each from its own reset.
 
     An observation consists of the environment's observation, the last action (one-hot if discrete), the last reward,
-    and a flag, 1.0 or 0.0, that tells whether the last step ended an episode. A trial terminates after its last
-    episode.
+    and a flag, 1.0 or 0.0, that tells whether the last step ended an episode. If the environment has vectors, this is
+    one vector. Else it is `{"obs": ..., "last": [action_size + 2]}`. A trial terminates after its last episode.
 
     Attributes:
         env: the environment.
@@ -49,9 +49,10 @@ class Trial:
         check_integer(episodes=self.episodes)
 
     @property
-    def observation_size(self) -> int:
+    def observation_size(self) -> ObservationSize:
         """Length of an observation: that of the environment, plus the action, the reward and the flag."""
-        return self.env.observation_size + self.env.action_size + 2
+        size, last = self.env.observation_size, self.env.action_size + 2
+        return size + last if isinstance(size, int) else {"obs": size, "last": last}
 
     @property
     def action_size(self) -> int:
@@ -77,7 +78,7 @@ class Trial:
         reset_key, key = jax.random.split(key)
         state = self.env.reset(reset_key, task)
         last = jnp.zeros(self.env.action_size)
-        obs = _observation(state.obs, last, jnp.zeros(()), jnp.zeros(()))
+        obs = self._observe(state.obs, last, jnp.zeros(()), jnp.zeros(()))
         # A buffer twice in a state could not be donated.
         task, metrics = jax.tree.map(jnp.copy, (state.info["task"], state.metrics))
         info = {"task": task, **{name: jnp.zeros(()) for name in ("steps", "truncation", "episode")}}
@@ -100,7 +101,7 @@ class Trial:
         last = jax.nn.one_hot(action, self.env.action_size) if self.env.discrete else action
         return State(
             (now, key),
-            _observation(now.obs, last, after.reward, over.astype(float)),
+            self._observe(now.obs, last, after.reward, over.astype(float)),
             after.reward,
             (episode >= self.episodes).astype(float),
             after.metrics,
@@ -113,10 +114,13 @@ class Trial:
         Args:
             trajectory: a result of `rollout` in trials.
         """
-        ended = trajectory.obs[..., -1].astype(int)  # the flag of the last step, see the class
+        last = trajectory.obs if isinstance(self.observation_size, int) else trajectory.obs["last"]
+        ended = last[..., -1].astype(int)  # the flag of the last step, see the class
         in_episode = jax.nn.one_hot(jnp.cumsum(ended, axis=0), self.episodes, dtype=bool)
         return jnp.sum(jnp.where(in_episode, trajectory.reward[..., None], 0), axis=0)
 
-
-def _observation(obs: jax.Array, action: jax.Array, reward: jax.Array, over: jax.Array) -> jax.Array:
-    return jnp.concatenate([obs, action, reward[None], over[None]])
+    def _observe(self, obs: PyTree, action: jax.Array, reward: jax.Array, over: jax.Array) -> PyTree:
+        last = action, reward[None], over[None]
+        if isinstance(self.observation_size, int):
+            return jnp.concatenate([obs, *last])
+        return {"obs": obs, "last": jnp.concatenate(last)}

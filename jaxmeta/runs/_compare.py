@@ -8,10 +8,22 @@ from typing import Any, NamedTuple
 from jaxmeta._files import write_atomically
 from jaxmeta._summary import Summary
 from jaxmeta.display import one_line
-from jaxmeta.reports import draw_figure, monitored, points_of, show
+from jaxmeta.reports import (
+    PolicyRun,
+    Returns,
+    aligned,
+    draw_figure,
+    draw_policies,
+    monitored,
+    points_of,
+    policy_tables,
+    show,
+)
 from jaxmeta.runs._evaluate_run import experiment_of
 from jaxmeta.runs._folder import damaged, read_record, read_result
 from jaxmeta.training import read_records
+
+_POLICIES = "environment"
 
 
 class Compared(NamedTuple):
@@ -29,6 +41,8 @@ class Compared(NamedTuple):
     """Time of the training so far."""
     history: list[dict[str, float]]
     """Records of the training, see `Trained.history`."""
+    returns: Returns | None = None
+    """Returns of a policy in the test tasks, of a run that has finished."""
 
 
 def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathLike[str] | None = None) -> str:
@@ -36,10 +50,14 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathL
 
     Args:
         folders: folders of two runs or more.
-        plot: path of a PNG file with the learning curves, or `None` for no plot.
+        plot: path of a PNG file with the learning curves, or `None` for no plot. For policies it also has the scores,
+            or the returns where there is no score, by the number of episodes seen.
 
     Returns:
-        A table with a line for each run: the test result, minutes, and the settings in which the runs differ.
+        A table with a line for each run: the test result, minutes, and the settings in which the runs differ. For
+        policies also a table for each environment, with a line for the runs that differ by the seed only: the mean
+        return by the number of episodes seen, the scores after the last one (`rl.interquartile_mean` over runs and
+        tasks, with its interval over runs), the return by the name of the task, and the floor and the oracle.
 
     Raises:
         FileNotFoundError: if a folder is not that of a run.
@@ -56,30 +74,34 @@ def compare_runs(folders: Sequence[str | os.PathLike[str]], plot: str | os.PathL
         test = "not finished" if run.test is None else f"{run.metric} {show(run.metric, run.test)}"
         values = (str(run.settings.get(name, "")) for name in differ)
         rows.append([str(run.folder), test, f"{run.seconds / 60:.1f}", *values])
-    rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    policies = [PolicyRun(run.settings, run.returns, run.history) for run in runs if run.metric == monitored(_POLICIES)]
     if plot is not None:
-        _plot(runs, differ, Path(plot))
-    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        _plot(runs, policies, differ, Path(plot))
+    return "\n\n".join(table for table in (aligned(rows), policy_tables(policies)) if table)
 
 
 def _read(folder: Path) -> Compared:
     record = read_record(folder)
-    metric = monitored(experiment_of(folder, record).resolve().kind)
+    kind = experiment_of(folder, record).resolve().kind
+    metric = monitored(kind)
     result, history = read_result(folder), read_records(folder)
     try:
         test = None if result is None else Summary(**result["test"][metric])
         seconds = float(history[-1]["seconds"]) if history else 0.0
+        returns = None if result is None or kind != _POLICIES else Returns.from_record(result["returns"])
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(folder, error) from error
-    return Compared(folder, record.settings, metric, test, seconds, history)
+    return Compared(folder, record.settings, metric, test, seconds, history, returns)
 
 
-def _plot(runs: Sequence[Compared], differ: Sequence[str], path: Path) -> None:
+def _plot(runs: Sequence[Compared], policies: Sequence[PolicyRun], differ: Sequence[str], path: Path) -> None:
     """Plots the validation of each run, or the training where there is none, against the outer updates."""
     metrics = sorted({run.metric for run in runs})
     if len(metrics) > 1:
         raise ValueError(f"plot needs runs with one metric, got {', '.join(metrics)}")
+    if policies:
+        write_atomically(path, draw_policies(policies))
+        return
 
     def draw(axes: Any) -> None:
         for run in runs:

@@ -77,6 +77,11 @@ class Options:
     variant: str | None = option("Paper whose environment is used, where definitions differ.", "environment")
     horizon: int | None = option("Steps per episode.", "environment", known_as=("episode-length", "max-steps"))
     backend: str | None = option("Physics engine of brax, for environments with a body.", "environment")
+    action_scale: float | None = option(
+        "Factor of actions that are not discrete, before the environment clips them. ProMP's paper divides by ten.",
+        "environment",
+        default={"environment": 1.0},
+    )
     episodes: int | None = option(
         "Episodes per task before each inner step and after the last one. "
         "With rl2: of a trial. With pearl: per update.",
@@ -99,6 +104,12 @@ class Options:
         default={"environment": 64},
         known_as=("width", "filters"),
     )
+    memory: str | None = option(
+        "Memory of a recurrent policy.", "model", choices=("gru", "lstm", "linear", "transformer"), known_as=("rnn",)
+    )
+    init_std: float | None = option(
+        "Initial standard deviation of actions that are not discrete.", "model", known_as=("init-log-std",)
+    )
     drop_rate: float | None = option("Dropout rate in training.", "model", least=0, known_as=("dropout",))
     patch: int | None = option("Height and width of the patches that become tokens.", "model")
     dtype: str | None = option(
@@ -118,7 +129,17 @@ class Options:
         known_as=("lr", "inner-lr", "fast-lr", "adapt-lr", "learning-rate"),
     )
     head_rate: float | None = option("Learning rate of the weights after the codes.", "learner")
-    context_size: int | None = option("Context parameters per task.", "learner")
+    context_size: int | None = option(
+        "Context parameters per task, which alone adapt (CAVIA). In an environment 0 adapts all parameters.",
+        "learner",
+        least=0,
+    )
+    learned_rates: bool | None = option("Learn a rate of the inner steps for each parameter (Meta-SGD).", "learner")
+    surrogate: str | None = option(
+        "Surrogate of the inner loss of policies, which decides the derivative of its gradient.",
+        "learner",
+        choices=("ratio", "reinforce", "dice"),
+    )
     proximal: float | None = option("Strength of the pull to the initial parameters.", "learner")
     inner_batch: int | None = option("Examples per inner step in meta-training.", "learner")
     test_inner_batch: int | None = option("Examples per inner step at validation and test.", "learner")
@@ -147,6 +168,15 @@ class Options:
     )
     kl_penalty: float | None = option(
         "Weight of the divergence from the policy that played.", "learner", least=0, known_as=("kl-coef", "eta")
+    )
+    baseline: str | None = option(
+        "What a return is compared with: a linear fit to the task's own episodes, a value network, or nothing.",
+        "learner",
+        choices=("linear", "value", "none"),
+    )
+    normalize: bool | None = option(
+        "Give policies observations of mean 0 and variance 1 by running statistics, and scale the rewards of rl2.",
+        "learner",
     )
     iterations: int | None = option(
         "Outer updates.",

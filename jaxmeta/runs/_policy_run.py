@@ -14,7 +14,7 @@ from jaxmeta._cost import Cost, cost
 from jaxmeta._parallel import replicate
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.catalog import LEARNERS, Agent, Settings
-from jaxmeta.reports import Findings, Tested, examine_policy, monitored
+from jaxmeta.reports import Findings, Tested, examine_policy, measure_scale, monitored, test_policy
 from jaxmeta.runs._parts import Parts, at_precision
 from jaxmeta.training import Callback, LoopSettings, Trained, best_meta, run_loop
 
@@ -23,7 +23,7 @@ class PolicyParts(NamedTuple):
     """The parts of a run that meta-trains a policy."""
 
     settings: Settings
-    env: envs.BaseEnv
+    env: envs.MetaEnv
     agent_on: Callable[[Mesh | None], Agent]
     """Makes the agent for some devices, or for one."""
     meta: MetaParams
@@ -51,7 +51,8 @@ class PolicyParts(NamedTuple):
 
         def validate(meta: MetaParams) -> dict[str, float]:
             # Drawn like the training tasks, with another key: no environment has a split of its own for this.
-            found = self._play(agent, meta, *self._tasks(s.validation_tasks, "train", validation_key), mesh)
+            tasks, key = self._tasks(s.validation_tasks, "train", validation_key)
+            found = test_policy(self.env, agent, meta, tasks, key, mesh=mesh)
             return {name: summary.mean for name, summary in found.summaries.items()}
 
         options = LoopSettings(
@@ -79,15 +80,16 @@ class PolicyParts(NamedTuple):
     @at_precision
     def test(self, metas: Sequence[MetaParams], mesh: Mesh | None = None) -> list[Tested]:
         """Adapts each of some meta-parameters to test tasks."""
-        agent = self.agent_on(mesh)
-        return [self._play(agent, meta, *self._tasks(self.settings.test_tasks), mesh) for meta in metas]
+        agent, (tasks, key) = self.agent_on(mesh), self._tasks(self.settings.test_tasks)
+        scale = measure_scale(self.env, tasks, key)
+        return [test_policy(self.env, agent, meta, tasks, key, scale, mesh) for meta in metas]
 
     @at_precision
     def examine(self, meta: MetaParams, tested: Tested, untrained: Tested) -> Findings:
         """Returns what a report shows beside the test."""
         agent = self.agent_on(None)
         tasks, key = self._tasks(self.settings.test_tasks)
-        return examine_policy(self.settings, self.env, agent, meta, tested, untrained, tasks, key)
+        return examine_policy(self.env, agent, meta, tested, untrained, tasks, key)
 
     @at_precision
     def film(self, meta: MetaParams, task: int) -> PyTree:
@@ -114,16 +116,17 @@ class PolicyParts(NamedTuple):
         task_key, play_key = jax.random.split(self.test_key if key is None else key)
         return self.env.sample_tasks(task_key, num_tasks, split=split), play_key
 
-    def _play(self, agent: Agent, meta: MetaParams, tasks: PyTree, key: jax.Array, mesh: Mesh | None) -> Tested:
-        args: Any = replicate((meta, tasks, key), mesh)
-        return Tested(jax.device_get(jax.jit(agent.test)(*args)))
-
 
 def build(settings: Settings) -> Parts:
     """Makes the parts of a run in an environment."""
     s = settings
     given = {name: s[name] for name in ("variant", "horizon", "backend") if name in s}
     env = envs.make(s.benchmark, **given)
+    for name in ("action_scale", "init_std"):
+        if env.discrete and s.get(name, 1) != 1:
+            raise ValueError(f"{name} needs continuous actions, and those of {s.benchmark} are discrete, got {s[name]}")
+    if s.action_scale != 1:
+        env = envs.ScaledActions(env, s.action_scale)
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
     agent_on = cache(partial(LEARNERS[s.learner].build, s, env))  # so that a test is compiled once
     agent = agent_on(None)

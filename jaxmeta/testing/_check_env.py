@@ -1,5 +1,6 @@
 """Check of an environment."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import chex
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta._types import PyTree
-from jaxmeta.envs import MetaEnv, State
+from jaxmeta.envs import MetaEnv, ObservationSize, State
 from jaxmeta.testing._compare import check_close
 
 
@@ -19,6 +20,7 @@ def check_env(
 
     The checks are:
 
+    - Observations have the form that `observation_size` tells.
     - Shapes and types stay the same, so that `jax.lax.scan` can carry the state.
     - All numbers are finite.
     - The same key gives the same episode, and another key gives another start.
@@ -44,7 +46,7 @@ def check_env(
     one, other = _two_tasks(env, key, shared_tasks)
     first = jax.eval_shape(env.reset, key)
     action = jax.eval_shape(lambda k: _random_action(env, k), key)
-    chex.assert_shape(first.obs, (env.observation_size,))
+    _check_form(first.obs, env.observation_size, "observation_size")
     chex.assert_shape([first.reward, first.done, first.info["steps"], first.info["truncation"]], ())
     after = jax.eval_shape(env.step, first, action)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, first)
@@ -74,16 +76,28 @@ def check_env(
     check_close(early_alone, early, "vmap differs from a single environment", 1e-4)
 
     obs, _, done, _, steps, truncation = jax.tree.map(np.asarray, results)
-    seen = obs[:, :1] if dynamics_differ else obs
+    seen = jax.tree.map(lambda x: x[:, :1] if dynamics_differ else x, obs)
     check_close(
-        seen[0],
-        seen[1],
+        jax.tree.map(lambda x: x[0], seen),
+        jax.tree.map(lambda x: x[1], seen),
         "the observation tells the task: with the same key and actions it differs in another task",
         1e-4,
     )
-    assert fixed_start or (obs[0, 0] != obs[2, 0]).any(), "episodes of two keys start with the same observation"
+    starts_differ = any((x[0, 0] != x[2, 0]).any() for x in jax.tree.leaves(obs))
+    assert fixed_start or starts_differ, "episodes of two keys start with the same observation"
     assert (steps == np.arange(env.horizon + 1)).all(), "info['steps'] does not count the steps"
     _check_truncation(done, truncation)
+
+
+def _check_form(obs: PyTree, size: ObservationSize, name: str) -> None:
+    """Checks that an observation is a vector of a length, an array of a shape, or a dictionary of these."""
+    if isinstance(size, Mapping):
+        assert isinstance(obs, dict) and set(obs) == set(size), f"{name} is {size}, but an observation is {obs}"
+        for part, part_size in size.items():
+            _check_form(obs[part], part_size, f"{name}[{part!r}]")
+        return
+    shape = (size,) if isinstance(size, int) else tuple(size)
+    assert getattr(obs, "shape", None) == shape, f"{name} is {size}, but an observation is {obs}"
 
 
 def _two_tasks(env: MetaEnv, key: jax.Array, shared_tasks: bool) -> tuple[PyTree, PyTree]:
