@@ -50,8 +50,8 @@ class MetaEnv(Protocol):
         horizon: number of steps after which an episode is truncated.
 
     Some environments have more methods: `floor_return(task)`, the return of a policy that does nothing useful,
-    `oracle_action(state)`, the best action of a policy that knows the task, `task_name(task)`, a name such as `"forward"`
-    or `None`, by which results are shown, `render(states)`, an image of an episode given as a list of states, and
+    `oracle_action(state)`, the best action of a policy that knows the task, `task_name(task)`, `None` or a name such as
+    `"forward"`, by which results are shown, `render(states)`, an image of an episode given as a list of states, and
     `with_task(task)`, for brax's wrappers.
     """
 

@@ -18,6 +18,7 @@ from jaxmeta.envs._dark_room import DarkRoom
 from jaxmeta.envs._gridworld import GridNavigation
 from jaxmeta.envs._half_cheetah import HalfCheetahForwardBackward, HalfCheetahVelocity
 from jaxmeta.envs._humanoid import HumanoidDirection, HumanoidForwardBackward
+from jaxmeta.envs._meta_env import MetaEnv
 from jaxmeta.envs._particles import Particles2D
 from jaxmeta.envs._random_params import HopperRandomParams, Walker2DRandomParams
 from jaxmeta.envs._rule_world import RuleWorld
@@ -45,19 +46,19 @@ class EnvInfo(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    build: Callable[..., BaseEnv]
+    build: Callable[..., MetaEnv]
     variants: Variants
 
 
 _REGISTRY: dict[str, _Entry] = {}
 
 
-def register(name: str, build: Callable[..., BaseEnv], variants: Variants = _NO_VARIANTS) -> None:
+def register(name: str, build: Callable[..., MetaEnv], variants: Variants = _NO_VARIANTS) -> None:
     """Adds an environment of your own to `make`, `list_envs` and `describe`.
 
     Args:
         name: new name, of lower-case letters, digits and hyphens.
-        build: class derived from `BaseEnv`, or function that returns an instance of one. All its arguments are options
+        build: class derived from `BaseEnv`, or function that returns an environment. All its arguments are options
             and need a default. The docstring describes the environment.
         variants: options of each variant, the default variant first.
 
@@ -154,18 +155,18 @@ def make(
     elif variant is not None:
         raise ValueError(f"{name!r} has no variants, got variant={variant!r}")
     _check_options(name, build, options)
-    env = build(**options)
+    env: Any = build(**options)
     if isinstance(env, BodyEnv):
         check_brax(name)
     return env
 
 
-def _options(build: Callable[..., BaseEnv]) -> dict[str, Any]:
+def _options(build: Callable[..., MetaEnv]) -> dict[str, Any]:
     """Returns the arguments of a class or function with their defaults."""
     return {name: parameter.default for name, parameter in inspect.signature(build).parameters.items()}
 
 
-def _check_options(name: str, build: Callable[..., BaseEnv], options: Mapping[str, Any]) -> None:
+def _check_options(name: str, build: Callable[..., MetaEnv], options: Mapping[str, Any]) -> None:
     """Raises ValueError if an environment does not have one of the options."""
     known = _options(build)
     for option in options:

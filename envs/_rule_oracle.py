@@ -21,7 +21,7 @@ def best_action(world: PyTree, task: PyTree, depth: int) -> jax.Array:
     if depth == 0:
         return _fetch(grid, held, agent, task["goal"])
     pairs = task["rules"][:depth, :2]
-    there = jnp.any(pairs[..., None] == jnp.append(grid.ravel(), held), axis=-1)
+    there = jnp.isin(pairs, jnp.append(grid.ravel(), held))
     step = depth - 1 - jnp.argmax(jnp.all(there, axis=-1)[::-1])  # the last rule whose two kinds are there
     first, second = pairs[step]
     holds_first, holds_second = held == first, held == second

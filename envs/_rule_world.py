@@ -61,7 +61,7 @@ class RuleWorld(BaseEnv):
         ValueError: if a number is out of range, there are too few cells, pairs or kinds, or `view` is even.
 
     Example:
-        >>> env = RuleWorld(size=2, objects=2)
+        >>> env = RuleWorld(size=2, objects=2, distractors=0)
         >>> task = {"objects": jnp.array([3, 5]), "rules": jnp.array([[5, 3, 8]]), "goal": jnp.array(8)}
         >>> state = env.reset(jax.random.key(0), task)
         >>> total = 0.0
@@ -69,7 +69,7 @@ class RuleWorld(BaseEnv):
         ...     state = env.step(state, env.oracle_action(state))
         ...     total += float(state.reward)
         >>> total
-        12.0
+        9.0
 
     References:
         Nikulin, Kurenkov, Zisman, Agarkov, Sinii & Kolesnikov, *XLand-MiniGrid: Scalable Meta-Reinforcement Learning
@@ -174,7 +174,7 @@ class RuleWorld(BaseEnv):
     def _observe(self, state: PyTree) -> jax.Array:
         agent = state["agent"]
         here = jnp.zeros((self.size, self.size, 1)).at[agent[0], agent[1]].set(1)
-        parts = [self._look(state["grid"]), here * self._look(state["held"])]
+        parts = [self._look(state["grid"]), here * self._look(state["held"][None, None])]
         if not self.view:
             return jnp.concatenate([*parts, here], axis=-1)
         image = jnp.concatenate([*parts, jnp.ones_like(here)], axis=-1)

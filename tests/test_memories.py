@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false, reportOperatorIssue=false
 """Tests of memories: equations in numpy, and that playing and learning read a sequence alike."""
 
 import jax

@@ -226,7 +226,7 @@ def test_it_learns():
     """One pull is enough for 5.5 of 6. Random pulls get 3."""
     trial = rl.Trial(Sure(arms=2, horizon=6))
     policy = network(trial, decoder_sizes=(16,), sizes=(16,))
-    training = rl.varibad(trial, policy, entropy_weight=0.01, optimizer=optax.adam(0.01))
+    training = rl.varibad(trial, policy, belief_epochs=6, optimizer=optax.adam(0.01))
     options = {"iterations": 80, "log_every": 10, "validate_every": 10, "progress": False}
     done = jaxmeta.loop(training, start(trial, policy, 0.0), KEY, **options)
     assert done.history[0]["train/return"] < 4.5

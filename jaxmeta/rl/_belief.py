@@ -10,9 +10,8 @@ from flax import linen as nn
 
 from jaxmeta._checks import check_integer, check_integers, check_positive
 from jaxmeta._types import PyTree
-from jaxmeta.display import brief
 from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
-from jaxmeta.rl._memory import GRU
+from jaxmeta.rl._memory import GRU, check_memory
 
 _ACTING = ("actor", "critic", "log_std")
 
@@ -70,8 +69,7 @@ class BeliefPolicy(nn.Module):
         check_integers(sizes=self.sizes)
         check_integers(decoder_sizes=self.decoder_sizes)
         check_positive(init_std=self.init_std)
-        if isinstance(self.memory, type) or not (hasattr(self.memory, "unroll") and hasattr(self.memory, "empty")):
-            raise TypeError(f"memory must be a memory, such as rl.GRU(64), got {brief(self.memory)}")
+        check_memory(self.memory)
         super().__post_init__()
 
     def setup(self) -> None:

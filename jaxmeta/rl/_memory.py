@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
+from jaxmeta.display import brief
 
 
 class Memory(Protocol):
@@ -29,6 +30,12 @@ class Memory(Protocol):
     def unroll(self, xs: jax.Array) -> jax.Array:
         """Reads the inputs `[T, *batch, n]` from an empty memory on, and returns features `[T, *batch, size]`."""
         ...
+
+
+def check_memory(memory: Any) -> None:
+    """Raises TypeError unless a value is a memory."""
+    if isinstance(memory, type) or not (hasattr(memory, "unroll") and hasattr(memory, "empty")):
+        raise TypeError(f"memory must be a memory, such as rl.GRU(64), got {brief(memory)}")
 
 
 class GRU(nn.Module):

@@ -8,8 +8,8 @@ from flax import linen as nn
 
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._types import PyTree
-from jaxmeta.display import brief
 from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
+from jaxmeta.rl._memory import check_memory
 
 
 class RecurrentPolicy(nn.Module):
@@ -47,8 +47,7 @@ class RecurrentPolicy(nn.Module):
     def __post_init__(self) -> None:
         check_integer(action_size=self.action_size)
         check_positive(init_std=self.init_std)
-        if not (hasattr(self.memory, "unroll") and hasattr(self.memory, "empty")):
-            raise TypeError(f"memory must be a memory, such as rl.GRU(64), got {brief(self.memory)}")
+        check_memory(self.memory)
         super().__post_init__()
 
     def setup(self) -> None:

@@ -136,7 +136,7 @@ def _by_episode(trial: Trial, data: Trajectory) -> Any:
     over = data.states.info["episode"][:, 0]  # number of episodes that are over after each step
     episode = jnp.concatenate([jnp.zeros(1), over[:-1]])[None]  # number of the episode of each step
     number = jnp.arange(trial.episodes)[:, None]
-    first = jnp.sum(episode < number, axis=1, keepdims=True)
+    first = jnp.sum(episode < number, axis=1, keepdims=True)  # [episodes, 1]
     final = jnp.sum((episode <= number) & data.valid[None, :, 0], axis=1, keepdims=True) - 1
-    steps = jnp.minimum(first + jnp.arange(trial.env.horizon)[None], final)
+    steps = jnp.minimum(first + jnp.arange(trial.env.horizon)[None], final)  # [episodes, horizon]
     return jax.tree.map(lambda x: x[:, 0][steps], data.states.info["last"])

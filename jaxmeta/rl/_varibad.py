@@ -49,7 +49,7 @@ def varibad(
     discount: float | jax.Array = 0.95,
     trace_decay: float | jax.Array = 0.9,
     epochs: int = 4,
-    belief_epochs: int = 2,
+    belief_epochs: int = 4,
     minibatches: int = 4,
     clip: float | jax.Array = 0.2,
     value_weight: float | jax.Array = 0.5,
@@ -92,7 +92,9 @@ def varibad(
         minibatches: number of minibatches in a pass, a divisor of `num_tasks`.
         clip: PPO's `epsilon`, see `clipped`.
         value_weight: weight of the critic's squared error, at least 0.
-        entropy_weight: weight of the policy's entropy, at least 0.
+        entropy_weight: weight of the policy's entropy, at least 0. The default is larger than that of `rl2`, because a
+            policy that settles before the belief tells tasks apart no longer explores. For continuous actions, whose
+            entropy has no bound, take 0.005.
         transition_weight: `c_s`, the weight of the errors of next observations, at least 0.
         kl_weight: `beta`, the weight of the KL divergences, at least 0.
         elbo_samples: number of random times `t` per minibatch at which the errors are computed. `None` takes all, with
