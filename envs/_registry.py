@@ -189,7 +189,7 @@ _VELOCITIES = {
 }
 _ROOMS = {"ad": {}, "ad-hard": {"size": 17, "sparse": True}, "key-to-door": {"horizon": 50, "key": True}}
 _RULES = {
-    "easy": {"horizon": 15, "size": 3, "objects": 3, "distractors": 0, "colors": 3, "shapes": 3},
+    "easy": {"horizon": 10, "size": 2, "objects": 3, "distractors": 0, "colors": 3, "shapes": 3},
     "medium": {},
     "hard": {"horizon": 80, "size": 7, "objects": 5, "depth": 2, "distractors": 3, "shapes": 5},
 }

@@ -39,9 +39,12 @@ class RuleWorld(BaseEnv):
 
     | variant  | size | objects | depth | distractors | colors, shapes | horizon | rule sets    |
     | -------- | ---- | ------- | ----- | ----------- | -------------- | ------- | ------------ |
-    | `easy`   | 3    | 3       | 1     | 0           | 3, 3           | 15      | 1512         |
+    | `easy`   | 2    | 3       | 1     | 0           | 3, 3           | 10      | 1512         |
     | `medium` | 5    | 4       | 1     | 2           | 4, 4           | 40      | 144 million  |
     | `hard`   | 7    | 5       | 2     | 3           | 4, 5           | 80      | 14 trillion  |
+
+    On `easy`, RL2 with `rl.GRU(64)` learned to learn in five minutes on two cores, with trials of five episodes: with
+    rules of split `"test"` it earned 1.2 in the first episode and 1.9 in each of the others.
 
     An observation is an image of the grid. For each cell it has the color and the shape of the object there, both
     one-hot, those of the object that the agent holds, in the agent's cell, and a 1 in the agent's cell. With `view`, it

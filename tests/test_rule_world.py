@@ -21,9 +21,8 @@ def test_is_a_meta_env(variant):
     check_env(envs.make("rule-world", variant=variant, horizon=6), seen_tasks=True)
 
 
-@pytest.mark.parametrize("view", [3, 9])
-def test_is_a_meta_env_with_a_view(view):
-    check_env(RuleWorld(view=view, horizon=4), seen_tasks=True)
+def test_is_a_meta_env_with_a_view():
+    check_env(RuleWorld(view=3, horizon=4), seen_tasks=True)
 
 
 class Plain:
@@ -177,7 +176,7 @@ def test_all_rule_sets_are_drawn():
     env = envs.make("rule-world", variant="easy")
     found, sets = set(), {}
     for split in ("train", "test"):
-        tasks = jax.tree.map(np.asarray, env.sample_tasks(KEY, 20_000, split=split))
+        tasks = jax.tree.map(np.asarray, env.sample_tasks(KEY, 12_000, split=split))
         objects = [frozenset(row) for row in tasks["objects"].tolist()]
         rules = [(frozenset(rule[0][:2]), rule[0][2]) for rule in tasks["rules"].tolist()]
         found |= set(zip(objects, rules, strict=True))

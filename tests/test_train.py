@@ -357,7 +357,9 @@ def test_a_record_that_has_changed_is_refused_and_left_alone(tmp_path):
     run(tmp_path, iterations=6)
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines[:2], lines[2].replace("0.", "0.1", 1), *lines[3:]]))
+    changed = re.sub(r"(\d)\.", r"\1.1", lines[2], count=1)  # one digit more
+    assert changed != lines[2]
+    path.write_text("".join([*lines[:2], changed, *lines[3:]]))
     before = contents(tmp_path)
     with pytest.raises(ValueError, match=r"line 3 of .*metrics\.jsonl is damaged or was edited"):
         run(tmp_path)
