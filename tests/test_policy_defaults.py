@@ -8,9 +8,9 @@ import jaxmeta
 from jaxmeta import envs
 from jaxmeta.catalog import LEARNERS
 
-# Learner, horizon of Particles2D, outer updates, and the least gain over the same learner before training, in the return
-# after adaptation. In 100 steps the start has -71, a point that stays -38, and one that knows the goal -2. In 20 steps
-# they have -9, -7 and -2. RL2 and VariBAD have tests of their own.
+# Learner, horizon of Particles2D, outer updates, and the least gain over the same learner before training, in the
+# return after adaptation. In 100 steps the start has -71, a point that stays -38, and one that knows the goal -2. In 20
+# steps they have -9, -7 and -2. RL2 and VariBAD have tests of their own.
 ROWS = [
     ("promp", 100, 20, 45),
     ("maml-trpo", 100, 5, 35),
