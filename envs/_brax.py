@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import functools
+import io
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -78,7 +80,7 @@ def load(body: str, backend: str, frames: int | None = None) -> Physics:
         ModuleNotFoundError: if brax is not installed.
     """
     check_brax(f"the body {body!r}")
-    with jax.ensure_compile_time_eval(), _lenient():
+    with jax.ensure_compile_time_eval(), _lenient(), _quiet():
         from brax import envs
 
         options = {} if frames is None else {"n_frames": frames}
@@ -96,3 +98,22 @@ def _lenient() -> Iterator[None]:
     with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what brax's dependencies print at import and for each body: missing optional packages, old attributes."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without standard error
+        kept = None
+    try:
+        if kept is not None:  # MuJoCo writes there from C
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)

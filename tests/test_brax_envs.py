@@ -1,5 +1,7 @@
 """Bodies: rewards against NumPy without physics, and physics against the environments of brax."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -286,3 +288,14 @@ def test_brax_wrappers_take_the_view_of_a_task():
         assert state.info["steps"].tolist() == [steps] * 2 and state.done.tolist() == [done] * 2
         assert state.info["task"]["direction"].tolist() == [-1.0] * 2
     assert wrapped.backend == "spring" and wrapped.observation_size == 20 and wrapped.action_size == 6
+
+
+@pytest.mark.slow
+def test_bodies_are_loaded_without_a_word():
+    """Humanoid's file makes MuJoCo's compiler write to standard error; what the program itself writes there stays."""
+    code = (
+        "import sys; from jaxmeta import envs; envs.make('humanoid-direction').reset(__import__('jax').random.key(0));"
+    )
+    code += "print('mine', file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "mine\n")

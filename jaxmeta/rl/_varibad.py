@@ -12,13 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from jaxmeta._checks import (
-    check_fraction,
-    check_integer,
-    check_not_negative,
-    check_optional_integer,
-    check_transformation,
-)
+from jaxmeta._checks import check_integer, check_not_negative, check_optional_integer, check_transformation
 from jaxmeta._learned import update_with
 from jaxmeta._parallel import constrain, over_tasks
 from jaxmeta._types import MetaParams, Metrics, PyTree, Training, TrainingState
@@ -30,6 +24,7 @@ from jaxmeta.rl._elbo import elbo_terms
 from jaxmeta.rl._policies import policy_params
 from jaxmeta.rl._recorded_trial import play_recorded
 from jaxmeta.rl._returns import gae, masked_mean, next_step, normalize
+from jaxmeta.rl._rl2 import check_numbers
 from jaxmeta.rl._rollout import Trajectory, episode_returns
 from jaxmeta.rl._surrogates import clipped
 from jaxmeta.rl._trial import Trial
@@ -132,13 +127,11 @@ def varibad(
     belief_optimizer = optax.adam(3e-3) if belief_optimizer is None else belief_optimizer
     check_transformation(optimizer=optimizer, belief_optimizer=belief_optimizer)
     _check_parts(trial, policy)
-    check_integer(num_tasks=num_tasks, epochs=epochs, belief_epochs=belief_epochs, minibatches=minibatches)
+    check_numbers(num_tasks, epochs, minibatches, discount, trace_decay)
+    check_integer(belief_epochs=belief_epochs)
     check_optional_integer(elbo_samples=elbo_samples)
-    check_fraction(discount=discount, trace_decay=trace_decay)
     check_not_negative(value_weight=value_weight, entropy_weight=entropy_weight)
     check_not_negative(transition_weight=transition_weight, kl_weight=kl_weight)
-    if num_tasks % minibatches:
-        raise ValueError(f"num_tasks must be a multiple of minibatches ({minibatches}), got {num_tasks}")
     acting_loss = partial(_acting_loss, policy, clipped(clip), value_weight, entropy_weight)
     belief_loss = partial(_belief_loss, policy, elbo_samples, transition_weight, kl_weight)
     act_passes = partial(_passes, acting_loss, optimizer, epochs, minibatches, mesh)
