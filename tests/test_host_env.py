@@ -23,7 +23,6 @@ from gymnasium import spaces
 
 import jaxmeta
 from jaxmeta import envs, rl
-from jaxmeta.__main__ import main
 from jaxmeta.testing import check_env
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # so that workers need not import this file, and JAX
@@ -730,9 +729,9 @@ def test_a_registered_one_trains_on_the_command_line(tmp_path):
         "--episodes 2 --hidden 4 --num-tasks 2 --iterations 2 --validate-every 1 --validation-tasks 2 --test-tasks 2"
     )
     words = f"train --benchmark line-of-the-test --learner promp --horizon 5 {sizes}".split()
-    folder = tmp_path / "run"
-    assert main([*words, "--module", str(tmp_path / "line_module.py"), "--folder", str(folder)]) == 0
-    jaxmeta.load_run(folder).film(tmp_path / "line.gif")
+    run = functools.partial(subprocess.run, check=True, cwd=tmp_path)  # names stay registered in a process
+    run([sys.executable, "-m", "jaxmeta", *words, "--module", "line_module.py", "--folder", "run"])
+    run([sys.executable, "-c", "import jaxmeta; jaxmeta.load_run('run').film('line.gif')"])
     assert (tmp_path / "line.gif").exists()
 
 
