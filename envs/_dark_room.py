@@ -9,13 +9,13 @@ import numpy as np
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
-from jaxmeta.envs._base import BaseEnv, Outcome
-from jaxmeta.envs._grid import GOLD, MOVES, RED, draw_walk, moved, toward
+from jaxmeta.envs._base import Outcome
+from jaxmeta.envs._grid import GOLD, RED, GridEnv, draw_walk, moved, toward
 from jaxmeta.envs._meta_env import State
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DarkRoom(BaseEnv):
+class DarkRoom(GridEnv):
     """Dark room, an image of the agent in a room whose goal is not seen.
 
     The task is `{"goal": [2]}`, a row and a column. With `key=True` it is `{"goal": [2], "key": [2]}`. Episodes start
@@ -65,21 +65,6 @@ class DarkRoom(BaseEnv):
     def observation_size(self) -> tuple[int, int, int]:
         """Shape of an observation."""
         return self.size, self.size, 2
-
-    @property
-    def action_size(self) -> int:
-        """Number of actions: stay, up, right, down and left."""
-        return len(MOVES)
-
-    @property
-    def discrete(self) -> bool:
-        """Flag of discrete actions."""
-        return True
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """Name of the flag of a step that ends on the goal."""
-        return ("at_goal",)
 
     def draw_task(self, key: jax.Array, split: str) -> PyTree:
         """Draws the goal, and the key if there is one."""

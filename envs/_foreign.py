@@ -1,5 +1,6 @@
 """Base of the adapters to other packages of pure environments in JAX."""
 
+import abc
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,9 +40,9 @@ class ForeignEnv(BaseEnv):
             check_function(sample_test_task=self.sample_test_task)
 
     @property
+    @abc.abstractmethod
     def limit(self) -> int:
         """Number of steps of an episode according to the parameters."""
-        raise NotImplementedError
 
     @property
     def observation_size(self) -> ObservationSize:

@@ -1,14 +1,38 @@
 """Parts of the environments on grids: moves, the way to a cell, and pictures. A cell is `(row, column)`."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmeta.envs._base import BaseEnv
 
 MOVES = np.array([(0, 0), (-1, 0), (0, 1), (1, 0), (0, -1)])
 """Changes of the cell by the actions: stay, up, right, down, left."""
 
 WHITE, GRAY, LIGHT_BLUE, BLUE = (255, 255, 255), (210, 210, 210), (190, 210, 250), (30, 60, 200)
 RED, GOLD = (200, 30, 30), (220, 170, 30)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridEnv(BaseEnv):
+    """Environment on a square grid with the actions of `MOVES`, and with a goal."""
+
+    @property
+    def action_size(self) -> int:
+        """Number of actions: stay, up, right, down and left."""
+        return len(MOVES)
+
+    @property
+    def discrete(self) -> bool:
+        """Flag of discrete actions."""
+        return True
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Name of the flag of a step that ends on the goal."""
+        return ("at_goal",)
 
 
 def moved(cell: jax.Array, action: jax.Array, size: int) -> jax.Array:

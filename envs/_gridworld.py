@@ -10,14 +10,14 @@ import numpy as np
 
 from jaxmeta._checks import check_choice, check_integer
 from jaxmeta._types import PyTree
-from jaxmeta.envs._base import BaseEnv, Outcome
-from jaxmeta.envs._grid import MOVES, RED, draw_walk, moved, toward
+from jaxmeta.envs._base import Outcome
+from jaxmeta.envs._grid import RED, GridEnv, draw_walk, moved, toward
 from jaxmeta.envs._gridworld_search import best_returns
 from jaxmeta.envs._meta_env import State
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GridNavigation(BaseEnv):
+class GridNavigation(GridEnv):
     """Grid with a hidden goal, on which every step pays 1 and elsewhere costs 0.1.
 
     The task is `{"goal": [2]}`, a row and a column. An episode starts at the bottom left. The goal is anywhere but
@@ -59,21 +59,6 @@ class GridNavigation(BaseEnv):
     def observation_size(self) -> int:
         """Length of an observation."""
         return 2 if self.observation == "position" else self.size**2
-
-    @property
-    def action_size(self) -> int:
-        """Number of actions: stay, up, right, down and left."""
-        return len(MOVES)
-
-    @property
-    def discrete(self) -> bool:
-        """Flag of discrete actions."""
-        return True
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        """Name of the flag of a step that ends on the goal."""
-        return ("at_goal",)
 
     @property
     def start(self) -> tuple[int, int]:

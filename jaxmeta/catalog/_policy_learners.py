@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxmeta import envs, rl
@@ -70,34 +69,19 @@ def _rl2(s: Settings, env: envs.MetaEnv, mesh: Mesh | None) -> Agent:
     trial = rl.Trial(env, s.episodes)
     memory = MEMORIES[s.memory](s.hidden, trial.horizon)
     policy = rl.RecurrentPolicy(trial.action_size, trial.discrete, memory, encoder_of(trial), s.init_std)
-    epochs, minibatches = 4, max(n for n in (4, 3, 2, 1) if s.num_tasks % n == 0)
-    optimizer = build_optimizer(s, epochs * minibatches)
-    training = rl.rl2(
-        trial,
-        policy,
-        num_tasks=s.num_tasks,
-        optimizer=optimizer,
-        discount=s.discount,
-        trace_decay=s.trace_decay,
-        epochs=epochs,
-        minibatches=minibatches,
-        entropy_weight=s.entropy_weight,
-        normalize=s.normalize,
-        mesh=mesh,
-    )
-
-    def init(key: jax.Array) -> PyTree:
-        return policy.init(key, rl.example_observations(trial), policy.empty_memory(1))
-
-    curve = partial(rl.trial_curve, trial, policy, mesh=mesh)
-    return Agent(init, _per_episode(training, s.episodes), *test_and_play(curve))
+    return _on_trials(s, trial, policy, partial(rl.rl2, normalize=s.normalize), mesh)
 
 
 def _varibad(s: Settings, env: envs.MetaEnv, mesh: Mesh | None) -> Agent:
     trial = rl.Trial(env, s.episodes)
     policy = rl.BeliefPolicy(trial.action_size, trial.discrete, rl.GRU(s.hidden))
+    return _on_trials(s, trial, policy, rl.varibad, mesh)
+
+
+def _on_trials(s: Settings, trial: rl.Trial, policy: Any, make: Callable[..., Training], mesh: Mesh | None) -> Agent:
+    """The agent of a learner that trains a policy with a memory on trials, by PPO."""
     epochs, minibatches = 4, max(n for n in (4, 3, 2, 1) if s.num_tasks % n == 0)
-    training = rl.varibad(
+    training = make(
         trial,
         policy,
         num_tasks=s.num_tasks,
@@ -111,9 +95,9 @@ def _varibad(s: Settings, env: envs.MetaEnv, mesh: Mesh | None) -> Agent:
     )
 
     def init(key: jax.Array) -> PyTree:
-        return policy.init(key, jnp.zeros((1, trial.observation_size)), policy.empty_memory(1))
+        return policy.init(key, rl.example_observations(trial), policy.empty_memory(1))
 
-    curve = partial(rl.trial_curve, trial, cast(Any, policy), mesh=mesh)
+    curve = partial(rl.trial_curve, trial, policy, mesh=mesh)
     return Agent(init, _per_episode(training, s.episodes), *test_and_play(curve))
 
 

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxmeta._checks import check_integer, check_integers, check_positive
 from jaxmeta._types import PyTree
-from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
+from jaxmeta.rl._distributions import DiagonalGaussian, Distribution, distribution_of
 from jaxmeta.rl._memory import GRU, check_memory
 
 _ACTING = ("actor", "critic", "log_std")
@@ -80,9 +80,8 @@ class BeliefPolicy(nn.Module):
         self.critic = _Head(self.sizes, 1, 1.0)
         self.reward = _Decoder(self.decoder_sizes)
         self.transition = _Decoder(self.decoder_sizes) if self.decode_transitions else None
-        if not self.discrete:
-            start = nn.initializers.constant(jnp.log(self.init_std))
-            self.log_std = self.param("log_std", start, (self.action_size,))
+        start = nn.initializers.constant(jnp.log(self.init_std))
+        self.log_std = None if self.discrete else self.param("log_std", start, (self.action_size,))
 
     def empty_memory(self, *batch: int) -> PyTree:
         """Returns the memory before the first observation, leading axes `[*batch]`."""
@@ -135,12 +134,7 @@ class BeliefPolicy(nn.Module):
             belief: beliefs, `[..., latent_size]`.
         """
         x = jax.lax.stop_gradient(jnp.concatenate([self._of_env(obs), belief.mean, 2 * belief.log_std], axis=-1))
-        head = self.actor(x)
-        if self.discrete:
-            dist: Any = Categorical(head)
-        else:
-            dist = DiagonalGaussian(head, jnp.broadcast_to(self.log_std, head.shape))
-        return dist, self.critic(x)[..., 0]
+        return distribution_of(self.actor(x), self.log_std), self.critic(x)[..., 0]
 
     def decode(
         self, latent: jax.Array, obs: jax.Array, action: jax.Array, next_obs: jax.Array

@@ -190,7 +190,7 @@ class Collector:
             return self
         if not isinstance(state, CollectorState):
             raise ValueError(f"state must be that of this collector, such as meta.state, got {brief(state)}")
-        see = partial(standardize, state.moments) if state.moments is not None else _unchanged
+        see = partial(_see, state.moments)
         baseline = _Bound(self.baseline, state.value, see)
         return replace(self, policy=partial(_seeing, see, self.policy), baseline=baseline, normalize=False)
 
@@ -200,17 +200,17 @@ class Collector:
             return state
         moments, value = state
         if value is not None:
-            see = partial(standardize, moments) if moments is not None else _unchanged
             ended = data.terminated | data.truncated
             reward, ended = (jnp.moveaxis(x, -2, 0) for x in (data.reward, ended))
             returns = jnp.moveaxis(discounted_returns(reward, ended, discount=self.discount), 0, -2)
-            value = self.baseline.fit(value, see(data.obs), returns, data.valid, key)
+            value = self.baseline.fit(value, _see(moments, data.obs), returns, data.valid, key)
         moments = None if moments is None else add_moments(moments, data.obs, data.valid)
         return CollectorState(moments, value)
 
 
-def _unchanged(obs: PyTree) -> PyTree:
-    return obs
+def _see(moments: Moments | None, obs: PyTree) -> PyTree:
+    """Returns observations by their statistics, or as they are."""
+    return obs if moments is None else standardize(moments, obs)
 
 
 class _Bound(NamedTuple):
@@ -218,7 +218,7 @@ class _Bound(NamedTuple):
 
     baseline: Any
     value: ValueState | None = None
-    see: Callable[[PyTree], PyTree] = _unchanged
+    see: Callable[[PyTree], PyTree] = partial(_see, None)
     """Function that returns what the baseline sees of observations."""
 
 

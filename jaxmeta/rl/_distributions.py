@@ -85,6 +85,16 @@ class DiagonalGaussian:
         return jnp.sum(other.log_std - self.log_std + 0.5 * (ratio + z**2 - 1), axis=-1)
 
 
+def distribution_of(head: jax.Array, log_std: jax.Array | None) -> Distribution:
+    """Returns the distributions of discrete actions for logits `[..., n]`, of other actions for means `[..., n]`.
+
+    Args:
+        head: output of a network.
+        log_std: logarithms of the standard deviations, `[n]`, or `None` for discrete actions.
+    """
+    return Categorical(head) if log_std is None else DiagonalGaussian(head, jnp.broadcast_to(log_std, head.shape))
+
+
 @struct.dataclass
 class Categorical:
     """Categorical distribution over the integers below `n`.

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import core
 from flax import linen as nn
 
 from jaxmeta._checks import check_integer
@@ -94,7 +93,6 @@ def over_observation(fn: Callable[[tuple[int, ...], Any], Any], size: Any, obs: 
         ValueError: if the observation is not of this form.
     """
     if isinstance(size, Mapping):
-        size = core.unfreeze(size) if isinstance(size, core.FrozenDict) else size
         if not isinstance(obs, Mapping) or set(obs) != set(size):
             found = f"a mapping with {', '.join(map(str, obs))}" if isinstance(obs, Mapping) else "an array"
             raise ValueError(f"obs must be a mapping with {', '.join(map(str, size))}, got {found}")

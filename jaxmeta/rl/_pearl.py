@@ -20,6 +20,7 @@ from jaxmeta._types import MetaParams, Metrics, PyTree, Training
 from jaxmeta.display import brief, described, short_repr
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._latent import LatentPolicy, posterior_sampling
+from jaxmeta.rl._meta_policy import numbered
 from jaxmeta.rl._observations import example_observations
 from jaxmeta.rl._policies import policy_params
 from jaxmeta.rl._replay import Replay, Transition, add, draw, empty_replay, transitions
@@ -160,7 +161,7 @@ def pearl(
         carry, metrics = jax.lax.scan(update, carry, jax.random.split(key, updates))
         params, opt_state, target = carry
         returns = jnp.mean(jnp.sum(data.reward, axis=2), axis=0)
-        metrics = {f"return_{i}": returns[i] for i in range(episodes)} | jax.tree.map(jnp.mean, metrics)
+        metrics = numbered(returns) | jax.tree.map(jnp.mean, metrics)
         state = PearlState(MetaParams(params), opt_state, target, state.tasks, replay)
         return constrain((state, {"loss": -returns[-1], **metrics}), mesh)
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from jaxmeta._checks import check_integer, check_positive
 from jaxmeta._types import PyTree
-from jaxmeta.rl._distributions import Categorical, DiagonalGaussian, Distribution
+from jaxmeta.rl._distributions import Distribution, distribution_of
 from jaxmeta.rl._memory import check_memory
 
 
@@ -54,9 +54,8 @@ class RecurrentPolicy(nn.Module):
         """Makes the heads."""
         self.action = nn.Dense(self.action_size, kernel_init=nn.initializers.orthogonal(0.01))
         self.value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
-        if not self.discrete:
-            start = nn.initializers.constant(jnp.log(self.init_std))
-            self.log_std = self.param("log_std", start, (self.action_size,))
+        start = nn.initializers.constant(jnp.log(self.init_std))
+        self.log_std = None if self.discrete else self.param("log_std", start, (self.action_size,))
 
     def empty_memory(self, *batch: int) -> PyTree:
         """Returns the memory before the first observation, leading axes `[*batch]`."""
@@ -79,7 +78,7 @@ class RecurrentPolicy(nn.Module):
             memory: memory before them, leading axes `[*batch]`.
         """
         memory, features = self.memory(memory, self._encode(obs))
-        return self._act(features), memory, self.value(features)[..., 0]
+        return distribution_of(self.action(features), self.log_std), memory, self.value(features)[..., 0]
 
     def unroll(self, obs: PyTree) -> tuple[Distribution, jax.Array]:
         """Returns the distributions of actions and the critic's values `[T, *batch]` for sequences of observations.
@@ -88,13 +87,7 @@ class RecurrentPolicy(nn.Module):
             obs: observations of `T` steps from an empty memory on, `[T, *batch, observation_size]`.
         """
         features = self.memory.unroll(self._encode(obs))
-        return self._act(features), self.value(features)[..., 0]
+        return distribution_of(self.action(features), self.log_std), self.value(features)[..., 0]
 
     def _encode(self, obs: PyTree) -> jax.Array:
         return obs if self.encoder is None else self.encoder(obs)
-
-    def _act(self, features: jax.Array) -> Distribution:
-        head = self.action(features)
-        if self.discrete:
-            return Categorical(head)
-        return DiagonalGaussian(head, jnp.broadcast_to(self.log_std, head.shape))

@@ -25,7 +25,7 @@ from jaxmeta.rl._returns import gae, masked_mean, next_step
 from jaxmeta.rl._returns import normalize as normalize_advantage
 from jaxmeta.rl._rollout import Trajectory, episode_returns, rollout
 from jaxmeta.rl._surrogates import clipped
-from jaxmeta.rl._trial import Trial
+from jaxmeta.rl._trial import Trial, check_trial
 
 
 @described
@@ -159,8 +159,7 @@ def check_numbers(
 
 
 def _check_parts(trial: Any, policy: Any) -> None:
-    if not isinstance(trial, Trial):
-        raise TypeError(f"trial must be a Trial(env, episodes), got {brief(trial)}")
+    check_trial(trial)
     if not hasattr(policy, "empty_memory"):
         raise TypeError(f"policy must be a RecurrentPolicy, got {brief(policy)}")
 

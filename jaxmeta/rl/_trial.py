@@ -1,15 +1,22 @@
 """Trials: sequences of episodes in one task, over which a recurrent policy keeps its memory."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxmeta._checks import check_integer
 from jaxmeta._types import PyTree
-from jaxmeta.display import short_repr
+from jaxmeta.display import brief, short_repr
 from jaxmeta.envs import MetaEnv, ObservationSize, State
 from jaxmeta.rl._rollout import Trajectory, check_env
+
+
+def check_trial(trial: Any) -> None:
+    """Raises TypeError unless a value is a `Trial`."""
+    if not isinstance(trial, Trial):
+        raise TypeError(f"trial must be a Trial(env, episodes), got {brief(trial)}")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from jaxmeta.envs import State
 from jaxmeta.rl._evaluate import ReturnCurve
 from jaxmeta.rl._rl2 import seeing
 from jaxmeta.rl._rollout import Trajectory, rollout
-from jaxmeta.rl._trial import Trial
+from jaxmeta.rl._trial import Trial, check_trial
 
 
 class PlayTrial(Protocol):
@@ -73,8 +73,7 @@ def trial_curve(
         >>> curve.episodes.tolist(), curve.sampled.shape
         ([0, 1, 2], (5, 3))
     """
-    if not isinstance(trial, Trial):
-        raise TypeError(f"trial must be a Trial(env, episodes), got {brief(trial)}")
+    check_trial(trial)
     play = _player(policy)
     filmed: Any = _Filmed(trial)  # offers all that a trial does
 

@@ -11,6 +11,7 @@ import optax
 from flax import linen as nn
 
 from jaxmeta._checks import check_integer, check_integers, check_transformation
+from jaxmeta._learned import update_with
 from jaxmeta._types import PyTree
 from jaxmeta.display import short_repr
 from jaxmeta.models import MLP
@@ -94,10 +95,9 @@ class ValueNetwork:
         data = jax.tree.map(
             lambda x: x.reshape(-1, *x.shape[returns.ndim :]), jax.lax.stop_gradient((obs, time, target, valid))
         )
-        size = max(1, returns.size // self.updates)
-        order = jax.random.permutation(key, returns.size)[: size * (returns.size // size)].reshape(-1, size)[
-            : self.updates
-        ]
+        updates = min(self.updates, returns.size)
+        size = returns.size // updates
+        order = jax.random.permutation(key, returns.size)[: updates * size].reshape(updates, size)
         (params, opt_state), _ = jax.lax.scan(partial(self._update, data), (state.params, state.opt_state), order)
         return ValueState(params, opt_state, moments)
 
@@ -110,8 +110,8 @@ class ValueNetwork:
             squared = (self._network.apply(params, obs, time) - target) ** 2
             return jnp.sum(jnp.where(valid, squared, 0)) / jnp.maximum(jnp.sum(valid), 1)
 
-        updates, opt_state = self.optimizer.update(jax.grad(error)(params), opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
+        value, grads = jax.value_and_grad(error)(params)
+        return update_with(self.optimizer, grads, opt_state, params, value=value, value_fn=error), None
 
     @property
     def _network(self) -> Any:

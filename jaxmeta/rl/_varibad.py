@@ -27,7 +27,7 @@ from jaxmeta.rl._returns import gae, masked_mean, next_step, normalize
 from jaxmeta.rl._rl2 import check_numbers
 from jaxmeta.rl._rollout import Trajectory, episode_returns
 from jaxmeta.rl._surrogates import clipped
-from jaxmeta.rl._trial import Trial
+from jaxmeta.rl._trial import Trial, check_trial
 
 _Loss = Callable[[PyTree, PyTree, Any, jax.Array], tuple[jax.Array, Metrics]]
 """Signature `(params, the other parameters, minibatch, key) -> (loss, metrics)`."""
@@ -163,8 +163,7 @@ def varibad(
 
 
 def _check_parts(trial: Any, policy: Any) -> None:
-    if not isinstance(trial, Trial):
-        raise TypeError(f"trial must be a Trial(env, episodes), got {brief(trial)}")
+    check_trial(trial)
     if not isinstance(policy, BeliefPolicy):
         raise TypeError(f"policy must be a BeliefPolicy, got {brief(policy)}")
     if not isinstance(trial.observation_size, int):
