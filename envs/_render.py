@@ -226,8 +226,8 @@ def _floor(body: np.ndarray) -> np.ndarray:
 
 def _episode(states: State) -> list[State]:
     """Returns the states of one episode until its end, as NumPy arrays."""
-    if np.ndim(states.obs) != 2:
-        raise ValueError(f"states must be those of one episode, stacked, got observations {np.shape(states.obs)}")
+    if np.ndim(states.done) != 1:
+        raise ValueError(f"states must be those of one episode, stacked, got done with shape {np.shape(states.done)}")
     states = jax.device_get(states)
     length = int(np.argmax(np.append(states.done, 1) > 0)) + 1
-    return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(min(length, len(states.obs)))]
+    return [jax.tree.map(lambda x, i=i: x[i], states) for i in range(min(length, len(states.done)))]

@@ -2,21 +2,23 @@
 
 Every learner trains with its defaults on Particles2D, where a point must find a goal that it does not observe (Finn et
 al. 2017, https://arxiv.org/abs/1703.03400), and on Bernoulli bandits with five arms (Duan et al. 2016,
-https://arxiv.org/abs/1611.02779). The numbers of `UPDATES` are the only ones that differ from the defaults. PEARL needs
-continuous actions, so it is not on the bandits.
+https://arxiv.org/abs/1611.02779). The numbers of `UPDATES` and the options of `OPTIONS` are the only ones that differ from the defaults.
+PEARL needs continuous actions, so it is not on the bandits.
 
 Each run is tested on 100 held-out tasks, after 0, 1, ... episodes for learners with a memory or a belief, and after 0,
 20, 40 and 60 for those that adapt by steps on 20 episodes. The score is 0 for a policy that does nothing useful and 1
 for one that knows the task. The table has the interquartile mean over seeds and tasks with its bootstrap interval over
 seeds (Agarwal et al. 2021, https://arxiv.org/abs/2108.13264), the figure the same after every number of episodes.
 
-The time is that of all trainings together, and each run may use an equal part of it. Runs that were interrupted go on,
-and finished ones are not repeated, when you run the same command again.
+The time is that of the whole command, with compilation and tests. Each run may use an equal part of what is left, so
+what a short one saves is for the next ones. Runs that were interrupted go on, and finished ones are not repeated, when
+you run the same command again.
 
     python experiments/meta_rl_table.py
     python experiments/meta_rl_table.py --seeds 5 --minutes 240 --learners promp rl2 varibad
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ UPDATES = {
     "varibad": 100,
     "pearl": 30,
 }
+OPTIONS = {("varibad", "particles2d"): {"entropy_weight": 0.005}}  # as `rl.varibad` advises for continuous actions
 CONTINUOUS = ("pearl",)  # learners that need continuous actions
 DISCRETE = ("bandit-bernoulli",)  # environments that have none
 
@@ -49,7 +52,7 @@ class Args:
     seeds: int = 3
     """Number of runs of each learner."""
     minutes: float = 30.0
-    """Time of all trainings together."""
+    """Time of the whole command."""
     updates: int | None = None
     """Outer updates of each run, if not those of the table `UPDATES`."""
     num_tasks: int | None = None
@@ -80,6 +83,7 @@ def experiments(args: Args) -> dict[str, jaxmeta.Experiment]:
                     "episodes": args.episodes,
                     "horizon": args.horizon,
                     "test_tasks": args.test_tasks,
+                    **OPTIONS.get((learner, environment), {}),
                 }
                 experiment = jaxmeta.Experiment(environment, learner, seed=seed, **options)
                 found[f"{environment}-{learner}-seed{seed}"] = experiment
@@ -88,12 +92,16 @@ def experiments(args: Args) -> dict[str, jaxmeta.Experiment]:
 
 def main(args: Args) -> None:
     """Trains what is not finished, and prints the table."""
+    begin, others = time.monotonic(), 0.5  # minutes of a run beside its training: compilation and tests
     runs = experiments(args)
-    for name, experiment in runs.items():
-        folder = args.folder / name
-        if not (folder / "result.json").is_file():
-            result = experiment.run(folder, minutes=args.minutes / len(runs), progress=False)
-            print(f"{name}: return {result.test['return']}", flush=True)
+    missing = [name for name in runs if not (args.folder / name / "result.json").is_file()]
+    for done, name in enumerate(missing):
+        start = time.monotonic()
+        left = args.minutes - (start - begin) / 60
+        share = max(0.1, left / (len(missing) - done) - others)
+        result = runs[name].run(args.folder / name, minutes=share, progress=False)
+        others = max(0.0, (time.monotonic() - start - result.trained.history[-1]["seconds"]) / 60)
+        print(f"{name}: return {result.test['return']}", flush=True)
     figure = args.folder / "returns.png"
     print(jaxmeta.compare_runs([args.folder / name for name in runs], figure))
     print(f"\nfigure: {figure}")

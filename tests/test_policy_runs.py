@@ -95,6 +95,15 @@ def test_a_film_is_an_episode_of_the_policy(finished, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("learner", ["rl2", "promp"])
+@pytest.mark.parametrize("environment", ["dark-room", "gridworld", "rule-world"])
+def test_runs_in_grids_end_with_a_film(environment, learner, tmp_path):
+    run = Experiment(environment, learner, **TINY).run(tmp_path / "run", progress=False)
+    assert np.isfinite(run.test["return"].mean)
+    assert "<h2>The first test task</h2>" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_films_are_of_the_tasks_of_the_test(finished):
     run = jaxmeta.load_run(finished)
     parts: Any = Experiment("particles2d", test_steps=2, **TINY).build()

@@ -156,6 +156,17 @@ def test_gif_of_particles_is_what_render_draws(tmp_path):
     np.testing.assert_array_equal(gif_frames(tmp_path / "a.gif"), [env.render(episode[: i + 1]) for i in range(4)])
 
 
+@pytest.mark.parametrize("wrap", [lambda obs: obs, lambda obs: {"image": obs}], ids=["images", "mappings"])
+def test_films_take_observations_of_any_form(wrap, tmp_path):
+    env = envs.DarkRoom(size=3)
+    start = env.reset(jax.random.key(0), {"goal": jnp.array([0, 1])})
+    states = [start, env.step(start, jnp.array(1)), env.step(start, jnp.array(2))]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+    envs.save_video(env, stacked.replace(obs=wrap(stacked.obs)), tmp_path / "a.gif")
+    drawn_frames = [env.render(states[: i + 1]) for i in range(3)]
+    np.testing.assert_array_equal(gif_frames(tmp_path / "a.gif"), drawn_frames)
+
+
 PROGRAM = """#!/bin/sh
 for last; do :; done
 echo "$@" > "$last.args"
@@ -204,7 +215,7 @@ def test_errors(moved, tmp_path):
         envs.save_html(bandit, start, tmp_path / "a.html")
     with pytest.raises(ValueError, match="env must have a method render, got BernoulliBandit"):
         envs.save_video(bandit, jax.tree.map(lambda x: x[None], start), tmp_path / "a.gif")
-    with pytest.raises(ValueError, match=r"states must be those of one episode, stacked, got observations \(3,\)"):
+    with pytest.raises(ValueError, match=r"states must be those of one episode, stacked, got done with shape \(\)"):
         envs.save_html(env, jax.tree.map(lambda x: x[0], states), tmp_path / "a.html")
     with pytest.raises(ValueError, match="ending of path must be one of '.gif', '.mp4', got '.avi'"):
         envs.save_video(env, states, tmp_path / "a.avi")

@@ -40,9 +40,9 @@ def example_observations(env: MetaEnv, n: int = 1) -> PyTree:
 class ObservationEncoder(nn.Module):
     """Encoder of observations of any form as vectors: convolutions for images, concatenation for the rest.
 
-    An image `[height, width, channels]` goes through a convolution of 16 channels, convolutions of 32 channels and
-    stride 2 until no side is longer than 5, and a linear layer, with ReLU after each. Integers of 8 bits are divided by
-    255. Other arrays are flattened, and the parts of a dictionary are encoded one by one.
+    An image `[height, width, channels]` goes through a convolution of 16 channels, then ones of 32, and a linear layer,
+    with ReLU after each. Their stride is 2 until no side is longer than 5. Integers of 8 bits are divided by 255. Other
+    arrays are flattened, and the parts of a dictionary are encoded one by one.
 
     Attributes:
         size: the environment's `observation_size`: a number, a shape, or a mapping from names to these.
@@ -80,10 +80,15 @@ class ObservationEncoder(nn.Module):
             obs = obs.astype(float) / (255 if obs.dtype == jnp.uint8 else 1)
         if len(shape) != 3:
             return obs.reshape(*obs.shape[:axes], math.prod(shape))
-        x = nn.relu(Conv(16, (3, 3))(obs))
-        while max(x.shape[-3:-1]) > 5:
-            x = nn.relu(Conv(32, (3, 3), strides=2)(x))
+        x = nn.relu(Conv(16, (3, 3), strides=_stride(obs))(obs))
+        while (stride := _stride(x)) > 1:
+            x = nn.relu(Conv(32, (3, 3), strides=stride)(x))
         return nn.relu(nn.Dense(self.features)(x.reshape(*x.shape[:axes], -1)))
+
+
+def _stride(image: jax.Array) -> int:
+    """Returns the stride of the next convolution over an image."""
+    return 2 if max(image.shape[-3:-1]) > 5 else 1
 
 
 def over_observation(fn: Callable[[tuple[int, ...], Any], Any], size: Any, obs: PyTree) -> PyTree:
