@@ -2,7 +2,7 @@
 
 Every learner trains with its defaults on Particles2D, where a point must find a goal that it does not observe (Finn et
 al. 2017, https://arxiv.org/abs/1703.03400), and on Bernoulli bandits with five arms (Duan et al. 2016,
-https://arxiv.org/abs/1611.02779). The numbers of `UPDATES` and the options of `OPTIONS` are the only ones that differ from the defaults.
+https://arxiv.org/abs/1611.02779). Only the numbers of `UPDATES` and the options of `OPTIONS` differ from the defaults.
 PEARL needs continuous actions, so it is not on the bandits.
 
 Each run is tested on 100 held-out tasks, after 0, 1, ... episodes for learners with a memory or a belief, and after 0,
