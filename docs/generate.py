@@ -1,9 +1,13 @@
 """Writes the generated tables of the documentation: `python docs/generate.py`. A test holds that they are current."""
 
 import re
+import sys
 from pathlib import Path
 
 from jaxmeta.runs import options_tables, recipes_tables
+
+sys.path.append(str(Path(__file__).parents[1] / "experiments" / "tables"))
+import page as results_page
 
 PAGES = [
     Path(__file__).parent / "pages" / name
@@ -13,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGES.append(ROOT / "README.md")
 RESULTS = ROOT / "experiments" / "results"
 NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?( ± [\d.]+)?")
-REGION = re.compile(r"(<!-- generated: (?P<kind>\w+) (?P<name>[\w ]+) -->\n)[^<]*(<!-- end -->)", re.S)
+REGION = re.compile(r"(<!-- generated: (?P<kind>\w+) (?P<name>[\w -]+) -->\n)[^<]*(<!-- end -->)", re.S)
 
 
 def looked_up(reference: str) -> str:
@@ -23,7 +27,8 @@ def looked_up(reference: str) -> str:
         reference: heading of the section, first cells of the row (`*` for any), and column, between semicolons.
     """
     heading, *wanted, column = reference.split("; ")
-    page = (Path(__file__).parent / "pages" / "results.md").read_text(encoding="utf-8").replace("\xa0", " ")
+    page = (Path(__file__).parent / "pages" / "results.md").read_text(encoding="utf-8")
+    page = replaced(page, {"tables": results_page.tables()}).replace("\xa0", " ")
     section = re.split(rf"^#+ {re.escape(heading)}\n", page, flags=re.M)[1]
     header, first, found = [""], "", []
     for line in re.split(r"^#+ ", section, flags=re.M)[0].splitlines():
@@ -47,12 +52,24 @@ def generated(page: str) -> str:
     tables = {
         "options": options_tables(),
         "recipes": recipes_tables(),
+        "tables": results_page.tables(),
         "results": {
             path.stem: re.sub("{(.+?)}", lambda m: looked_up(m[1]), path.read_text(encoding="utf-8")).splitlines()
             for path in RESULTS.glob("*.md")
         },
     }
-    return REGION.sub(lambda m: "\n".join([m[1], *tables[m["kind"]][m["name"]], "", m[4]]), page)
+    return replaced(page, tables)
+
+
+def replaced(page: str, tables: dict[str, dict[str, list[str]]]) -> str:
+    """Returns the text of a page with its tables of some kinds made anew."""
+
+    def region(match: re.Match[str]) -> str:
+        if match["kind"] not in tables:
+            return match[0]
+        return "\n".join([match[1], *tables[match["kind"]][match["name"]], "", match[4]])
+
+    return REGION.sub(region, page)
 
 
 if __name__ == "__main__":

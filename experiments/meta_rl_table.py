@@ -10,9 +10,8 @@ Each run is tested on 100 held-out tasks, after 0, 1, ... episodes for learners 
 for one that knows the task. The table has the interquartile mean over seeds and tasks with its bootstrap interval over
 seeds (Agarwal et al. 2021, https://arxiv.org/abs/2108.13264), the figure the same after every number of episodes.
 
-The time is that of the whole command, with compilation and tests. Each run may use an equal part of what is left, so
-what a short one saves is for the next ones. Runs that were interrupted go on, and finished ones are not repeated, when
-you run the same command again.
+The first seed of everything comes first, and no run begins when the time is over. Runs that were interrupted go on, and
+finished ones are not repeated, when you run the same command again.
 
     python experiments/meta_rl_table.py
     python experiments/meta_rl_table.py --seeds 5 --minutes 240 --learners promp rl2 varibad
@@ -23,36 +22,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 
 import jaxmeta
-from jaxmeta.catalog import LEARNERS
 
 UPDATES = {
-    "promp": 100,
-    "maml-trpo": 20,
-    "multi-task-ppo": 100,
-    "rl2": 100,
-    "varibad": 100,
-    "pearl": 30,
+    ("particles2d", "promp"): 60,
+    ("particles2d", "maml-trpo"): 20,
+    ("particles2d", "multi-task-ppo"): 60,
+    ("particles2d", "rl2"): 40,
+    ("particles2d", "varibad"): 60,
+    ("particles2d", "pearl"): 30,
+    ("bandit-bernoulli", "promp"): 20,
+    ("bandit-bernoulli", "maml-trpo"): 8,
+    ("bandit-bernoulli", "multi-task-ppo"): 20,
+    ("bandit-bernoulli", "rl2"): 60,
+    ("bandit-bernoulli", "varibad"): 60,
 }
-OPTIONS = {("varibad", "particles2d"): {"entropy_weight": 0.005}}  # as `rl.varibad` advises for continuous actions
-CONTINUOUS = ("pearl",)  # learners that need continuous actions
-DISCRETE = ("bandit-bernoulli",)  # environments that have none
+OPTIONS = {("particles2d", "varibad"): {"entropy_weight": 0.005}}  # as `rl.varibad` advises for continuous actions
 
 
 @dataclass(frozen=True)
 class Args:
     """Meta-RL learners side by side."""
 
-    learners: tuple[str, ...] = tuple(UPDATES)
+    learners: tuple[str, ...] = tuple(dict.fromkeys(learner for _, learner in UPDATES))
     """Learners to train."""
-    environments: tuple[str, ...] = ("particles2d", "bandit-bernoulli")
+    environments: tuple[str, ...] = tuple(dict.fromkeys(environment for environment, _ in UPDATES))
     """Environments to train in."""
     seeds: int = 3
     """Number of runs of each learner."""
     minutes: float = 30.0
-    """Time of the whole command."""
+    """Time after which no further run begins."""
     updates: int | None = None
     """Outer updates of each run, if not those of the table `UPDATES`."""
     num_tasks: int | None = None
@@ -68,22 +70,28 @@ class Args:
 
 
 def experiments(args: Args) -> dict[str, jaxmeta.Experiment]:
-    """Returns the runs by the names of their folders."""
+    """Returns the runs by the names of their folders.
+
+    Raises:
+        ValueError: if there is no run of a learner or in an environment.
+    """
+    for place, (name, chosen) in enumerate({"environments": args.environments, "learners": args.learners}.items()):
+        known = dict.fromkeys(key[place] for key in UPDATES)
+        if unknown := [x for x in chosen if x not in known]:
+            raise ValueError(f"{name} must be among {', '.join(known)}, got {', '.join(unknown)}")
     found = {}
-    for seed in range(args.seeds):  # the first seed of everything first
-        for environment in args.environments:
-            for learner in args.learners:
-                if learner not in LEARNERS or (learner in CONTINUOUS and environment in DISCRETE):
-                    continue
-                updates = args.updates or UPDATES[learner]
+    for seed in range(args.seeds):
+        for (environment, learner), updates in UPDATES.items():
+            if environment in args.environments and learner in args.learners:
+                updates = args.updates or updates
                 options: dict[str, Any] = {
                     "iterations": updates,
-                    "validate_every": max(1, updates // 10),
+                    "validate_every": max(1, updates // 5),
                     "num_tasks": args.num_tasks,
                     "episodes": args.episodes,
                     "horizon": args.horizon,
                     "test_tasks": args.test_tasks,
-                    **OPTIONS.get((learner, environment), {}),
+                    **OPTIONS.get((environment, learner), {}),
                 }
                 experiment = jaxmeta.Experiment(environment, learner, seed=seed, **options)
                 found[f"{environment}-{learner}-seed{seed}"] = experiment
@@ -92,18 +100,16 @@ def experiments(args: Args) -> dict[str, jaxmeta.Experiment]:
 
 def main(args: Args) -> None:
     """Trains what is not finished, and prints the table."""
-    begin, others = time.monotonic(), 0.5  # minutes of a run beside its training: compilation and tests
-    runs = experiments(args)
-    missing = [name for name in runs if not (args.folder / name / "result.json").is_file()]
-    for done, name in enumerate(missing):
-        start = time.monotonic()
-        left = args.minutes - (start - begin) / 60
-        share = max(0.1, left / (len(missing) - done) - others)
-        result = runs[name].run(args.folder / name, minutes=share, progress=False)
-        others = max(0.0, (time.monotonic() - start - result.trained.history[-1]["seconds"]) / 60)
-        print(f"{name}: return {result.test['return']}", flush=True)
+    jax.config.update("jax_compilation_cache_dir", str(args.folder.absolute() / "programs"))  # for the other seeds
+    begin, runs = time.monotonic(), experiments(args)
+    for name, experiment in runs.items():
+        if not (args.folder / name / "result.json").is_file() and time.monotonic() - begin < 60 * args.minutes:
+            result = experiment.run(args.folder / name, progress=False)
+            minutes = (time.monotonic() - begin) / 60
+            print(f"{name}: return {result.test['return']}, after {minutes:.1f} minutes", flush=True)
+    finished = [args.folder / name for name in runs if (args.folder / name / "result.json").is_file()]
     figure = args.folder / "returns.png"
-    print(jaxmeta.compare_runs([args.folder / name for name in runs], figure))
+    print(jaxmeta.compare_runs(finished, figure))
     print(f"\nfigure: {figure}")
 
 

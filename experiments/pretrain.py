@@ -17,7 +17,7 @@ them only Chen et al. have Omniglot (in their appendix, with turned test charact
     python experiments/pretrain.py --benchmark omniglot --root <folder with the zips> --iterations 10000 \
         --test-tasks 600 --test-rotations
 
-`experiments/omniglot.py` has the same learners by name, beside the others.
+`experiments/tables/run.py` has the same learners by name, beside the others.
 
 References:
     Chen et al., *A Closer Look at Few-shot Classification*, ICLR 2019, https://arxiv.org/abs/1904.04232

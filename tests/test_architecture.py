@@ -48,7 +48,7 @@ ALLOWED = {
     "algorithms": [*LOOPS, "optim"],
     "data": ["_types", "_checks", "_names", "_files", "bounded", "display", "locks"],
     "envs": ["_types", "_checks", "_files", "_names", "display"],
-    "rl": [*LOOPS, "algorithms", "envs", "models", "optim"],
+    "rl": [*LOOPS, "algorithms", "envs", "estimators", "models", "optim"],
     "training": [*CORE, "algorithms", "data", "locks", "models"],
     "testing": [*CORE, "envs"],
     "catalog": [*LOOPS, "_names", "algorithms", "data", "envs", "models", "optim", "rl"],

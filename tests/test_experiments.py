@@ -13,9 +13,9 @@ FLAGS = os.environ["XLA_FLAGS"].split()  # for quick compilation; the scripts se
 ENVIRONMENT = os.environ | {"XLA_FLAGS": " ".join(flag for flag in FLAGS if "device_count" not in flag)}
 RUNS = {
     "sinusoid": "--learners maml cavia-5 reptile --iterations 200 --test-tasks 20",
-    "omniglot": "--benchmark glyphs --learners maml protonet simpleshot --iterations 2 --test-tasks 2 --ways 3 "
-    "--shots 1",
+    "tables/run": "--small --tables sinusoid --rows ': maml, 10 shots, after 1 step' --minutes 2",
     "learned_optimizer": "--iterations 2 --num-runs 2 --steps 20 --problems 2",
+    "learned_objective": "--iterations 1 --num-runs 2 --window 2 --updates 4 --tuning 1 --points 2 --tasks 4",
     "continual": "--effort 0.002 --characters 40 --classes 5 --streams 5 --hidden 4",
     "hypergradient": "--steps 2 --seeds 0 --drawings 20 --large 10 --rounds 1",
     "pretrain": "--iterations 2 --classes 10 --test-tasks 2 --shots 1",
@@ -25,7 +25,7 @@ RUNS = {
     "meta_rl_table": "--updates 1 --seeds 1 --num-tasks 2 --episodes 2 --horizon 5 --test-tasks 2 --learners rl2 pearl "
     "promp",
     "pearl_particles2d": "--iterations 2 --num-tasks 2 --updates 2 --test-tasks 2 --seeds 0",
-    "promp_half_cheetah": "--algorithms promp --iterations 1 --num-tasks 2 --episodes 2 --horizon 5",
+    "bodies": "--small --film --parts half-cheetah-forward-backward/promp",
     "benchmarks/heads": "--shots 1 --features 16 --num-tasks 2 --rounds 1",
     "benchmarks/meta_gradients": "--conv-steps 2 --hidden 4 --transformer-steps 2 --layers 2 --width 8 --length 8 "
     "--sequences 1 --samples 2 --rounds 1 --only first_order",
@@ -42,7 +42,8 @@ RUNS = {
 @pytest.mark.smoke
 @pytest.mark.parametrize("script", RUNS)
 def test_an_experiment_runs(script, tmp_path):
-    where = ["--output", tmp_path / "out.json"] if script.startswith("benchmarks") else ["--folder", tmp_path]
+    where = [] if script.startswith("benchmarks") else ["--folder", tmp_path]
+    where += ["--output", tmp_path / "out.json"] if script.startswith(("benchmarks", "bodies", "tables")) else []
     words = [sys.executable, ROOT / f"experiments/{script}.py", *shlex.split(RUNS[script]), *where]
     done = subprocess.run(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout

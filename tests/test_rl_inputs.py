@@ -351,6 +351,7 @@ OPTIONS = [
     ("maml-a2c", "tabular", {"surrogate": "dice", "learned_rates": True}),
     ("rl2", "particles2d", {"normalize": True, "memory": "linear", "init_std": 0.5}),
     ("rl2", "tabular", {"memory": "transformer"}),
+    ("pearl", "particles2d", {"normalize": True}),
 ]
 
 

@@ -291,7 +291,11 @@ TASK = rl.GaussianPolicy(1)
 BAD = [
     (lambda: rl.varibad(Aim(), network(AIM)), TypeError, r"trial must be a Trial\(env, episodes\), got"),
     (lambda: rl.varibad(AIM, TASK), TypeError, "policy must be a BeliefPolicy, got GaussianPolicy"),
-    (lambda: rl.varibad(image_trial(), network(AIM)), ValueError, "trial must have vectors as observations"),
+    (
+        lambda: rl.varibad(image_trial(), network(AIM)),
+        ValueError,
+        r"trial must have vectors as observations for varibad, .* got \{'obs': \(4, 4, 3\), 'last': 3\}: .* use rl2",
+    ),
     (lambda: rl.varibad(AIM, network(AIM), num_tasks=6), ValueError, r"multiple of minibatches \(4\), got 6"),
     (lambda: rl.varibad(AIM, network(AIM), belief_epochs=0), ValueError, "belief_epochs must be an integer of at"),
     (lambda: rl.varibad(AIM, network(AIM), elbo_samples=0), ValueError, "elbo_samples must be an integer of at"),

@@ -30,6 +30,7 @@ from jaxmeta.data.sources._download import fetch
 from jaxmeta.data.sources._images import adapt
 from jaxmeta.data.sources._layouts import Layout, Source, describe_layouts, standard_splits
 from jaxmeta.data.sources._omniglot import SPLITS, Omniglot
+from jaxmeta.data.sources._packed import packed_examples
 from jaxmeta.data.sources._readers import ReadRequest, any_folders, hint_at_level, own_vectors
 from jaxmeta.data.sources._sentences import own_sentences
 from jaxmeta.data.sources._sources import SOURCES
@@ -76,7 +77,8 @@ def load_examples(
         name: a benchmark that is read from files, see `list_tasksets`, `"folder"` for images of your own,
             `"sentences"` for text and `"features"` for vectors of your own. Omniglot comes without its rotated classes.
         root: folder of the files, which are looked for in it and in its subfolder `name`. By default the folder that
-            the environment variable `JAXMETA_DATA` names, else the user's cache folder. For `"folder"` the folder
+            the environment variable `JAXMETA_DATA` names, else the user's cache folder. Or a file `.npz` of all
+            examples that `Examples.save` wrote, which replaces the files. For `"folder"` the folder
             (or zip or tar archive) that contains `<class>/<image>`, or `train/<class>/<image>` and so on. For
             `"sentences"` a table `.csv` with the columns `text` and `label`, or a folder of these or of `<class>.txt`
             with a sentence in each line, or a list `.txt` of lines `class<TAB>sentence`. For `"features"` a file
@@ -121,6 +123,8 @@ def load_examples(
     """
     name = find_name("name", name, (*SOURCES, *_OWN, OMNIGLOT))
     source = source_of(name)
+    if examples is None and name not in (*_OWN, OMNIGLOT) and (packed := packed_examples(root)) is not None:
+        examples, root = packed, None
     check_optional_integer(size=size, per_class=per_class, ways=ways, test_ways=test_ways, min_per_class=min_per_class)
     check_optional_integer(seed=seed, least=0)
     if size is not None and (not source.scalable or source.kind == "text" or examples is not None):
@@ -170,7 +174,8 @@ def _divide(
     name: str, source: Source, found: Examples, split: Any, seed: int | None, ways: tuple[int, int], least: int | None
 ) -> Division:
     published = standard_splits(name)
-    if split is None or (split == "auto" and not published):
+    numbered = found.parts is not None and _known(name).isdisjoint(found.names)
+    if split is None or (split == "auto" and not published) or (numbered and split == next(iter(published), None)):
         split = "files" if found.parts is not None else next(iter(published), "random")
     if not isinstance(split, Mapping):
         check_choice("split", split, (*published, "random", "all", *(["files"] if found.parts is not None else [])))

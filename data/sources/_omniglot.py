@@ -16,6 +16,7 @@ from jaxmeta.data.containers import Examples, as_array, as_labels
 from jaxmeta.data.sources._cache import cached, data_folder
 from jaxmeta.data.sources._division import PARTS, check_lists, few
 from jaxmeta.data.sources._omniglot_files import ARCHIVES, DRAWINGS, EVALUATION, advice, find_halves
+from jaxmeta.data.sources._packed import packed_examples
 from jaxmeta.display import short_repr
 
 _VERSION = 2  # to be increased when the decoding changes
@@ -72,7 +73,7 @@ class Omniglot:
 
         Args:
             root: folder of the data. By default the folder that the environment variable `JAXMETA_DATA` names, else
-                the user's cache folder.
+                the user's cache folder. Or a file `.npz` of all drawings that `Examples.save` wrote.
             download: whether to download missing archives to `root` (16 MB) and check their published checksums.
             progress: whether to show progress bars.
 
@@ -85,6 +86,8 @@ class Omniglot:
             ValueError: if an archive or a drawing is damaged or incomplete.
             ImportError: if a prepared TFDS directory was found, and TFDS is not installed.
         """
+        if (packed := packed_examples(root)) is not None:
+            return cls._packed(packed)
         halves = find_halves(data_folder(root), download, progress)
 
         def make() -> dict[str, np.ndarray]:
@@ -128,6 +131,16 @@ class Omniglot:
             )
         alphabets = [name.split("/")[0] for name in found.tolist()]
         return cls._sorted(images.reshape(*shape, 1), found, ~np.isin(alphabets, EVALUATION))
+
+    @classmethod
+    def _packed(cls, found: Examples) -> "Omniglot":
+        """Builds the data set from all drawings of all characters."""
+        counts = np.bincount(found.labels)
+        if (counts != DRAWINGS).any():
+            name = found.names[int(np.argmax(counts != DRAWINGS))]
+            raise ValueError(f"omniglot must have {DRAWINGS} drawings of each character, and of {name} it has others")
+        order = np.argsort(found.labels, kind="stable")
+        return cls.of(found.inputs[order].reshape(-1, DRAWINGS, *found.inputs.shape[1:]), found.names)
 
     @classmethod
     def _sorted(cls, images: np.ndarray, names: np.ndarray, background: np.ndarray) -> "Omniglot":

@@ -123,6 +123,7 @@ def _pearl(s: Settings, env: envs.MetaEnv, mesh: Mesh | None) -> Agent:
         optimizer=optimizer,
         discount=s.discount,
         entropy_weight=s.entropy_weight,
+        normalize=s.normalize,
         mesh=mesh,
     )
     curve = partial(rl.pearl_curve, env, policy, s.test_steps, mesh=mesh)
@@ -169,7 +170,7 @@ register_policy_learner("varibad", _varibad, [
 register_policy_learner("pearl", _pearl, [
     recipe("environment", "ours, for short episodes; rl.pearl has the values of Rakelly et al. 2019 for bodies",
            test_steps=3, discount=0.9, entropy_weight=0.01, episodes=3, num_tasks=16, outer_rate=3e-3,
-           outer_schedule="constant", clip=0.0),
+           outer_schedule="constant", clip=0.0, normalize=False),
 ], about=rl.pearl)
 register_policy_learner("multi-task-ppo", adapting(multi_task_ppo), [
     recipe("environment", "ours, as promp", test_steps=3, inner_rate=0.1, discount=0.99, trace_decay=1.0,

@@ -1,6 +1,8 @@
 """Meta-reinforcement learning, with rollouts, adaptation and the outer update in one XLA program."""
 
 from jaxmeta.rl._agent import AdaptingAgent as AdaptingAgent
+from jaxmeta.rl._agent_training import Agent as Agent
+from jaxmeta.rl._agent_training import agent_training as agent_training
 from jaxmeta.rl._algorithms import e_maml as e_maml
 from jaxmeta.rl._algorithms import maml_a2c as maml_a2c
 from jaxmeta.rl._algorithms import maml_trpo as maml_trpo
@@ -25,6 +27,7 @@ from jaxmeta.rl._latent import pearl_curve as pearl_curve
 from jaxmeta.rl._latent import posterior_sampling as posterior_sampling
 from jaxmeta.rl._learned_discount import LearnedDiscountState as LearnedDiscountState
 from jaxmeta.rl._learned_discount import learned_discount as learned_discount
+from jaxmeta.rl._learned_objective import LearnedObjective as LearnedObjective
 from jaxmeta.rl._linear_recurrent import LinearRecurrent as LinearRecurrent
 from jaxmeta.rl._memory import GRU as GRU
 from jaxmeta.rl._memory import LSTM as LSTM

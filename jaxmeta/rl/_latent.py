@@ -16,6 +16,7 @@ from jaxmeta.envs import MetaEnv
 from jaxmeta.models import MLP
 from jaxmeta.rl._distributions import DiagonalGaussian
 from jaxmeta.rl._evaluate import ReturnCurve
+from jaxmeta.rl._normalization import seen, seen_steps
 from jaxmeta.rl._observations import ObservationEncoder
 from jaxmeta.rl._replay import Transition, transitions
 from jaxmeta.rl._rollout import Trajectory, episode_returns, rollout
@@ -133,7 +134,14 @@ def product(prior: DiagonalGaussian, factors: DiagonalGaussian, valid: jax.Array
 
 
 def posterior_sampling(
-    env: MetaEnv, policy: LatentPolicy, params: PyTree, task: PyTree, key: jax.Array, *, episodes: int
+    env: MetaEnv,
+    policy: LatentPolicy,
+    params: PyTree,
+    task: PyTree,
+    key: jax.Array,
+    *,
+    episodes: int,
+    state: PyTree = (),
 ) -> tuple[Trajectory, DiagonalGaussian]:
     """Plays consecutive episodes of one task, each with a latent drawn from the posterior after the previous ones.
 
@@ -144,6 +152,7 @@ def posterior_sampling(
         task: the environment's task.
         key: a random key for latents, resets, actions and the environment's noise.
         episodes: number of episodes.
+        state: statistics by which the networks see observations, the `meta.state` of `pearl(normalize=True)`.
 
     Returns:
         A `Trajectory`, `[episodes, T]`, and the distributions over latents before each episode,
@@ -167,8 +176,9 @@ def posterior_sampling(
 
     def episode(prior: DiagonalGaussian, key: jax.Array) -> tuple[DiagonalGaussian, Any]:
         latent_key, key = jax.random.split(key)
-        data = _one_episode(env, policy, params, task, key, prior.sample(latent_key))
-        posterior = apply(params, prior, transitions(data), data.valid, method="infer")
+        data = _one_episode(env, policy, params, task, key, prior.sample(latent_key), state)
+        context = seen_steps(state, transitions(data))
+        posterior = apply(params, prior, context, data.valid, method="infer")
         return posterior, (data, prior)
 
     return jax.lax.scan(episode, policy.prior(), jax.random.split(key, episodes))[1]
@@ -181,13 +191,17 @@ def _one_episode(
     task: PyTree,
     key: jax.Array,
     latent: jax.Array,
+    state: PyTree,
     *,
     mode: bool = False,
     states: bool = False,
 ) -> Trajectory:
     """Plays one episode with one latent, `[T]`."""
-    apply = partial(policy.apply, latent=latent)
-    data = rollout(env, apply, params, task, key, episodes=1, mode=mode, states=states)
+
+    def act(params: PyTree, obs: PyTree) -> Any:
+        return policy.apply(params, seen(state, obs), latent)
+
+    data = rollout(env, act, params, task, key, episodes=1, mode=mode, states=states)
     return jax.tree.map(lambda x: x[:, 0], data)
 
 
@@ -225,10 +239,12 @@ def pearl_curve(
 
     def in_task(meta: MetaParams, task: PyTree, key: jax.Array) -> tuple[jax.Array, jax.Array, Any]:
         sample_key, key = jax.random.split(key)
-        data, posteriors = posterior_sampling(env, policy, meta.params, task, sample_key, episodes=steps + 1)
+        start = {"episodes": steps + 1, "state": meta.state}
+        data, posteriors = posterior_sampling(env, policy, meta.params, task, sample_key, **start)
 
         def play(latent: jax.Array, key: jax.Array) -> tuple[jax.Array, Any]:
-            data = _one_episode(env, policy, meta.params, task, key, latent, mode=True, states=states)
+            options = {"mode": True, "states": states}
+            data = _one_episode(env, policy, meta.params, task, key, latent, meta.state, **options)
             return episode_returns(data), data.states
 
         found = jax.vmap(play)(posteriors.mode(), jax.random.split(key, steps + 1))

@@ -1,4 +1,4 @@
-"""Normalization of what a recurrent policy sees, and of its rewards, by running statistics."""
+"""Normalization of what policies of trials and latent policies see, and of rewards, by running statistics."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from jaxmeta.display import short_repr
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._moments import Moments, add_moments, empty_moments, standardize
 from jaxmeta.rl._observations import example_observations
+from jaxmeta.rl._replay import Transition
 from jaxmeta.rl._returns import discounted_returns
 from jaxmeta.rl._rollout import Trajectory
 
@@ -26,8 +27,14 @@ class Normalization(NamedTuple):
 
 
 def seen(state: PyTree, obs: PyTree) -> PyTree:
-    """Returns what a policy sees of observations: all of them, unless the state is a `Normalization`."""
-    return standardize(state.observations, obs) if isinstance(state, Normalization) else obs
+    """Returns what a policy sees of observations: all as they are, unless the state has their statistics."""
+    moments = state.observations if isinstance(state, Normalization) else state
+    return standardize(moments, obs) if isinstance(moments, Moments) else obs
+
+
+def seen_steps(state: PyTree, steps: Transition) -> Transition:
+    """Returns what a latent policy's networks see of transitions, see `seen`."""
+    return steps._replace(obs=seen(state, steps.obs), next_obs=seen(state, steps.next_obs))
 
 
 def scaled(state: PyTree, reward: jax.Array) -> jax.Array:
@@ -37,10 +44,19 @@ def scaled(state: PyTree, reward: jax.Array) -> jax.Array:
     return reward / jnp.sqrt(jnp.maximum(state.returns.variance, 1e-8))
 
 
+def no_observations(env: MetaEnv) -> Moments:
+    """Returns the statistics of observations before the first one of an environment."""
+    return empty_moments(jax.tree.map(lambda x: x[0], example_observations(env)))
+
+
+def learn_observations(state: PyTree, obs: PyTree, valid: jax.Array) -> PyTree:
+    """Returns the statistics after more observations `[...]`, or the state as it is if it has none."""
+    return add_moments(state, obs, valid) if isinstance(state, Moments) else state
+
+
 def no_normalization(env: MetaEnv) -> Normalization:
     """Returns the statistics before the first step in an environment."""
-    example = jax.tree.map(lambda x: x[0], example_observations(env))
-    return Normalization(empty_moments(example), empty_moments(jnp.zeros(())))
+    return Normalization(no_observations(env), empty_moments(jnp.zeros(())))
 
 
 def learn_normalization(state: PyTree, data: Trajectory, discount: float | jax.Array) -> PyTree:

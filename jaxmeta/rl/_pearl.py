@@ -21,6 +21,7 @@ from jaxmeta.display import brief, described, short_repr
 from jaxmeta.envs import MetaEnv
 from jaxmeta.rl._latent import LatentPolicy, posterior_sampling
 from jaxmeta.rl._meta_policy import numbered
+from jaxmeta.rl._normalization import learn_observations, no_observations, seen_steps
 from jaxmeta.rl._observations import example_observations
 from jaxmeta.rl._policies import policy_params
 from jaxmeta.rl._replay import Replay, Transition, add, draw, empty_replay, transitions
@@ -31,7 +32,9 @@ class PearlState(NamedTuple):
     """State of the `Training` that `pearl` builds."""
 
     meta: MetaParams
-    """Meta-parameters: the parameters of all networks of the policy."""
+    """Meta-parameters: the parameters of all networks of the policy.
+
+    With `normalize` their `state` holds the statistics of the observations."""
     opt_state: optax.OptState
     """State of the optimizer."""
     target: PyTree
@@ -61,6 +64,7 @@ def pearl(
     entropy_weight: float | jax.Array = 0.2,
     kl_weight: float | jax.Array = 0.1,
     target_rate: float | jax.Array = 0.005,
+    normalize: bool = False,
     mesh: Mesh | None = None,
 ) -> Training:
     """PEARL: off-policy meta-reinforcement learning by posterior sampling.
@@ -97,6 +101,9 @@ def pearl(
             the paper.
         kl_weight: `beta`, the weight of the KL divergence of the posterior from the prior, at least 0.
         target_rate: fraction by which the slow copies move towards the parameters in an update.
+        normalize: whether policy, critics and encoder see observations of mean 0 and variance 1, by running statistics
+            of all steps that were played, which are kept in `meta.state`. The replay buffer holds observations as they
+            are, so that old steps are seen by the newest statistics too.
         mesh: see `maml_trpo`. Every device holds the whole replay buffer.
 
     Returns:
@@ -140,32 +147,38 @@ def pearl(
 
     def init(params: PyTree, key: jax.Array | None = None) -> PearlState:
         del key
-        obs = jax.tree.map(lambda x: x[0], example_observations(env))
-        action, number = jnp.zeros(env.action_size), jnp.zeros(())
-        replay = empty_replay(Transition(obs, action, number, obs, number > 0), total, capacity)
-        meta = policy_params(params)
+        meta = policy_params(params)._replace(state=no_observations(env) if normalize else ())
         target = jax.tree.map(jnp.copy, params)  # a jitted step may then reuse the memory of its state
-        return PearlState(meta, optimizer.init(params), target, tasks, replay)
+        return PearlState(meta, optimizer.init(params), target, tasks, _nothing_played(env, total, capacity))
 
     def step(state: PearlState, key: jax.Array) -> tuple[PearlState, Metrics]:
         task_key, play_key, key = jax.random.split(key, 3)
         chosen = jax.random.permutation(task_key, total)[:num_tasks]
-        play = partial(posterior_sampling, env, policy, state.meta.params, episodes=episodes)
+        meta = state.meta
+        play = partial(posterior_sampling, env, policy, meta.params, episodes=episodes, state=meta.state)
         played = jax.tree.map(lambda x: x[chosen], state.tasks)
         data, _ = map_tasks(play, played, play_key, mesh)  # [num_tasks, episodes, T]
         flat = jax.tree.map(lambda x: x.reshape(num_tasks, -1, *x.shape[3:]), (transitions(data), data.valid))
         replay = add(state.replay, chosen, *constrain(flat, mesh))
-        carry = state.meta.params, state.opt_state, state.target
-        sample = partial(_sample, replay, num_tasks, context_size, episodes * env.horizon, batch_size)
+        meta = meta._replace(state=learn_observations(meta.state, data.obs, data.valid))
+        carry = meta.params, state.opt_state, state.target
+        sample = partial(_sample, replay, meta.state, num_tasks, context_size, episodes * env.horizon, batch_size)
         update = partial(_update, loss, optimizer, sample, target_rate, mesh)
         carry, metrics = jax.lax.scan(update, carry, jax.random.split(key, updates))
         params, opt_state, target = carry
         returns = jnp.mean(jnp.sum(data.reward, axis=2), axis=0)
         metrics = numbered(returns) | jax.tree.map(jnp.mean, metrics)
-        state = PearlState(MetaParams(params), opt_state, target, state.tasks, replay)
+        state = PearlState(meta._replace(params=params), opt_state, target, state.tasks, replay)
         return constrain((state, {"loss": -returns[-1], **metrics}), mesh)
 
     return Training(init, step)
+
+
+def _nothing_played(env: MetaEnv, total: int, capacity: int) -> Replay:
+    """Returns empty replay buffers for the transitions of an environment."""
+    obs = jax.tree.map(lambda x: x[0], example_observations(env))
+    action, number = jnp.zeros(env.action_size), jnp.zeros(())
+    return empty_replay(Transition(obs, action, number, obs, number > 0), total, capacity)
 
 
 def _number_of_tasks(tasks: PyTree, least: int) -> int:
@@ -179,15 +192,19 @@ def _number_of_tasks(tasks: PyTree, least: int) -> int:
 
 
 def _sample(
-    replay: Replay, num_tasks: int, context_size: int, newest: int, batch_size: int, *keys: jax.Array
+    replay: Replay, state: PyTree, num_tasks: int, context_size: int, newest: int, batch_size: int, *keys: jax.Array
 ) -> tuple[Transition, Transition]:
-    """Draws tasks among those that have been played, and for each a context and a batch, `[num_tasks, ...]`."""
+    """Draws tasks among those that have been played, and for each a context and a batch, `[num_tasks, ...]`.
+
+    The observations are as the networks see them by the statistics in `state`, of old and new steps alike.
+    """
     task_key, context_key, batch_key = keys
     total, capacity = replay.data.reward.shape
     played = (replay.size > 0).astype(float)
     chosen = jax.random.choice(task_key, total, (num_tasks,), p=played / jnp.sum(played))
     context = draw(replay, chosen, context_key, context_size, newest=newest)
-    return context, draw(replay, chosen, batch_key, batch_size, newest=capacity)
+    batch = draw(replay, chosen, batch_key, batch_size, newest=capacity)
+    return seen_steps(state, context), seen_steps(state, batch)
 
 
 def _update(

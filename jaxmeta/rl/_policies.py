@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxmeta._checks import check_integer, check_integers, check_positive
 from jaxmeta._types import MetaParams, PyTree
-from jaxmeta._variables import is_variable
+from jaxmeta._variables import Static, is_variable
 from jaxmeta.models import MLP
 from jaxmeta.rl._distributions import Categorical, DiagonalGaussian
 
@@ -76,13 +76,20 @@ def policy_params(params: PyTree, learned: PyTree = ()) -> MetaParams:
     """Returns the meta-parameters of a policy.
 
     Raises:
-        ValueError: if the parameters hold what would only be carried, such as running statistics. A policy returns a
-            distribution and no new state, so that nothing could update it.
+        ValueError: if the parameters hold what would only be carried, such as running statistics, or what is no array,
+            such as the activation function of an equinox module. A policy returns a distribution and no new state, so
+            that nothing could update it.
     """
     meta = MetaParams.of(params)
     if meta.state != ():
-        paths = jax.tree.leaves_with_path(meta.state, is_leaf=is_variable)
+        paths = jax.tree.leaves_with_path(meta.state, is_leaf=lambda x: is_variable(x) or isinstance(x, Static))
         names = ", ".join(jax.tree_util.keystr(path) for path, _ in paths)
+        if any(isinstance(leaf, Static) for _, leaf in paths):
+            raise ValueError(
+                f"params of a policy must be real numbers that are trained, got also {names}: give the arrays of "
+                "params, rest = equinox.partition(module, equinox.is_inexact_array), and a policy that calls "
+                "equinox.combine(params, rest)"
+            )
         raise ValueError(
             f"params of a policy must be real numbers that are trained, got also {names}: a policy has no running "
             "statistics, counters or random keys. Layer norm has none"

@@ -167,7 +167,11 @@ def _check_parts(trial: Any, policy: Any) -> None:
     if not isinstance(policy, BeliefPolicy):
         raise TypeError(f"policy must be a BeliefPolicy, got {brief(policy)}")
     if not isinstance(trial.observation_size, int):
-        raise ValueError(f"trial must have vectors as observations, got observation_size {trial.observation_size}")
+        raise ValueError(
+            "trial must have vectors as observations for varibad, whose decoders predict them, with a number as "
+            f"observation_size, got {trial.observation_size}: flatten them in the environment, or use rl2, which "
+            "takes any form"
+        )
 
 
 def _samples(
