@@ -12,8 +12,8 @@ is reported: the mean return over the lifetime, and over its last tenth. The rat
 likewise. All have the same agents, lifetimes, tasks and random keys. The tests are new MDPs, MDPs of 20 states, MDPs of
 5 states and 20 steps, the grid of meta-training, all of whose goals were seen, and a grid of 7x7.
 
-Expected: over the lifetime, 19.5 against 19.4 on new MDPs, 18.5 against 18.3 with 20 states, 9.2 against 8.5 on grids of
-5x5, and 6.1 against 5.3 on grids of 7x7. Ten minutes of CPU time, of which meta-training has less than two.
+Expected: over the lifetime, 19.5 against 19.4 on new MDPs, 18.5 against 18.3 with 20 states, 9.2 against 8.5 on the
+grid of 5x5, and 6.1 against 5.3 on that of 7x7. Ten minutes of CPU time, of which meta-training has less than two.
 
     python experiments/learned_objective.py
 """

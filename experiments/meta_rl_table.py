@@ -67,6 +67,8 @@ class Args:
     """Held-out tasks of the test."""
     folder: Path = Path("runs/meta-rl")
     """Folder of the runs and of the figure."""
+    output: Path | None = None
+    """Where to write the table of returns and scores."""
 
 
 def experiments(args: Args) -> dict[str, jaxmeta.Experiment]:
@@ -109,8 +111,11 @@ def main(args: Args) -> None:
             print(f"{name}: return {result.test['return']}, after {minutes:.1f} minutes", flush=True)
     finished = [args.folder / name for name in runs if (args.folder / name / "result.json").is_file()]
     figure = args.folder / "returns.png"
-    print(jaxmeta.compare_runs(finished, figure))
-    print(f"\nfigure: {figure}")
+    table = jaxmeta.compare_runs(finished, figure)
+    print(f"{table}\n\nfigure: {figure}")
+    if args.output is not None:
+        of_returns = table.split("\n\n", 1)[1]  # behind the table of the runs
+        args.output.write_text(f"```text\n{of_returns}\n```\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

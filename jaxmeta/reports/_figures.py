@@ -14,6 +14,7 @@ from jaxmeta.reports._findings import Confusion, Fit, Step
 from jaxmeta.reports._words import chance
 
 _SIZE = (4.8, 3.2)  # inches, so that the text of a figure is readable on a phone
+_IN_PLOT = 5  # entries of a legend that hide little of a plot; a longer one stands beside it
 _BLUE, _ORANGE, _GRAY = "#1f5fa8", "#c8500a", "#555555"
 
 
@@ -38,8 +39,10 @@ def draw_panels(rows: Sequence[Sequence[Callable[[Any], None]]], size: tuple[flo
             draw(axes)
             if grid:
                 axes.grid(alpha=0.3)
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(fontsize=9)
+            entries = len(axes.get_legend_handles_labels()[0])
+            beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if entries > _IN_PLOT else {}
+            if entries:
+                axes.legend(fontsize=9, **beside)
         figure.savefig(content, dpi=160, format="png")
     return content.getvalue()
 

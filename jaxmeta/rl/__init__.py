@@ -1,7 +1,7 @@
 """Meta-reinforcement learning, with rollouts, adaptation and the outer update in one XLA program."""
 
 from jaxmeta.rl._agent import AdaptingAgent as AdaptingAgent
-from jaxmeta.rl._agent_training import Agent as Agent
+from jaxmeta.rl._agent_training import AgentRun as AgentRun
 from jaxmeta.rl._agent_training import agent_training as agent_training
 from jaxmeta.rl._algorithms import e_maml as e_maml
 from jaxmeta.rl._algorithms import maml_a2c as maml_a2c

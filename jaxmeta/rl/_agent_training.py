@@ -22,7 +22,7 @@ from jaxmeta.rl._observations import example_observations
 from jaxmeta.rl._rollout import check_env, episode_returns, rollout
 
 
-class Agent(NamedTuple):
+class AgentRun(NamedTuple):
     """State of the process that `agent_training` makes: an agent in its lifetime."""
 
     params: PyTree
@@ -76,7 +76,7 @@ def agent_training(
         split: `"train"` or `"test"`, where tasks are from.
 
     Returns:
-        A `Process`, whose state is an `Agent`.
+        A `Process`, whose state is an `AgentRun`.
 
     Raises:
         TypeError: if `objective` is no `LearnedObjective`, `env` is no environment, `policy` or `critic` is no Flax
@@ -119,13 +119,13 @@ def agent_training(
     check_choice("split", split, ("train", "test"))
     example = example_observations(env)
 
-    def reset(key: jax.Array) -> Agent:
+    def reset(key: jax.Array) -> AgentRun:
         task_key, policy_key, critic_key = jax.random.split(key, 3)
         task = jax.tree.map(lambda x: x[0], env.sample_tasks(task_key, 1, split=split))
         params = {"policy": policy.init(policy_key, example), "critic": critic.init(critic_key, example)}
-        return Agent(params, optimizer.init(params), task, jnp.zeros([], jnp.int32), empty_moments(jnp.zeros([])))
+        return AgentRun(params, optimizer.init(params), task, jnp.zeros([], jnp.int32), empty_moments(jnp.zeros([])))
 
-    def step(theta: PyTree, agent: Agent, key: jax.Array) -> tuple[Agent, jax.Array]:
+    def step(theta: PyTree, agent: AgentRun, key: jax.Array) -> tuple[AgentRun, jax.Array]:
         data = rollout(env, policy.apply, agent.params["policy"], agent.task, key, episodes=episodes)
         rewards = add_moments(agent.rewards, data.reward, data.valid)
         size = jnp.sqrt(rewards.mean**2 + rewards.variance)
@@ -142,7 +142,7 @@ def agent_training(
         value, grads = jax.value_and_grad(loss)(agent.params)
         given = {"value": value, "value_fn": no_value_fn("agent_training")}
         params, opt_state = update_with(optimizer, grads, agent.opt_state, agent.params, **given)
-        return Agent(params, opt_state, agent.task, agent.updates + 1, rewards), -jnp.mean(episode_returns(data))
+        return AgentRun(params, opt_state, agent.task, agent.updates + 1, rewards), -jnp.mean(episode_returns(data))
 
     return Process(reset, step, horizon)
 
