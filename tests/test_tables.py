@@ -183,7 +183,7 @@ def line(value, **others):
     return {**found, **others, "key": repr((value, others))}
 
 
-CELLS = "98.7 ± 0.4 | {} | {} | 2.0 | H | 2026-01-02 |"
+CELLS = "98.7 ± 0.4 | {} | {} | 2.0 | a |"
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,16 @@ CELLS = "98.7 ± 0.4 | {} | {} | 2.0 | H | 2026-01-02 |"
 )
 def test_the_largest_budget_and_the_newest_run_count(our, lines, here, budget):
     expected = f"| maml | 5-way 1-shot | {CELLS.format(here, budget)}"
-    found = our.page.table("omniglot", lines)[-1].replace("\xa0", " ")
-    assert found == expected
+    *_, found, _, runs = our.page.table("omniglot", lines)
+    assert found.replace("\xa0", " ") == expected
+    assert runs == "Runs: a: H, 2026-01-02."
+
+
+def test_runs_have_letters(our):
+    lines = [line(0.5, hardware=f"card {i}", setting=f"{i}-way") for i in range(28)]
+    *rows, _, runs = our.page.table("omniglot", lines)
+    assert [row[-4:-2].strip() for row in rows[-28:]][:3] == ["a", "b", "c"] and rows[-1].endswith("| bb |")
+    assert runs.startswith("Runs: a: card 0, 2026-01-02; b: card 1, 2026-01-02; ") and "; ba: card 26, " in runs
 
 
 def test_sinusoids_have_a_column_per_number_of_steps(our):

@@ -47,8 +47,12 @@ def jobs_of(
         small: whether to take a few updates, to test how rows run.
 
     Raises:
-        ValueError: if there is no such table, or no such row.
+        ValueError: if there is no such table, no such row, or the pattern is malformed.
     """
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"rows must be a regular expression, got {pattern!r}: {error}") from error
     budget = budget or ("cpu" if jax.default_backend() == "cpu" else "paper")
     rows = [row for row in of_tables(tables) if budget in row.budgets and re.search(pattern, row.name)]
     rows = [row.shrunk() for row in rows] if small else rows

@@ -11,7 +11,7 @@ from rows import PER_CENT
 USUAL_TASKS = 600
 NARROW = "\xa0±\xa0"
 """No line breaks around it."""
-COLUMNS = ("learner", "task", "paper", "here", "updates x tasks", "minutes", "hardware", "date")
+COLUMNS = ("learner", "task", "paper", "here", "updates x tasks", "minutes", "run")
 _Group = list[Line]
 
 
@@ -70,8 +70,7 @@ def _cells(group: _Group, papers: dict[tuple[str, str], str]) -> list[str]:
         _value(group),
         _budget(first),
         "" if minutes is None else f"{minutes:.1f}",
-        first["hardware"],
-        first["date"],
+        f"{first['hardware']}, {first['date']}",
     ]
 
 
@@ -131,5 +130,15 @@ def _share(group: _Group) -> str:
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a table whose last column, the hardware and the date, has letters that a line below explains."""
+    places = list(dict.fromkeys(row[-1] for row in rows))
+    letters = {place: _letter(number) for number, place in enumerate(places)}
     lines = [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
-    return lines + [f"| {' | '.join(row)} |".replace(" ± ", NARROW) for row in rows]
+    lines += [f"| {' | '.join([*row[:-1], letters[row[-1]]])} |".replace(" ± ", NARROW) for row in rows]
+    return [*lines, "", "Runs: " + "; ".join(f"{letters[place]}: {place}" for place in places) + "."]
+
+
+def _letter(number: int) -> str:
+    """Returns a, b, ... z, ba, bb and so on."""
+    first, last = divmod(number, 26)
+    return (_letter(first) if first else "") + chr(ord("a") + last)

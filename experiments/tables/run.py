@@ -146,7 +146,7 @@ def finish(job: Job, args: Args, clock: Clock, known: pace.Paces) -> Line:
 
 def run(args: Args, jobs: Sequence[Job]) -> int:
     """Runs rows until the time is over, and returns the exit status."""
-    clock, status = Clock(args.minutes), 0
+    clock, without_data, failed = Clock(args.minutes), 0, 0
     repair(args.output)
     have = {line["key"] for line in read(args.output)}
     waiting = [job for job in jobs if job.key not in have]
@@ -159,11 +159,13 @@ def run(args: Args, jobs: Sequence[Job]) -> int:
                 line = finish(job, args, clock, known)
             except FileNotFoundError as error:  # the data of other rows of the benchmark are missing too
                 print(f"{job.row.benchmark}: {error}", flush=True)
-                waiting, status = [other for other in waiting if other.row.benchmark != job.row.benchmark], 1
+                others = [other for other in waiting if other.row.benchmark != job.row.benchmark]
+                without_data += len(waiting) - len(others)
+                waiting = others
                 continue
             except (OSError, RuntimeError, MemoryError) as error:  # of this row, such as too little memory
                 print(f"{job.key} failed: {error}", flush=True)
-                status = 1
+                failed += 1
             else:
                 append(args.output, line)
                 print(told(line), flush=True)
@@ -173,8 +175,10 @@ def run(args: Args, jobs: Sequence[Job]) -> int:
         if not clock.rang:
             print(f"stopped by {signal.Signals(stop.args[0]).name}; the same command goes on", flush=True)
             return 128 + stop.args[0]
-    print(f"{len(waiting)} rows are left; the same command goes on" if waiting else "all rows are there", flush=True)
-    return status
+    left = {"are left; the same command goes on": len(waiting), "lack their data": without_data, "failed": failed}
+    said = [f"{number} rows {words}" for words, number in left.items() if number]
+    print("\n".join(said or ["all rows are there"]), flush=True)
+    return 1 if without_data or failed else 0
 
 
 def _next(waiting: Sequence[Job], args: Args, known: pace.Paces, clock: Clock) -> Job:
@@ -212,6 +216,8 @@ def main(args: Args) -> int:
     """Run, or print."""
     if args.small and args.output == LINES:
         raise ValueError(f"output must be another file for small runs, got {args.output}")
+    if not args.minutes > 0:
+        raise ValueError(f"minutes must be positive, got {args.minutes}")
     _prepare(args.folder)
     jobs = jobs_of(args.tables, args.rows, args.budget, args.seeds, args.small)
     if not (args.list or args.estimate or args.commands):
