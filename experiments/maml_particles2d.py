@@ -2,7 +2,7 @@
 
 The environment is that of MAML (Finn et al. 2017, https://arxiv.org/abs/1703.03400, appendix C.2) and of learn2learn:
 goals in the square of 0.5, 100 steps of at most 0.1. The policy is a network 2-64-64-2. A meta-iteration has 20 tasks
-with 20 episodes each, and one inner step of size 0.1. Each row is measured on the same 100 held-out goals, with 20 new
+with 20 episodes each, and one inner step of size 0.1. Each row is measured on the same 100 held-out goals, with 40 new
 episodes after every step. At test the steps after the first are half as long. `multi_task_ppo` is PPO on all goals
 without an inner loop, adapted at test by the same steps. `random` is the policy before training. The score is 0 for a
 point that stays at the origin, and 1 for one that knows the goal.
@@ -11,8 +11,9 @@ point that stays at the origin, and 1 for one that knows the goal.
 | --- | --- | --- | --- | --- |
 | MAML's paper, Table 4 | -40.4 | -11.7 | -3.3 | -3.2 |
 
-Expected in each of three seeds: ProMP -40, -12, -5, -6 (with the most probable actions -39, -12, -5, -5), MAML-TRPO in
-its 20 iterations -40, -13, -7, -7, the control -40, -31, -27, -23. A row takes one to five minutes on two CPU cores.
+Expected of ProMP in each of three seeds: -40, -11, -4, -4, with the most probable actions the same. With 20 episodes at
+test MAML-TRPO has -40, -13, -7, -7 in its 20 iterations, and the control -40, -31, -27, -23. A row takes one to five
+minutes on two CPU cores.
 
     python experiments/maml_particles2d.py
     python experiments/maml_particles2d.py --algorithms maml_trpo --seeds 0 --trpo-iterations 60

@@ -184,14 +184,15 @@ def run(args: Args, jobs: Sequence[Job]) -> int:
 def _next(waiting: Sequence[Job], args: Args, known: pace.Paces, clock: Clock) -> Job:
     """Returns the first job that fits into the time that is left, or else the first of all, which will be cut.
 
-    On an accelerator compilation takes longer than most rows, so that a row of unknown speed begins unmeasured.
+    On an accelerator compilation takes longer than most rows, so that a row of unknown speed begins unmeasured. On a
+    CPU such rows are measured for a part of the time, and wait for another call when it is over.
     """
     enough = clock.left * (1 - MEASURING)
     for job in waiting:
         minutes = minutes_left(job, args.folder, known)
-        if minutes is None and (jax.default_backend() != "cpu" or clock.left < enough):
+        if minutes is None and jax.default_backend() != "cpu":
             return job
-        if minutes is None:
+        if minutes is None and clock.left > enough:
             try:
                 with clock.cut():
                     known.measure(job.row, job.budget, root_of(args.root, job.row), devices_for(job))
