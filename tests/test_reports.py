@@ -19,7 +19,7 @@ from jaxmeta.__main__ import main
 from jaxmeta.catalog import LEARNERS, kinds_of
 from jaxmeta.reports import write_predictions
 from jaxmeta.reports._classes import confusion_of
-from jaxmeta.reports._figures import draw_confusion, draw_curve
+from jaxmeta.reports._figures import draw_confusion, draw_curve, draw_figure
 from jaxmeta.reports._findings import Confusion
 from jaxmeta.reports._write import _row
 from jaxmeta.runs import command_of
@@ -120,6 +120,21 @@ def test_a_curve_has_the_axis_of_its_metric(metric, scale, guess, monkeypatch):
     assert train.get_color() != validation.get_color() and train.get_marker() != validation.get_marker()
     assert len(levels) == 1 + guess  # the test, and the chance level
     np.testing.assert_allclose(np.asarray(validation.get_xydata()), [(i, 0.8 / 10**i) for i in range(4)])
+
+
+@pytest.mark.parametrize(("lines", "length"), [(3, 5), (6, 20), (14, 24), (3, 120), (60, 90)])
+@pytest.mark.filterwarnings("error")
+def test_a_plot_has_room_beside_every_legend(lines, length):
+    """Matplotlib warns if a layout has no room for the axes."""
+
+    def draw(axes):
+        drawn.append(axes)
+        for number in range(lines):
+            axes.plot([0, 1], [number, number], label=f"{number:x<{length}}")
+
+    drawn: list[Any] = []
+    assert draw_figure(draw).startswith(b"\x89PNG")
+    assert drawn[0].get_position().width > 0.3
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from jaxmeta.reports._findings import Confusion, Fit, Step
 from jaxmeta.reports._words import chance
 
 _SIZE = (4.8, 3.2)  # inches, so that the text of a figure is readable on a phone
-_IN_PLOT = 5  # entries of a legend that hide little of a plot; a longer one stands beside it
 _BLUE, _ORANGE, _GRAY = "#1f5fa8", "#c8500a", "#555555"
 
 
@@ -39,12 +38,18 @@ def draw_panels(rows: Sequence[Sequence[Callable[[Any], None]]], size: tuple[flo
             draw(axes)
             if grid:
                 axes.grid(alpha=0.3)
-            entries = len(axes.get_legend_handles_labels()[0])
-            beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if entries > _IN_PLOT else {}
-            if entries:
-                axes.legend(fontsize=9, **beside)
+            if labels := axes.get_legend_handles_labels()[1]:
+                _add_legend(axes, labels)
         figure.savefig(content, dpi=160, format="png")
     return content.getvalue()
+
+
+def _add_legend(axes: Any, labels: Sequence[str]) -> None:
+    """Adds a legend: beside the plot if it would hide much of it, and leaves room for it."""
+    if 5 < len(labels) < 15 and max(map(len, labels)) < 25:
+        axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+    else:
+        axes.legend(fontsize=9).set_in_layout(False)  # the layout would give up at labels wider than the plot
 
 
 def points_of(history: Sequence[Mapping[str, float]], name: str) -> tuple[list[float], list[float]]:
