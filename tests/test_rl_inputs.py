@@ -58,11 +58,12 @@ def test_examples_have_the_form_of_observations(form):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == jax.tree.map(lambda x: ((3, *x.shape), x.dtype), real)
 
 
-def test_an_encoder_is_convolutions_and_concatenation():
+@pytest.mark.parametrize(("sides", "strides"), [((5, 3), [1]), ((9, 7), [2]), ((11, 4), [2, 2])])
+def test_an_encoder_is_convolutions_and_concatenation(sides, strides):
     """By `jax.lax`'s convolution; bytes are divided by 255, and leading axes do not matter."""
-    encoder = rl.ObservationEncoder({"image": (9, 7, 2), "b": 3, "a": (2, 2)}, features=4)
+    encoder = rl.ObservationEncoder({"image": (*sides, 2), "b": 3, "a": (2, 2)}, features=4)
     keys = jax.random.split(KEY, 4)
-    image = jax.random.randint(keys[0], (6, 9, 7, 2), 0, 256).astype(jnp.uint8)
+    image = jax.random.randint(keys[0], (6, *sides, 2), 0, 256).astype(jnp.uint8)
     obs = {"image": image, "b": jax.random.normal(keys[1], (6, 3)), "a": jax.random.normal(keys[2], (6, 2, 2))}
     params = jax.jit(encoder.init)(keys[3], obs)
     p = params["params"]
@@ -72,8 +73,10 @@ def test_an_encoder_is_convolutions_and_concatenation():
         y = jax.lax.conv_general_dilated(x, layer["kernel"], (stride, stride), "SAME", dimension_numbers=dims)
         return jnp.maximum(y + layer["bias"].reshape(1, 1, 1, -1), 0)
 
-    x = conv(conv(image / 255.0, p["Conv_0"], 1), p["Conv_1"], 2).reshape(6, -1)
-    x = jnp.maximum(x @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"].reshape(1, -1), 0)
+    x = image / 255.0
+    for number, stride in enumerate(strides):
+        x = conv(x, p[f"Conv_{number}"], stride)
+    x = jnp.maximum(x.reshape(6, -1) @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"].reshape(1, -1), 0)
     expected = jnp.concatenate([obs["a"].reshape(6, 4), obs["b"], x], axis=-1)
     np.testing.assert_allclose(encoder.apply(params, obs), expected, atol=1e-5)
     batched = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), obs)
