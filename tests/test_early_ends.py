@@ -207,6 +207,7 @@ def test_a_trial_goes_on_with_the_next_episode_and_ends_with_the_last(trials):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(data))
 
 
+@pytest.mark.slow
 def test_an_update_of_rl2_is_that_of_the_steps_that_count(network, trials):
     """The gradient of a loss without masks, on trials that are cut where they end."""
     _, data, _ = trials

@@ -133,7 +133,7 @@ def trained(policy, name, options):
 @pytest.mark.parametrize("library", ["nnx", "equinox"])
 @pytest.mark.parametrize("name", TRAININGS)
 @pytest.mark.parametrize("collector", COLLECTORS)
-@pytest.mark.quick("network-promp-nnx", "linear-maml-trpo-equinox")
+@pytest.mark.quick("network-promp-nnx")
 def test_meta_training_is_that_of_linen(library, name, collector):
     policy, other = linen(), LIBRARIES[library]()
     assert_close(other.as_linen(other.params), policy.as_linen(policy.params))

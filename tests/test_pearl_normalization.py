@@ -57,6 +57,7 @@ def test_the_statistics_of_pearl_are_those_of_its_episodes():
     np.testing.assert_allclose(state.meta.state.variance, played.var(axis=0), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [True, False])
 def test_pearl_does_not_know_the_units_of_normalized_observations(normalize):
     """Policy, critics and encoder all see by the statistics: one that did not would give other numbers."""

@@ -361,7 +361,7 @@ def write_cub(root, lists):
 WRITERS = {"mini-imagenet": write_mini, "tiered-imagenet": write_tiered, "cub": write_cub}
 
 
-@pytest.mark.quick("tiered-imagenet")
+@pytest.mark.slow
 @pytest.mark.parametrize("table", WRITERS)
 def test_rows_of_photos_run_on_files_of_the_published_layout(our, at_once, table, tmp_path):
     row = next(row for row in our.catalog.TABLES[table] if row.label == "protonet")
