@@ -1,5 +1,6 @@
 """The tables of the page of results, from the JSON lines."""
 
+import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,21 +44,23 @@ def chosen(lines: Sequence[Line], name: str) -> list[_Group]:
 
 
 def _largest(lines: _Group) -> _Group:
-    """Returns the newest result at the largest budget of a row, the paper's before a small one, and its other seeds.
+    """Returns the results at the largest budget of a row, the paper's before a small one.
 
-    Seeds belong together that differ in nothing else.
+    Seeds belong together that differ in nothing else. Most seeds count before few, then the newest ones.
     """
 
     def size(line: Line) -> tuple[bool, int]:
         return line["budget"] == "paper", line["updates"] * (line["tasks"] or 1)
 
-    def settings(line: Line) -> tuple[str, Line]:
-        return line["hardware"], {name: value for name, value in line["options"].items() if name != "seed"}
+    def settings(line: Line) -> str:
+        others = {name: value for name, value in line["options"].items() if name != "seed"}
+        return json.dumps([line["hardware"], others], sort_keys=True)
 
-    best = max(map(size, lines))
-    newest = sorted((line for line in lines if size(line) == best), key=lambda line: line["date"])
-    alike = [line for line in newest if settings(line) == settings(newest[-1])]
-    return [line for _, line in sorted({line["seed"]: line for line in alike}.items())]
+    best, groups = max(map(size, lines)), {}
+    for line in sorted((line for line in lines if size(line) == best), key=lambda line: line["date"]):
+        groups.setdefault(settings(line), {})[line["seed"]] = line
+    chosen = max(groups.values(), key=lambda seeds: (len(seeds), max(line["date"] for line in seeds.values())))
+    return [line for _, line in sorted(chosen.items())]
 
 
 def _cells(group: _Group, papers: dict[tuple[str, str], str]) -> list[str]:
