@@ -27,7 +27,7 @@ experiment runs.
     python experiments/bodies.py --parts half-cheetah-forward-backward/promp --film
     python experiments/bodies.py
     python experiments/bodies.py --page                # the table of the lines
-    python experiments/bodies.py --small --parts half-cheetah-forward-backward/rl2
+    python experiments/bodies.py --small --output runs/small.jsonl --parts half-cheetah-forward-backward/rl2
 
 The folder gets the meta-parameters of all seeds, which `jaxmeta.load` reads, and with `--film` for each named task an
 episode of the adapted policy of the first seed, as a page that plays it and as a GIF.
@@ -53,6 +53,8 @@ from bodies_parts import PARTS, TASKS, Program, Sizes, make_env, make_program
 
 import jaxmeta
 from jaxmeta import envs
+
+LINES = Path("experiments/results/bodies.jsonl")
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,10 @@ class Args:
     action_scale: float = 0.1
     """Factor of the actions before they are clipped."""
     small: bool = False
-    """Tiny sizes, for a test on a CPU."""
+    """Tiny sizes, for a test on a CPU; needs another --output."""
     film: bool = False
     """Film the adapted policy in each named task."""
-    output: Path = Path("experiments/results/bodies.jsonl")
+    output: Path = LINES
     """Where the results go, a line for each part."""
     folder: Path = Path("runs/bodies")
     """Folder of the meta-parameters and the films."""
@@ -233,7 +235,12 @@ def main(args: Args) -> None:
         return
     unknown = [part for part in args.parts if part not in PARTS]
     if unknown:
-        raise SystemExit(f"parts must be among {', '.join(PARTS)}, got {', '.join(unknown)}")
+        raise ValueError(f"parts must be among {', '.join(PARTS)}, got {', '.join(unknown)}")
+    if args.small and args.output == LINES:
+        raise ValueError(f"output must be another file for small runs, got {args.output}")
+    for name in ("seeds", "minutes", "updates", "chunk", "num_tasks", "episodes", "repeats"):
+        if getattr(args, name) <= 0:
+            raise ValueError(f"{name} must be positive, got {getattr(args, name)}")
     args = replace(args, **SMALL) if args.small else args
     settings = {name: getattr(args, name) for name in SETTINGS}
     args.output.parent.mkdir(parents=True, exist_ok=True)

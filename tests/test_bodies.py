@@ -81,7 +81,7 @@ def test_a_part_with_its_line_is_skipped_and_one_with_other_settings_is_not(bodi
         bodies.main(bodies.Args(parts=parts[: seeds - 1], seeds=seeds, output=tmp_path / "lines.jsonl"))
     assert measured == [(parts[0], 3), (parts[1], 3), (parts[0], 2)]
     assert len((tmp_path / "lines.jsonl").read_text().splitlines()) == 3
-    with pytest.raises(SystemExit, match="parts must be among half-cheetah-forward-backward/random, .*, got legs"):
+    with pytest.raises(ValueError, match="parts must be among half-cheetah-forward-backward/random, .*, got legs"):
         bodies.main(bodies.Args(parts=("legs",), output=tmp_path / "lines.jsonl"))
 
 
