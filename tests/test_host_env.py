@@ -601,6 +601,7 @@ class Slow(gymnasium.Env):
         time.sleep(0.02)
         return np.zeros(1), 0.0, False, False, {}
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what runs in the background ignore it
 env = envs.HostEnv(Slow, lambda rng, n, split: rng.normal(size=n), lambda env, task: None, processes=2, horizon=10)
 
 @jax.jit
@@ -631,7 +632,10 @@ def test_no_process_is_left_behind(ending, tmp_path):
             time.sleep(0.5)
             kill = os.killpg if ending == "SIGINT" else os.kill  # Ctrl-C is for the workers too
             kill(run.pid, getattr(signal, ending))
-        code = run.wait(30)
+        try:
+            code = run.wait(30)
+        finally:
+            run.kill()  # else the end of the block would wait for it
         assert (code == 0) == (ending == "end")
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
