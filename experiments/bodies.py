@@ -100,6 +100,16 @@ SETTINGS = ("seeds", "minutes", "updates", "horizon", "num_tasks", "episodes", "
 """Options that belong to a result."""
 
 
+def sizes_of(args: Args) -> Sizes:
+    """Returns the sizes of a part."""
+    return Sizes(*(getattr(args, name) for name in Sizes._fields))
+
+
+def settings_of(args: Args) -> dict[str, Any]:
+    """Returns the options that belong to a result."""
+    return {name: getattr(args, name) for name in SETTINGS}
+
+
 class Run:
     """Training and test of all seeds of a part, compiled before the first update."""
 
@@ -160,8 +170,7 @@ def measure(args: Args, part: str) -> dict[str, Any]:
     """Trains and tests a part, and returns its line."""
     begin = time.monotonic()
     name, kind = part.split("/")
-    sizes = Sizes(*(getattr(args, field) for field in Sizes._fields))
-    run = Run(args, make_program(name, kind, sizes))
+    run = Run(args, make_program(name, kind, sizes_of(args)))
     before = time.monotonic()
     run.test()  # before training, to know how long it takes
     run.train(begin + 60 * args.minutes - 1.5 * (time.monotonic() - before))
@@ -185,7 +194,7 @@ def measure(args: Args, part: str) -> dict[str, Any]:
         "steps_per_s": run.steps_per_s,
         "compile_s": run.compile_s,
         "seconds": time.monotonic() - begin,
-        "settings": {name: getattr(args, name) for name in SETTINGS},
+        "settings": settings_of(args),
         "machine": machine(),
     }
     return rounded(line)
@@ -202,7 +211,7 @@ def rounded(x: Any) -> Any:
 
 def save_films(args: Args, name: str, kind: str, states: Any) -> None:
     """Saves an episode of each named task after all adaptation, of the first seed."""
-    env = make_env(name, Sizes(*(getattr(args, field) for field in Sizes._fields)))
+    env = make_env(name, sizes_of(args))
     for i, task in enumerate(TASKS[name]):
         episode = jax.tree.map(lambda x, i=i: np.asarray(x[0, i, -1]), states)
         path = args.folder / f"{name}-{kind}-{task.replace('/', ' per ').replace(' ', '-')}"
@@ -242,7 +251,7 @@ def main(args: Args) -> None:
         if getattr(args, name) <= 0:
             raise ValueError(f"{name} must be positive, got {getattr(args, name)}")
     args = replace(args, **SMALL) if args.small else args
-    settings = {name: getattr(args, name) for name in SETTINGS}
+    settings = settings_of(args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     for part in args.parts:
         lines = bodies_page.read(args.output)

@@ -1,30 +1,16 @@
 # pyright: reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
 """Normalization of observations in PEARL: its statistics against NumPy, and units that do not matter."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import optax
 import pytest
+from shifted_particles import Shifted
 
 from jaxmeta import envs, rl
 from jaxmeta.rl import _moments
 
 KEY = jax.random.key(0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shifted(envs.Particles2D):
-    """Particle whose position is seen in other units."""
-
-    def begin(self, key, task):
-        state, obs = super().begin(key, task)
-        return state, 140 * obs + 60
-
-    def move(self, pipeline_state, action, task):
-        outcome = super().move(pipeline_state, action, task)
-        return outcome.replace(obs=140 * outcome.obs + 60)
 
 
 LATENT = rl.LatentPolicy(2, latent_size=2, sizes=(8,), encoder_sizes=(8,))

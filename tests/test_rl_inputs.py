@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shifted_particles import Shifted
 
 import jaxmeta
 from jaxmeta import envs, rl
@@ -185,19 +186,6 @@ def test_moments_of_parts_are_those_of_the_whole(sizes):
         kept = np.asarray(x, np.float64)[np.asarray(valid)]
         np.testing.assert_allclose(moments.mean[name], kept.mean(axis=0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(moments.variance[name], kept.var(axis=0), rtol=1e-4, atol=1e-4)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shifted(envs.Particles2D):
-    """Particle whose position is seen in other units, as those of a humanoid's forces."""
-
-    def begin(self, key, task):
-        state, obs = super().begin(key, task)
-        return state, 140 * obs + 60
-
-    def move(self, pipeline_state, action, task):
-        outcome = super().move(pipeline_state, action, task)
-        return outcome.replace(obs=140 * outcome.obs + 60)
 
 
 POLICY = rl.GaussianPolicy(2, (8,))
