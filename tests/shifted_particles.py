@@ -1,6 +1,7 @@
 """An environment for tests of normalization."""
 
 import dataclasses
+from typing import Any
 
 from jaxmeta import envs
 
@@ -14,5 +15,5 @@ class Shifted(envs.Particles2D):
         return state, 140 * obs + 60
 
     def move(self, pipeline_state, action, task):
-        outcome = super().move(pipeline_state, action, task)
+        outcome: Any = super().move(pipeline_state, action, task)
         return outcome.replace(obs=140 * outcome.obs + 60)
