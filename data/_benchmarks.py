@@ -16,8 +16,9 @@ from jaxmeta.data._benchmark_types import (
     Kind,
 )
 from jaxmeta.data._built_in import BUILT_IN
+from jaxmeta.data._table_benchmark import TABLE_PRIOR
 
-BENCHMARKS: dict[str, Benchmark] = dict(BUILT_IN)
+BENCHMARKS: dict[str, Benchmark] = {**BUILT_IN, TABLE_PRIOR.name: TABLE_PRIOR}
 
 
 def register_tasksets(

@@ -13,7 +13,17 @@ from jaxmeta._checks import check_optional_integer
 from jaxmeta.data._benchmark_types import SIZES, Benchmark, BenchmarkInfo, BenchmarkTasksets
 from jaxmeta.data._ngrams import hash_ngrams
 from jaxmeta.data.containers import Examples
-from jaxmeta.data.samplers import FewShot, Glyphs, Harmonic, Linear, Sinusoid, Size, check_sizes, largest
+from jaxmeta.data.samplers import (
+    FewShot,
+    GaussianProcess,
+    Glyphs,
+    Harmonic,
+    Linear,
+    Sinusoid,
+    Size,
+    check_sizes,
+    largest,
+)
 from jaxmeta.data.sources import (
     FEATURES,
     FOLDER,
@@ -143,17 +153,17 @@ def _way_out(part: str, found: Examples, sizes: _Sizes) -> str:
 
 
 def _regression(
-    family: Callable[..., Sinusoid | Harmonic | Linear],
+    family: Callable[..., Sinusoid | Harmonic | Linear | GaussianProcess],
     *,
+    fewest: int | None = None,
     shots: int = 10,
     queries: int = 10,
-    test_shots: int | None = None,
-    test_queries: int | None = None,
+    **sizes: Size,
 ) -> BenchmarkTasksets:
-    test = family(
-        shots=shots if test_shots is None else test_shots, queries=queries if test_queries is None else test_queries
-    )
-    return BenchmarkTasksets(family(shots=shots, queries=queries), test, test)
+    _, test = _sizes(0, shots, queries, **sizes)
+    others = family(shots=test.shots, queries=test.queries)
+    train = family(shots=shots if fewest is None else (fewest, largest(shots)), queries=queries)
+    return BenchmarkTasksets(train, others, others)
 
 
 _SIZES = frozenset(SIZES)
@@ -248,6 +258,17 @@ _BENCHMARKS = (
             (),
             _REGRESSION_SIZES,
             "Lacoste et al., Uncertainty in Multitask Transfer Learning, 2018, https://arxiv.org/abs/1806.07528",
+        ),
+    ),
+    Benchmark(
+        "gp-prior",
+        partial(_regression, GaussianProcess, fewest=0),
+        BenchmarkInfo(
+            "Gaussian processes with random kernels, trained with 0 to `shots` examples (Müller et al. 2022)",
+            "regression",
+            (),
+            _REGRESSION_SIZES,
+            "Müller et al., Transformers Can Do Bayesian Inference, 2022, https://arxiv.org/abs/2112.10510",
         ),
     ),
     Benchmark(

@@ -50,6 +50,7 @@ def get_tasksets(
     | --- | --- | --- |
     | `"glyphs"` | `Glyphs`: endless procedural characters, no download | sizes, `seed` |
     | `"sinusoid"`, `"harmonic"`, `"linear"` | regression with the same distribution in all three parts | sizes except `ways` |
+    | `"gp-prior"` | `GaussianProcess`, in training with 0 to `shots` examples | sizes except `ways` |
     | `"omniglot"` | `Omniglot`. Rotated characters are classes of their own in training only, as in MAML's code | all except `size`, `per_class`, `min_per_class` |
     | `"mini-imagenet"`, `"cub200"`, ... | images, read by `load_examples` | all except `test_rotations`, `size` for photos only |
     | `"clinc150"`, `"banking77"`, `"huffpost"` | sentences as vectors, see `hash_ngrams` | all except `test_rotations` |

@@ -5,6 +5,7 @@ Algorithms compose with any optax optimizer, tasks are sampled on the device, an
 
 import sys as _sys
 
+from jaxmeta import bilevel as bilevel
 from jaxmeta import data as data
 from jaxmeta import elsewhere as _elsewhere
 from jaxmeta import estimators as estimators
@@ -40,7 +41,9 @@ from jaxmeta._types import WeightedBatch as WeightedBatch
 from jaxmeta._variables import merge as merge
 from jaxmeta._variables import split as split
 from jaxmeta.algorithms import *  # noqa: F403  every public name of the package, so that a learner is named there only
+from jaxmeta.losses import BarDistribution as BarDistribution
 from jaxmeta.losses import Loss as Loss
+from jaxmeta.losses import bar_edges as bar_edges
 from jaxmeta.losses import classification as classification
 from jaxmeta.losses import magic_box as magic_box
 from jaxmeta.losses import regression as regression
@@ -48,6 +51,7 @@ from jaxmeta.losses import weighted_mean as weighted_mean
 from jaxmeta.meta_gradients import *  # noqa: F403
 from jaxmeta.prediction import Classifier as Classifier
 from jaxmeta.prediction import Prediction as Prediction
+from jaxmeta.prediction import PriorFittedClassifier as PriorFittedClassifier
 from jaxmeta.prediction import load_classifier as load_classifier
 from jaxmeta.prediction import save_classifier as save_classifier
 from jaxmeta.runs import Experiment as Experiment

@@ -111,3 +111,13 @@ def unroll(
 
     end = meta_gradient.unroll(loss_of_trained, inner, trained, state, batch, xs)
     return end._replace(params=merge(end.params, carried))
+
+
+def check_through_loss(meta_gradient: MetaGradient | None) -> None:
+    """Raises ValueError if a `MetaGradient` has no derivative for what the inner loss depends on."""
+    check_meta_gradient(meta_gradient)
+    if meta_gradient is not None and meta_gradient.inner_constant:
+        raise ValueError(
+            "meta_gradient must have a derivative through the inner gradients here, as reverse(), mixed() and "
+            "truncated(1) have, and first_order() and truncated(0) have not: the inner loss would never learn"
+        )

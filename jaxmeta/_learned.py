@@ -136,7 +136,7 @@ def update_with(
     seen_grads, seen_params = _nan_free(grads, params)
     # By itself: an optimizer that ignores the value must leave no pass through the loss behind.
     extra = {"value": _nan_free_value(value, grads), "grad": grads, "value_fn": value_fn, **others}
-    updates, state = _with_extra_args(optimizer).update(seen_grads, state, seen_params, **extra)
+    updates, state = with_extra_args(optimizer).update(seen_grads, state, seen_params, **extra)
     return optax.apply_updates(params, updates), state
 
 
@@ -197,7 +197,7 @@ def no_value_fn(where: str) -> Callable[[PyTree], NoReturn]:
     return value_fn
 
 
-def _with_extra_args(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def with_extra_args(optimizer: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """Returns the optimizer as one that takes all extra arguments, and leaves out those that it does not know.
 
     Its signature decides. The type of `optax.MultiSteps` hides that it takes them, and that of `optax.contrib.sam` says

@@ -39,6 +39,7 @@ WARPED, WITH_LOSS = MODEL.clone(warp=True), models.WithLoss(MODEL, models.LossML
 (FEATURES,) = methods(MODEL, "features")
 CONTEXT, RELATION = jaxmeta.FullContext(MODEL, steps=2), jaxmeta.RelationNet(MODEL, hidden=6)
 PROCESS, TRANSFORMER = jaxmeta.NeuralProcess(1, (6, 6), (6,)), jaxmeta.ContextTransformer(WAYS, 8, 2, 2, MODEL)
+PRIOR_FITTED = jaxmeta.BarTransformer(6, 8, 2, 2)
 WITH_CONTEXT, *CONTEXTS = methods(CONTEXT, "features", "support", "query")
 RELATE = methods(RELATION, "features", "relation")
 LOSS, SGD = jaxmeta.classification(MODEL.apply), optax.sgd(0.1)
@@ -87,7 +88,9 @@ OTHERS = {  # name: (learner, model)
     "oml": (jaxmeta.oml(FEATURES, head_loss, SGD), MODEL),
     "in-context": (jaxmeta.in_context(*methods(TRANSFORMER, "encode", "decode")), TRANSFORMER),
     "neural-process": (jaxmeta.conditional_neural_process(*methods(PROCESS, "encode", "decode")), PROCESS),
+    "prior-fitted-network": (jaxmeta.prior_fitted_network(*methods(PRIOR_FITTED, "encode", "decode")), PRIOR_FITTED),
 }
+REGRESSORS = ("neural-process", "prior-fitted-network")
 NAMES = (*HEADS, *GRADIENTS, *OTHERS)
 
 

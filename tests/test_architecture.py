@@ -41,11 +41,21 @@ ALLOWED = {
     "_save": ["_types", "_checks", "_files", "bounded"],
     "_step": ["_types", "_variables", "_checks", "_learned", "_parallel", "display"],
     "meta_gradients": ["_types", "_checks", "_noise", "_learned", "display"],
-    "_adapt": ["_types", "_variables", "_checks", "_learned", "display", "losses", "meta_gradients"],
+    "_adapt": [
+        "_types",
+        "_variables",
+        "_checks",
+        "_learned",
+        "display",
+        "losses",
+        "meta_gradients",
+        "_meta_gradient_checks",
+    ],
     "estimators": LOOPS,
     "models": ["_checks", "_types"],
     "optim": LOOPS,
     "algorithms": [*LOOPS, "optim"],
+    "bilevel": [*LOOPS, "algorithms"],
     "data": ["_types", "_checks", "_names", "_files", "bounded", "display", "locks"],
     "envs": ["_types", "_checks", "_files", "_names", "display"],
     "rl": [*LOOPS, "algorithms", "envs", "estimators", "models", "optim"],
@@ -53,7 +63,7 @@ ALLOWED = {
     "testing": [*CORE, "envs"],
     "catalog": [*LOOPS, "_names", "algorithms", "data", "envs", "models", "optim", "rl"],
     "register": ["catalog", "data", "envs"],
-    "prediction": ["_types", "_files", "_save", "bounded", "data", "display"],
+    "prediction": ["_types", "_checks", "_files", "_save", "algorithms", "bounded", "data", "display"],
     "reports": [*CORE, "algorithms", "catalog", "data", "envs", "rl", "training"],
     "runs": [*CORE, "_names", "_save", "algorithms", "catalog", "data", "envs", "prediction", "reports", "training"],
     "_commands": ["_cost", "prediction", "reports", "runs"],
@@ -62,8 +72,9 @@ ALLOWED = {
 FLAT = {"algorithms", "optim", "models", "rl", "envs"}  # one thing per file, by design
 HEAVY = ["brax", "tensorflow_datasets", "tensorflow", "gymnasium", "torch", "matplotlib", "orbax", "PIL", "pooch"]
 HEAVY += ["tyro", "jinja2"]
-PUBLIC = ["jaxmeta", *(f"jaxmeta.{name}" for name in ("algorithms", "data", "envs", "estimators", "meta_gradients"))]
-PUBLIC += [f"jaxmeta.{name}" for name in ("models", "optim", "register", "rl", "testing", "training", "runs")]
+PUBLIC = ["jaxmeta", *(f"jaxmeta.{name}" for name in ("algorithms", "bilevel", "data", "envs", "estimators"))]
+PUBLIC += [f"jaxmeta.{name}" for name in ("meta_gradients", "models", "optim", "register", "rl", "testing")]
+PUBLIC += [f"jaxmeta.{name}" for name in ("training", "runs")]
 
 
 @cache

@@ -136,13 +136,13 @@ def exported(package: str) -> set[str]:
     tree = ast.parse(Path(str(importlib.import_module(package).__file__)).read_text(encoding="utf-8"))
     names = {a.asname or a.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for a in node.names}
     names = {name for name in names if not name.startswith("_")}
-    return names - {"*", "algorithms", "data", "envs", "estimators", "models", "optim", "rl", "testing"}
+    return names - {"*", "algorithms", "bilevel", "data", "envs", "estimators", "models", "optim", "rl", "testing"}
 
 
 def test_api_pages_have_every_public_name_and_no_other():
     root = ("jaxmeta", "jaxmeta.algorithms", "jaxmeta.meta_gradients")
     public = {f"jaxmeta.{name}" for package in root for name in exported(package)}
-    parts = ("data", "envs", "estimators", "models", "optim", "register", "rl", "testing")
+    parts = ("bilevel", "data", "envs", "estimators", "models", "optim", "register", "rl", "testing")
     public |= {f"jaxmeta.{part}.{name}" for part in parts for name in exported(f"jaxmeta.{part}")}
     expand = runpy.run_path(str(PAGES.parent / "members.py"))["expand"]
     pages = [expand(page.read_text(encoding="utf-8")) for page in (PAGES / "api").glob("*.md")]

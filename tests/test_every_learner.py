@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from few_shot_learners import GRADIENTS, HEADS, NAMES, learner_of, parameters
+from few_shot_learners import GRADIENTS, HEADS, NAMES, REGRESSORS, learner_of, parameters
 
 import jaxmeta
 from jaxmeta import Batch, Task
@@ -43,7 +43,7 @@ def assert_finite(tree):
 def test_runs_without_jit_and_where_nan_is_an_error(name):
     """With the numbers of the compiled program."""
     learner, model = learner_of(name)
-    params, task = parameters(model, jnp.float32), drawn(regression=name == "neural-process")
+    params, task = parameters(model, jnp.float32), drawn(regression=name in REGRESSORS)
     with jax.debug_nans(True):
         compiled = jax.jit(outcome, static_argnums=0)(learner, params, task)
         with jax.disable_jit():
@@ -57,7 +57,7 @@ def test_runs_without_jit_and_where_nan_is_an_error(name):
 def test_details_change_no_metric(name):
     """They are those of the same test, with a row for each step if there are any."""
     learner, model = learner_of(name)
-    task, meta = drawn(regression=name == "neural-process"), learner.init(parameters(model, jnp.float32))
+    task, meta = drawn(regression=name in REGRESSORS), learner.init(parameters(model, jnp.float32))
     run = jax.jit(
         lambda meta: [jaxmeta.evaluate(learner, 2, details=d)(meta, lambda _: task, KEY) for d in (False, True)]
     )
@@ -78,7 +78,7 @@ def test_parameters_of_any_type(name, dtype):
     """Meta-gradients have the types of the meta-parameters, metrics are at least float32, all are finite."""
     with jax.enable_x64(dtype == jnp.float64):
         learner, model = learner_of(name)
-        params, task = parameters(model, dtype), drawn(regression=name == "neural-process", dtype=dtype)
+        params, task = parameters(model, dtype), drawn(regression=name in REGRESSORS, dtype=dtype)
         (metrics, grads), (loss, _) = jax.jit(outcome, static_argnums=0)(learner, params, task)
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(dtype)}
     least = jnp.float64 if dtype == jnp.float64 else jnp.float32
@@ -91,7 +91,7 @@ def test_parameters_of_any_type(name, dtype):
 def test_tasks_of_one_class(name):
     """All support and query examples are of one class."""
     learner, model = learner_of(name)
-    if name == "neural-process":
+    if name in REGRESSORS:
         pytest.skip("regression has no classes")
     results = jax.jit(outcome, static_argnums=0)(learner, parameters(model, jnp.float32), drawn([2, 2, 2]))
     assert_finite(results)

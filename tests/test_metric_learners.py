@@ -41,7 +41,7 @@ MODEL = models.MLP(sizes=(8,), out=3, activation=jnp.tanh)
 (FEATURES,) = methods(MODEL, "features")
 CONTEXT, RELATION = jaxmeta.FullContext(MODEL, steps=2), jaxmeta.RelationNet(MODEL, hidden=8)
 PROCESS, BLACK_BOX = jaxmeta.NeuralProcess(1, (16, 8), (16,)), jaxmeta.ContextTransformer(3, 8, 1, 2, MODEL)
-REGRESSOR = jaxmeta.ContextTransformer(1, 8, 1, 2)
+REGRESSOR, PRIOR_FITTED = jaxmeta.ContextTransformer(1, 8, 1, 2), jaxmeta.BarTransformer(6, 8, 1, 2)
 WITH_CONTEXT, SUPPORT, QUERY = methods(CONTEXT, "features", "support", "query")
 CONTEXTS: Any = {"support_context": SUPPORT, "query_context": QUERY}
 RELATION_FEATURES, RELATION_FN = methods(RELATION, "features", "relation")
@@ -66,6 +66,11 @@ LEARNERS = {
     "fine-tuning": (jaxmeta.baseline(FEATURES, 3, SGD, 3, fine_tune=True), MODEL, TASKS),
     "proto-maml": (jaxmeta.proto_maml(FEATURES, CLASSIFIER, SGD, 2), MODEL, TASKS),
     "neural-process": (jaxmeta.conditional_neural_process(*methods(PROCESS, "encode", "decode")), PROCESS, WAVES),
+    "prior-fitted-network": (
+        jaxmeta.prior_fitted_network(*methods(PRIOR_FITTED, "encode", "decode")),
+        PRIOR_FITTED,
+        WAVES,
+    ),
     "in-context": (jaxmeta.in_context(*methods(BLACK_BOX, "encode", "decode")), BLACK_BOX, TASKS),
     "in-context-regression": (
         jaxmeta.in_context(*methods(REGRESSOR, "encode", "decode"), loss_fn=MSE),

@@ -59,10 +59,10 @@ def test_examples_have_the_form_of_observations(form):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == jax.tree.map(lambda x: ((3, *x.shape), x.dtype), real)
 
 
-@pytest.mark.parametrize(("sides", "strides"), [((5, 3), [1]), ((9, 7), [2]), ((11, 4), [2, 2])])
+@pytest.mark.parametrize(("sides", "strides"), [((5, 3), [1]), ((9, 7), [2]), ((11, 4), [2, 2]), ((9, 5), [])])
 def test_an_encoder_is_convolutions_and_concatenation(sides, strides):
-    """By `jax.lax`'s convolution; bytes are divided by 255, and leading axes do not matter."""
-    encoder = rl.ObservationEncoder({"image": (*sides, 2), "b": 3, "a": (2, 2)}, features=4)
+    """By `jax.lax`'s convolution, or none; bytes are divided by 255, and leading axes do not matter."""
+    encoder = rl.ObservationEncoder({"image": (*sides, 2), "b": 3, "a": (2, 2)}, 4, convolutions=bool(strides))
     keys = jax.random.split(KEY, 4)
     image = jax.random.randint(keys[0], (6, *sides, 2), 0, 256).astype(jnp.uint8)
     obs = {"image": image, "b": jax.random.normal(keys[1], (6, 3)), "a": jax.random.normal(keys[2], (6, 2, 2))}

@@ -303,10 +303,12 @@ def test_table_is_complete():
         "sentences",
         "features",
         "glyphs",
+        "gp-prior",
         "omniglot",
         "sinusoid",
         "harmonic",
         "linear",
+        "table-prior",
     }
     images = {name for name, source in SOURCES.items() if source.kind == "images"}
     assert {name for name, _ in LAYOUTS.values()} == images

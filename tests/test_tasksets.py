@@ -14,6 +14,7 @@ import pytest
 from jaxmeta.data import (
     BenchmarkTasksets,
     FewShot,
+    GaussianProcess,
     Glyphs,
     Harmonic,
     Linear,
@@ -160,6 +161,7 @@ def test_wrong_registrations_are_named(registry, changes, error, message):
         ("glyphs", Glyphs, 5, 1, 15),
         ("sinusoid", Sinusoid, 1, 10, 10),
         ("harmonic", Harmonic, 1, 10, 10),
+        ("gp-prior", GaussianProcess, 1, 10, 10),
         ("linear", Linear, 1, 10, 10),
     ],
 )

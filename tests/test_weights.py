@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from few_shot_learners import GRADIENTS, HEADS, OTHERS, PROCESS, SGD, learner_of, parameters
+from few_shot_learners import GRADIENTS, HEADS, OTHERS, PROCESS, REGRESSORS, SGD, learner_of, parameters
 
 import jaxmeta
 from jaxmeta import Batch, Task
@@ -70,7 +70,7 @@ def test_padding_weights_and_more_ways_than_classes_change_no_head(name):
 @pytest.mark.quick("maml", "proto-maml")
 def test_padding_and_weights_change_no_other_learner(name):
     learner, model = learner_of(name)
-    dense, padded = drawn(4, name not in ONCE, regression=name == "neural-process")
+    dense, padded = drawn(4, name not in ONCE, regression=name in REGRESSORS)
     assert_close(outcome(learner, model, padded, None), outcome(learner, model, dense, None))
 
 

@@ -18,3 +18,5 @@ from jaxmeta.data.containers._labels import as_labels as as_labels
 from jaxmeta.data.containers._labels import scalar_label as scalar_label
 from jaxmeta.data.containers._scale import to_float as to_float
 from jaxmeta.data.containers._scale import warn_of_inputs as warn_of_inputs
+from jaxmeta.data.containers._table_inputs import Columns as Columns
+from jaxmeta.data.containers._table_inputs import table_inputs as table_inputs

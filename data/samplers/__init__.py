@@ -15,6 +15,9 @@ from jaxmeta.data.samplers._checks import check_sizes as check_sizes
 from jaxmeta.data.samplers._checks import largest as largest
 from jaxmeta.data.samplers._few_shot import FewShot as FewShot
 from jaxmeta.data.samplers._few_shot import from_groups as from_groups
+from jaxmeta.data.samplers._gaussian_process import GaussianProcess as GaussianProcess
+from jaxmeta.data.samplers._gaussian_process import Kernel as Kernel
+from jaxmeta.data.samplers._gaussian_process import Posterior as Posterior
 from jaxmeta.data.samplers._glyphs import Glyphs as Glyphs
 from jaxmeta.data.samplers._harmonic import Harmonic as Harmonic
 from jaxmeta.data.samplers._harmonic import Tone as Tone
@@ -33,3 +36,5 @@ from jaxmeta.data.samplers._sampling import sample_without_replacement as sample
 from jaxmeta.data.samplers._sinusoid import Sinusoid as Sinusoid
 from jaxmeta.data.samplers._sinusoid import Wave as Wave
 from jaxmeta.data.samplers._streams import Streams as Streams
+from jaxmeta.data.samplers._table_prior import Table as Table
+from jaxmeta.data.samplers._table_prior import TablePrior as TablePrior

@@ -44,6 +44,8 @@ from jaxmeta.algorithms._oml import oml as oml
 from jaxmeta.algorithms._part import Part as Part
 from jaxmeta.algorithms._part import named as named
 from jaxmeta.algorithms._part import others as others
+from jaxmeta.algorithms._prior_fitted import BarTransformer as BarTransformer
+from jaxmeta.algorithms._prior_fitted import prior_fitted_network as prior_fitted_network
 from jaxmeta.algorithms._proto_maml import proto_maml as proto_maml
 from jaxmeta.algorithms._protonet import protonet as protonet
 from jaxmeta.algorithms._r2d2 import r2d2 as r2d2

@@ -157,10 +157,14 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, support: jax.Array, weight: jax.Array | None) -> jax.Array:
         norm = nn.LayerNorm(name="norm")
-        bias = None if weight is None else log_weights(weight).astype(tokens.dtype)[None, None]
+        bias, some = None, support.shape[0] > 0
+        if weight is not None:
+            some = some & jnp.any(weight != 0)
+            bias = jnp.where(some, log_weights(weight), 0).astype(tokens.dtype)[None, None]
         attention = nn.MultiHeadDotProductAttention(
             self.heads, use_bias=False, attention_fn=partial(nn.dot_product_attention, bias=bias), name="attention"
         )
-        tokens = tokens + attention(norm(tokens), norm(support))
+        if support.shape[0]:  # an empty support set adds nothing, nor does one of padding alone
+            tokens = tokens + jnp.where(some, attention(norm(tokens), norm(support)), 0)
         hidden = nn.gelu(nn.Dense(2 * tokens.shape[-1], name="hidden")(nn.LayerNorm(name="hidden_norm")(tokens)))
         return tokens + nn.Dense(tokens.shape[-1], name="out")(hidden)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import optax
 
+from jaxmeta._adapt import check_through_loss
 from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree
 from jaxmeta.algorithms._inner_loop import InnerProblem, inner_loop, model_problem
 from jaxmeta.algorithms._part import Part, as_part, others
@@ -51,7 +52,8 @@ def ml3(
 
     Raises:
         TypeError: if `inner` is not an optax transformation.
-        ValueError: if a number of steps is not an integer of at least 0.
+        ValueError: if a number of steps is not an integer of at least 0, or with `first_order()` or `truncated(0)`, by
+            which the learned loss would not learn.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmeta
@@ -67,6 +69,7 @@ def ml3(
         Bechtle, Molchanov, Chebotar, Grefenstette, Righetti, Sukhatme & Meier, *Meta-Learning via Learned Loss*,
         ICPR 2020, https://arxiv.org/abs/1906.05374
     """
+    check_through_loss(meta_gradient)
     part = others(as_part(loss, "loss"))
     problem = model_problem(learned_loss, part)
     if reset is not None:

@@ -155,7 +155,7 @@ register_learner("ml3", _ml3, [
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=32),
     recipe("regression", f"Bechtle et al. 2020, rates {OURS}", steps=1, test_steps=1, inner_rate=1e-2,
            meta_gradient="reverse", outer_rate=1e-3, outer_schedule="constant", num_tasks=25),
-], about=alg.ml3, meta_gradients=(*UNROLLED, "evolution"),
+], about=alg.ml3, meta_gradients=("reverse", "mixed", "truncated", "evolution"),
    model=lambda s, network, ways: models.WithLoss(network, models.LossMLP()))
 register_learner("meta-sgd", _by_rate(alg.meta_sgd), [
     recipe(FEW_SHOT, "Li et al. 2017, Omniglot", steps=1, test_steps=1, inner_rate=0.1, meta_gradient="reverse",

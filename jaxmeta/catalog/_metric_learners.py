@@ -40,6 +40,10 @@ def _neural_process(s: Settings, net: Network) -> MetaLearner:
     return alg.conditional_neural_process(net.method("encode"), net.method("decode"))
 
 
+def _prior_fitted(s: Settings, net: Network) -> MetaLearner:
+    return alg.prior_fitted_network(net.method("encode"), net.method("decode"))
+
+
 def _pretrained(make: Callable[..., MetaLearner]) -> Callable[[Settings, Network], MetaLearner]:
     """A learner that is trained as a classifier of all classes and only adapts."""
 
@@ -84,6 +88,9 @@ register_learner("in-context", _in_context, [
 register_learner("conditional-neural-process", _neural_process, [
     recipe("regression", "ours, the paper has no sinusoids", outer_rate=1e-3, outer_schedule="cosine", num_tasks=25),
 ], about=alg.conditional_neural_process, model=lambda s, network, ways: alg.NeuralProcess(), has_network=False)
+register_learner("pfn", _prior_fitted, [
+    recipe("regression", "ours", bars=100, outer_rate=1e-3, outer_schedule="cosine", num_tasks=32),
+], about=alg.prior_fitted_network, model=lambda s, network, ways: alg.BarTransformer(s.bars, backbone=network))
 register_learner("simpleshot", _pretrained(alg.simpleshot), [
     recipe(FEW_SHOT, "Wang et al. 2019, rate ours", queries=15, minibatch=64, outer_rate=1e-3,
            outer_schedule="cosine"),

@@ -1,5 +1,7 @@
 """Losses: of common tasks, with the modes of training and test, and the DiCE operator for sampled ones."""
 
+from jaxmeta.losses._bars import BarDistribution as BarDistribution
+from jaxmeta.losses._bars import bar_edges as bar_edges
 from jaxmeta.losses._dice import magic_box as magic_box
 from jaxmeta.losses._loss import Loss as Loss
 from jaxmeta.losses._loss import as_loss as as_loss

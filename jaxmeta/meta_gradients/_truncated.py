@@ -54,4 +54,4 @@ def truncated(steps: int, *, remat: bool | int = False) -> MetaGradient:
         last = run_inner_loop(reverse_value_and_grad, loss_fn, inner, first.params, first.state, batch, late, remat)
         return last._replace(losses=jnp.concatenate([first.losses, last.losses]))
 
-    return MetaGradient(run, partial(jax.value_and_grad, has_aux=True))
+    return MetaGradient(run, partial(jax.value_and_grad, has_aux=True), inner_constant=steps == 0)

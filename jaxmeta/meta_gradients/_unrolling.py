@@ -46,6 +46,10 @@ class MetaGradient(NamedTuple):
     """True if the derivative comes from values of the whole objective, as that of `evolution`.
 
     An inner loop alone, as in `jaxmeta.adapt`, is then differentiated as with `reverse`."""
+    inner_constant: bool = False
+    """True if all inner gradients count as constants, as in `first_order`.
+
+    What only the inner loss depends on, such as a learned loss, then has no derivative."""
 
     __repr__ = short_repr
 
@@ -62,10 +66,12 @@ def run_inner_loop(
     batch: Any,
     xs: PyTree,
     remat: bool | int = False,
+    update: Callable[..., tuple[PyTree, optax.OptState]] = update_with,
 ) -> Unrolled:
     """Runs the inner loop, given how the inner gradient is made; see `MetaGradient.unroll` for the other arguments.
 
     `remat` recomputes each step in the backward pass; a number also keeps the parameters of every so many steps only.
+    `update` takes the optimizer's step.
     """
     loss_and_grads = value_and_grad(loss_fn)
 
@@ -76,7 +82,7 @@ def run_inner_loop(
         def value_fn(other: PyTree) -> jax.Array:
             return loss_fn(other, batch, x)[0] + _undifferentiable(params)
 
-        return update_with(inner, grads, state, params, value=loss, value_fn=value_fn), loss
+        return update(inner, grads, state, params, value=loss, value_fn=value_fn), loss
 
     body = jax.checkpoint(step) if remat else step
     steps = jax.tree.leaves(xs)[0].shape[0]
@@ -98,7 +104,7 @@ def run_inner_loop(
     segments = jax.tree.map(lambda x: x[:whole].reshape(whole // remat, remat, *x.shape[1:]), xs)
     (params, state), losses = jax.lax.scan(jax.checkpoint(scan), (params, state), segments)
     rest = jax.tree.map(lambda x: x[whole:], xs)
-    last = run_inner_loop(value_and_grad, loss_fn, inner, params, state, batch, rest, bool(remat))
+    last = run_inner_loop(value_and_grad, loss_fn, inner, params, state, batch, rest, bool(remat), update)
     return last._replace(losses=jnp.concatenate([losses.reshape(-1), last.losses]))
 
 

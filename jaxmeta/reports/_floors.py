@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmeta._types import Batch, MetaLearner, MetaParams, Metrics, Task, predictions_of, with_loss
 from jaxmeta.algorithms import protonet
 from jaxmeta.catalog import Settings
-from jaxmeta.losses import regression
+from jaxmeta.losses import regression, weighted_mean
 
 PREFIX = "floor "
 """Start of the names of the metrics of the simplest learner."""
@@ -56,6 +56,6 @@ def _mean_of_targets() -> MetaLearner:
     loss = regression(lambda mean, x: jnp.broadcast_to(mean, (x.shape[0], *mean.shape[1:])))
 
     def adapt(meta: MetaParams, support: Any, key: jax.Array) -> jax.Array:
-        return jnp.mean(support.y, axis=0, keepdims=True)
+        return weighted_mean(support.y, support.weight, 0)[None]
 
     return MetaLearner(MetaParams, adapt, loss.test, lambda meta, task, key: ({}, meta))

@@ -25,11 +25,14 @@ def write_predictions(path: Path, details: Details, sampler: Any) -> None:
 
     A table `.csv` has a line for each query, with the number of its task and in classification the class, the
     prediction and its probability, in regression the target and the prediction. A file `.npz` has the arrays `outputs`,
-    `y`, `weight`, `class_ids` and `class_names`, those that there are.
+    `y`, `weight`, `class_ids` and `class_names`, those that there are. The outputs of a learner that predicts
+    distributions are their means and standard deviations, `[2, num_tasks, ...]`.
     """
     content = io.BytesIO()
     if path.suffix == ".npz":
         given = {name: value for name, value in details._asdict().items() if value is not None and name != "steps"}
+        if hasattr(given.get("outputs"), "quantile"):
+            given["outputs"] = given["outputs"].mean, given["outputs"].std
         arrays: dict[str, Any] = {name: np.asarray(value) for name, value in given.items()}
         arrays["class_names"] = np.array(getattr(sampler, "class_names", ()), str)
         np.savez_compressed(content, **arrays)
@@ -41,7 +44,9 @@ def write_predictions(path: Path, details: Details, sampler: Any) -> None:
 
 
 def _rows(details: Details, sampler: Any) -> Iterator[list[Any]]:
-    found = details.outputs[0] if isinstance(details.outputs, tuple) else details.outputs  # the mean beside a deviation
+    found: Any = details.outputs
+    if isinstance(found, tuple):  # a distribution
+        found = getattr(found, "mean", found[0])
     y = np.asarray(details.y)
     if y.ndim > 2:
         outputs = np.asarray(found, np.float64)

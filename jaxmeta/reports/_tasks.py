@@ -14,7 +14,7 @@ from jaxmeta._step import evaluate
 from jaxmeta._summary import Summary, summarize
 from jaxmeta._types import MetaLearner, MetaParams, Sampler
 from jaxmeta.catalog import Settings
-from jaxmeta.data import Harmonic, Linear, Sinusoid
+from jaxmeta.data import GaussianProcess, Harmonic, Linear, Sinusoid
 from jaxmeta.reports._classes import confusion_of, shown_tasks
 from jaxmeta.reports._findings import Findings, Fit, Step, Tested
 from jaxmeta.reports._floors import PREFIX, beside_floor, floor_name
@@ -99,7 +99,7 @@ def _steps(values: Mapping[str, np.ndarray], names: Sequence[str]) -> list[Step]
 
 def _fits(learners: Mapping[str, MetaLearner | None], meta: MetaParams, sampler: Any, keys: jax.Array) -> list[Fit]:
     """Returns the curves of some tasks, if their inputs and targets are single numbers."""
-    if isinstance(sampler, Sinusoid | Harmonic | Linear):
+    if isinstance(sampler, Sinusoid | Harmonic | Linear | GaussianProcess):
         sampler = dataclasses.replace(sampler, queries=200)  # a picture of the target needs more than ten points
     runs = {name: jax.jit(partial(_predict, learner)) for name, learner in learners.items() if learner is not None}
     fits = []
@@ -108,8 +108,9 @@ def _fits(learners: Mapping[str, MetaLearner | None], meta: MetaParams, sampler:
         task = sampler(draw_key)
         if any(part.shape[1:] != (1,) for part in (task.support.x, task.support.y)):
             return []
-        (x, y), (query_x, query_y) = (tuple(np.asarray(part)[:, 0] for part in batch[:2]) for batch in task)
-        grid = np.linspace(min(x.min(), query_x.min()), max(x.max(), query_x.max()), 200, dtype=np.float32)
+        (x, y), (query_x, query_y) = (_counted(batch) for batch in task)
+        seen = np.concatenate([x, query_x])
+        grid = np.linspace(seen.min(), seen.max(), 200, dtype=np.float32)
         args = meta, task.support, adapt_key, grid[:, None]
         curves = {name: np.asarray(run(*args))[:, 0] for name, run in runs.items()}
         order = np.argsort(query_x)
@@ -117,7 +118,13 @@ def _fits(learners: Mapping[str, MetaLearner | None], meta: MetaParams, sampler:
     return fits
 
 
+def _counted(batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the inputs and targets of a batch of single numbers, without padding."""
+    keep = slice(None) if batch.weight is None else np.asarray(batch.weight) > 0
+    return np.asarray(batch.x)[keep, 0], np.asarray(batch.y)[keep, 0]
+
+
 def _predict(learner: MetaLearner, meta: MetaParams, support: Any, key: jax.Array, x: Any) -> Any:
-    """Returns the predictions after adaptation, of a mean and a deviation the mean."""
+    """Returns the predictions after adaptation, of a distribution the mean."""
     found = learner.predict(learner.adapt(meta, support, key), x)
-    return found[0] if isinstance(found, tuple) else found
+    return getattr(found, "mean", found[0]) if isinstance(found, tuple) else found

@@ -47,6 +47,8 @@ class ObservationEncoder(nn.Module):
     Attributes:
         size: the environment's `observation_size`: a number, a shape, or a mapping from names to these.
         features: number of features of an image.
+        convolutions: whether an image goes through convolutions. Without them there is only the linear layer, which is
+            several times faster, and better for a small grid in which it matters where something is.
 
     Raises:
         ValueError: if `features` is less than 1, or observations have another form.
@@ -61,6 +63,7 @@ class ObservationEncoder(nn.Module):
 
     size: Any
     features: int = 64
+    convolutions: bool = True
 
     def __post_init__(self) -> None:
         check_integer(features=self.features)
@@ -80,10 +83,14 @@ class ObservationEncoder(nn.Module):
             obs = obs.astype(float) / (255 if obs.dtype == jnp.uint8 else 1)
         if len(shape) != 3:
             return obs.reshape(*obs.shape[:axes], math.prod(shape))
-        x = nn.relu(Conv(16, (3, 3), strides=_stride(obs))(obs))
+        x = self._convolve(obs) if self.convolutions else obs
+        return nn.relu(nn.Dense(self.features)(x.reshape(*x.shape[:axes], -1)))
+
+    def _convolve(self, image: jax.Array) -> jax.Array:
+        x = nn.relu(Conv(16, (3, 3), strides=_stride(image))(image))
         while (stride := _stride(x)) > 1:
             x = nn.relu(Conv(32, (3, 3), strides=stride)(x))
-        return nn.relu(nn.Dense(self.features)(x.reshape(*x.shape[:axes], -1)))
+        return x
 
 
 def _stride(image: jax.Array) -> int:

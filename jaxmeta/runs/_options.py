@@ -146,6 +146,7 @@ class Options:
     fine_tune: bool | None = option("Train the whole network on a task, not the classifier alone.", "learner")
     layers: int | None = option("Layers of the learned transformation of gradients.", "learner")
     latents: int | None = option("Length of the codes.", "learner")
+    bars: int | None = option("Bars of the predicted densities, equally probable in training.", "learner", least=2)
     meta_gradient: str | None = option(
         "Way to compute the meta-gradient; `jaxmeta list` shows all.", "learner", known_as=("first-order",)
     )

@@ -15,7 +15,7 @@ from jaxmeta import data
 from jaxmeta._cost import Cost, cost
 from jaxmeta._parallel import replicate
 from jaxmeta._step import meta_step
-from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, at_least_float32
+from jaxmeta._types import LossFn, MetaLearner, MetaParams, PyTree, Sampler, at_least_float32
 from jaxmeta.algorithms import Contextual
 from jaxmeta.catalog import LEARNERS, Network, Settings, build_network, clipped, outer_schedule
 from jaxmeta.losses import classification, regression
@@ -41,6 +41,7 @@ def _color(key: jax.Array, images: jax.Array) -> jax.Array:
 
 TRACED = ("inner_rate", "outer_rate", "head_rate", "proximal")
 """Options whose values may be traced numbers, so that runs with different ones are one program."""
+_DRAWS = 2000  # tasks from whose targets bars are made
 _AUGMENTATIONS = {"crop": _crop, "flip": _flip, "color": _color}
 
 
@@ -159,9 +160,18 @@ def build(settings: Settings, read: Callable[[], data.BenchmarkTasksets]) -> Par
     if entry.trains_on == "streams" and s.kind != "regression":
         tasksets = data.BenchmarkTasksets(*(data.Streams(sampler, s.ways) for sampler in tasksets))
     init_key, train_key, test_key = jax.random.split(jax.random.key(s.seed), 3)
-    context = [jnp.zeros(s.context_size)] if "context_size" in s else []
-    meta = learner.init(jax.jit(model.init)(init_key, tasksets.train.example, *context))
+    given = [jnp.zeros(s.context_size)] if "context_size" in s else []
+    given += [_targets(tasksets.train, init_key)] if "bars" in s else []
+    meta = learner.init(jax.jit(model.init)(init_key, tasksets.train.example, *given))
     return TaskParts(s, model, learner, learner_at, _optimizer_of(s), tasksets, meta, train_key, test_key)
+
+
+def _targets(sampler: Sampler, key: jax.Array) -> jax.Array:
+    """Returns the query targets of many tasks, as floats, for what a model must know of them before the training."""
+    keys = jax.random.split(jax.random.fold_in(key, 1), _DRAWS)
+    query = jax.jit(lambda sampler, keys: jax.vmap(sampler)(keys).query)(sampler, keys)
+    counted = query.y if query.weight is None else query.y[query.weight > 0]
+    return jnp.asarray(counted, jnp.promote_types(counted.dtype, jnp.float32))
 
 
 def _learner_of(s: Settings) -> tuple[nn.Module, Any]:

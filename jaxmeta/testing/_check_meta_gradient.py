@@ -34,12 +34,13 @@ def check_meta_gradient(learner: MetaLearner, params: PyTree, task: Task) -> Non
         @jax.jit
         def along_a_direction(meta: MetaParams, task: Task, key: jax.Array) -> tuple[jax.Array, jax.Array]:
             """Returns the loss at three points of a line, and the components of the gradients there along it."""
-            direction = noise_like(key, meta)
+            trained = meta._replace(state=())
+            direction = noise_like(key, trained)
 
             def at(step: jax.Array) -> tuple[jax.Array, jax.Array]:
-                moved = jax.tree.map(lambda m, d: m + step * d, meta, direction)
+                moved = jax.tree.map(lambda m, d: m + step * d, trained, direction)._replace(state=meta.state)
                 metrics, gradient = learner.grad(moved, task, key)
-                return metrics["loss"], jnp.asarray(optax.tree.vdot(gradient, direction))
+                return metrics["loss"], jnp.asarray(optax.tree.vdot(gradient._replace(state=()), direction))
 
             return jax.lax.map(at, jnp.array([h, 0.0, -h]))
 
