@@ -45,20 +45,22 @@ class Args:
     """Rows and columns of the room."""
     horizon: int = 40
     """Steps of an episode."""
-    iterations: int = 200
+    iterations: int = 170
     """Meta-iterations of RL2."""
     num_tasks: int = 512
     """Goals per meta-iteration of RL2, a multiple of 8."""
     episodes: int = 4
     """Episodes of a trial of RL2."""
-    promp_iterations: int = 150
+    promp_iterations: int = 80
     """Meta-iterations of ProMP."""
     promp_tasks: int = 20
     """Goals per meta-iteration of ProMP."""
     promp_episodes: int = 40
     """Episodes per goal and inner step of ProMP."""
     steps: int = 3
-    """Inner steps of ProMP."""
+    """Inner steps of ProMP in training."""
+    test_steps: int = 5
+    """Inner steps of ProMP at test. The later ones have the rates of the last step in training."""
     test_tasks: int = 600
     """Goals of each kind at test."""
     folder: Path = Path("runs/dark_room")
@@ -129,7 +131,7 @@ def make_promp(args: Args, env: envs.MetaEnv) -> tuple[jaxmeta.Training, nn.Modu
         optimizer=adam(2e-3, 1.0, 5 * args.promp_iterations),  # 5 epochs
         clip=0.2,
     )
-    curve = rl.adaptation_curve(collect, inner, args.steps)
+    curve = rl.adaptation_curve(collect, inner, args.test_steps)
     return training, policy, (rl.example_observations(env),), curve, args.promp_iterations
 
 
