@@ -31,11 +31,12 @@ LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {
     "oml": ("oml", {}),
     "conditional-neural-process": ("conditional-neural-process", {}),
     "in-context": ("in-context", {}),
+    "pfn": ("pfn", {}),
 }
-WITHOUT_STEPS = ("oml", "conditional-neural-process", "in-context")
+WITHOUT_STEPS = ("oml", "conditional-neural-process", "in-context", "pfn")
 STEPS = (1, 5, 10)
 """Inner steps at test."""
-_SLOW = ("imaml", "oml", "in-context")
+_SLOW = ("imaml", "oml", "in-context", "pfn")
 _NUMBERS = {("maml", 5, 1): 0.67, ("maml", 5, 5): 0.38, ("maml", 5, 10): 0.35}
 _NUMBERS |= {("cavia-5", 10, 1): 0.19, ("cavia-2", 10, 1): 0.21, ("cavia-1", 10, 1): 0.84}
 
