@@ -9,9 +9,12 @@ The table has the return by the number of episodes seen, in fresh draws of two k
 65 cells. The other 16 cells are held out. There is no goal among them in training, so a learner that is optimal in
 training does not look there: RL2 leaves them out, and the gradient of ProMP still finds most of them.
 
-Expected: EXPECTED
+Expected for goals of training: RL2 goes from 3 to 15.5 of 16.5 in six episodes, and ProMP from 0.5 to 34.5 of 36.5
+after five steps. For goals that are held out RL2 has 1.5, and ProMP 31.7. Each takes less than five minutes on two CPU
+cores.
 
     python experiments/dark_room.py
+    python experiments/dark_room.py --learners rl2 --seeds 0 1 2
 """
 
 import json
@@ -100,9 +103,9 @@ class Place(nn.Module):
         return 3.0 * obs[..., 0].reshape(*obs.shape[:-3], -1)
 
 
-def adam(rate: float, clip: float, updates: int) -> optax.GradientTransformation:
-    """Returns Adam with clipped gradients and a rate that falls to a tenth."""
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(optax.linear_schedule(rate, 0.1 * rate, updates)))
+def adam(rate: float, last: float, clip: float, updates: int) -> optax.GradientTransformation:
+    """Returns Adam with clipped gradients and a rate that falls to its last value."""
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adam(optax.linear_schedule(rate, last, updates)))
 
 
 def make_rl2(args: Args, env: envs.MetaEnv) -> tuple[jaxmeta.Training, nn.Module, Any, Any, int]:
@@ -114,7 +117,7 @@ def make_rl2(args: Args, env: envs.MetaEnv) -> tuple[jaxmeta.Training, nn.Module
         trial,
         policy,
         num_tasks=args.num_tasks,
-        optimizer=adam(3e-3, 0.5, 32 * args.iterations),  # 4 epochs of 8 minibatches
+        optimizer=adam(3e-3, 3e-4, 0.5, 32 * args.iterations),  # 4 epochs of 8 minibatches
         minibatches=8,
         trace_decay=0.5,
         entropy_weight=0.02,
@@ -134,7 +137,7 @@ def make_promp(args: Args, env: envs.MetaEnv) -> tuple[jaxmeta.Training, nn.Modu
         inner,
         args.steps,
         num_tasks=args.promp_tasks,
-        optimizer=adam(2e-3, 1.0, 5 * args.promp_iterations),  # 5 epochs
+        optimizer=adam(2e-3, 2e-4, 1.0, 5 * args.promp_iterations),  # 5 epochs
         clip=0.2,
     )
     curve = rl.adaptation_curve(collect, inner, args.test_steps)

@@ -130,6 +130,7 @@ def test_bad_input_is_named(call, message):
         call()
 
 
+@pytest.mark.slow
 def test_a_run_saves_its_bars_and_tells_means(tmp_path, capsys):
     """A run from the command line: its edges are those of its seed's prior, and the predictions are means."""
     folder = tmp_path / "run"

@@ -109,6 +109,7 @@ def test_rows_have_no_order_and_no_neighbors(untrained, table):
     np.testing.assert_allclose(before.sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_all_orders_knows_no_positions(table):
     """With many members the mean hardly depends on the order of the columns or on the names of the classes."""
     network = ContextTransformer(out=4, width=8, layers=2, heads=2)

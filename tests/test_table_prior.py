@@ -209,6 +209,7 @@ def test_wrong_sizes_are_named(sizes, message):
         data.TablePrior(**sizes)
 
 
+@pytest.mark.slow
 def test_benchmark():
     sets: Any = data.get_tasksets("table-prior", ways=3, shots=4, queries=2, test_shots=(2, 5))
     assert (sets.train.shots, sets.test.shots, sets.train.ways) == ((5, 12), (6, 15), (2, 3))
