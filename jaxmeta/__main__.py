@@ -24,7 +24,7 @@ from jaxmeta._commands import (
     train_all,
 )
 from jaxmeta._files import cache_folder
-from jaxmeta._parallel import available_cores, device_complaint, task_mesh
+from jaxmeta._parallel import available_cores, device_complaint, simulate_devices, task_mesh
 from jaxmeta.catalog import GROUPS, LEARNERS, Option, Settings, default_of
 from jaxmeta.runs import OPTIONS, Experiment, load_module
 from jaxmeta.training import LOGGERS, named_loggers, on_signals
@@ -198,8 +198,7 @@ def _mesh(
     elif devices is None:
         return None
     elif devices > 1:
-        with contextlib.suppress(RuntimeError):  # JAX runs already; on a CPU, as many devices as requested
-            jax.config.update("jax_num_cpu_devices", devices)
+        simulate_devices(devices, threads=2 * max(devices, available_cores()))
     return task_mesh(devices)
 
 
@@ -210,19 +209,18 @@ def _mesh_of_cores(*settings: Settings) -> Any:
     ProtoNets with 5 ways and 8 tasks 131 and 98, with 60 ways and 2 tasks 339 and 310, MAML on 26 sinusoids 1.32 and
     0.80. ProMP on Particles2D 1,250 and 1,138, but it compiles for 27 s instead of 16, so policies stay on one device.
     So do larger networks: XLA ends a process whose devices wait for each other for a minute, as they may on a busy
-    machine if an update is slow.
+    machine if an update is slow. So do Gaussian processes, whose factorizations would wait for ever.
     """
     import jax
 
     faster = all(LEARNERS[s.learner].trains_on in ("tasks", "streams") for s in settings)
-    quick = all(s.get("model", "mlp") in ("cnn", "fc", "mlp") for s in settings)
+    quick = all(s.get("model", "mlp") in ("cnn", "fc", "mlp") and s.benchmark != "gp-prior" for s in settings)
     if "device_count" in os.environ.get("XLA_FLAGS", "") or not (faster and quick):
         return None
     cores, config = available_cores(), cast(Any, jax.config)
     if config.jax_num_cpu_devices not in (-1, cores) or cores == 1 or any(s.num_tasks % cores for s in settings):
         return None
-    with contextlib.suppress(RuntimeError):  # JAX runs already
-        config.update("jax_num_cpu_devices", cores)
+    simulate_devices(cores)
     return task_mesh() if jax.default_backend() == "cpu" and jax.device_count() == cores else None
 
 
