@@ -166,11 +166,12 @@ def run(args: Args, env: envs.MetaEnv, learner: Learner, seed: int) -> list[Row]
     for split, goals in GOALS.items():
         tasks = env.sample_tasks(task_key, args.test_tasks, split=split)
         found = evaluate(done.state.meta, tasks, test_key)
-        sampled = np.asarray(found.sampled)
-        interval = 1.96 * sampled.std(axis=0, ddof=1) / np.sqrt(len(sampled))
+        episodes = found.episodes.tolist()
+        columns = zip(map(str, episodes), found.sampled.T, strict=True)
+        returns = jaxmeta.summarize(dict(columns)).values()
         oracle = float(np.mean(np.asarray(rl.score_scale(env, tasks, test_key, episodes=1).oracle)))
-        numbers = found.episodes.tolist(), sampled.mean(axis=0).tolist(), interval.tolist()
-        rows.append(Row(learner, seed, goals, *times, *numbers, oracle))
+        numbers = [summary.mean for summary in returns], [summary.interval for summary in returns]
+        rows.append(Row(learner, seed, goals, *times, episodes, *numbers, oracle))
     return rows
 
 
@@ -207,11 +208,11 @@ def main(args: Args) -> None:
         for seed in args.seeds:
             for row in run(args, env, learner, seed):
                 rows.append(row)
-                numbers = zip(row.episodes, row.returns, row.intervals, strict=True)
-                text = ", ".join(f"{seen}: {mean:.1f} ± {half:.1f}" for seen, mean, half in numbers)
+                points = zip(row.episodes, row.returns, row.intervals, strict=True)
+                curve = ", ".join(f"{seen}: {mean:.1f} ± {half:.1f}" for seen, mean, half in points)
                 share = f"{100 * row.returns[-1] / row.oracle:.0f} %"
-                numbers = f"{row.oracle:.1f} | {share} | {row.seconds:.0f} | {row.cpu_seconds:.0f}"
-                print(f"| {learner} | {seed} | {row.goals} | {text} | {numbers} |")
+                rest = f"{row.oracle:.1f} | {share} | {row.seconds:.0f} | {row.cpu_seconds:.0f}"
+                print(f"| {learner} | {seed} | {row.goals} | {curve} | {rest} |")
     plot(rows, args.folder / "dark_room.png")
     (args.folder / "result.json").write_text(json.dumps([row._asdict() for row in rows], indent=2))
     print(f"\n{args.test_tasks} goals of each kind; saved to {args.folder}")

@@ -97,12 +97,11 @@ def main(args: Args) -> None:
     tasks = bilevel.TrainAndValidation(train, train, 1, 100)
 
     @jax.jit
-    def learn(state: Any, tasks: Any, keys: jax.Array) -> tuple[Any, jax.Array]:
-        def step(state: Any, key: jax.Array) -> tuple[Any, jax.Array]:
-            state, metrics = training.step(state, key, tasks)
-            return state, metrics["accuracy"]
+    def learn(state: Any, tasks: Any, keys: jax.Array) -> Any:
+        def step(state: Any, key: jax.Array) -> tuple[Any, None]:
+            return training.step(state, key, tasks)[0], None
 
-        return jax.lax.scan(step, state, keys)
+        return jax.lax.scan(step, state, keys)[0]
 
     @jax.jit
     def learned_accuracy(meta: Any, key: jax.Array) -> jax.Array:
@@ -129,7 +128,7 @@ def main(args: Args) -> None:
     for seed in args.seeds:
         noise_key, run_key, test_key = jax.random.split(jax.random.key(seed), 3)
         hyper = one_each(noise_key)
-        state, _ = learn(training.init(learner.init(hyper)), tasks, jax.random.split(run_key, args.updates))
+        state = learn(training.init(learner.init(hyper)), tasks, jax.random.split(run_key, args.updates))
         keys = jax.random.split(test_key, args.tests)
         learned = float(jnp.mean(jax.lax.map(lambda k, m=state.meta: learned_accuracy(m, k), keys)))
         rows.setdefault("learned images and rates", []).append(learned)

@@ -86,7 +86,7 @@ def make(args: Args, name: str) -> tuple[jaxmeta.MetaLearner, jaxmeta.MetaParams
 
 
 def meta_train(args: Args, name: str) -> dict[str, Any]:
-    """A record of the training, with the meta-parameters."""
+    """A record of the training, with the learner and the meta-parameters."""
     learner, meta = make(args, name)
     sampler, key = sampler_of(args, (0, max(SIZES)), 32), jax.random.key(args.seed + 1)
 
@@ -113,7 +113,7 @@ def meta_train(args: Args, name: str) -> dict[str, Any]:
         validate_every=updates,
     )
     seconds = {"train_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-    return {"updates": updates, "meta": trained.meta, **seconds}
+    return {"updates": updates, "learner": learner, "meta": trained.meta, **seconds}
 
 
 def exact_log_prob(sampler: data.GaussianProcess, task: jaxmeta.Task, kernels: data.Kernel) -> jax.Array:
@@ -128,9 +128,8 @@ def exact_log_prob(sampler: data.GaussianProcess, task: jaxmeta.Task, kernels: d
     return jax.scipy.special.logsumexp(jax.nn.log_softmax(evidence)[:, None, None] + density, axis=0)
 
 
-def test(args: Args, name: str, meta: jaxmeta.MetaParams) -> list[dict[str, Any]]:
+def test(args: Args, name: str, learner: jaxmeta.MetaLearner, meta: jaxmeta.MetaParams) -> list[dict[str, Any]]:
     """A record for each size of the support set: densities of the same targets, exact and predicted."""
-    learner, _ = make(args, name)
     most = max(SIZES)
     sampler = sampler_of(args, most, 64)
     kernels = jax.vmap(sampler.kernel)(jax.random.split(jax.random.key(7), CANDIDATES[args.prior]))
@@ -179,9 +178,9 @@ def main(args: Args) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in args.learners:
         trained = meta_train(args, name)
-        meta = trained.pop("meta")
+        learner, meta = trained.pop("learner"), trained.pop("meta")
         jaxmeta.save(args.folder / f"{name}.msgpack", meta)
-        found = [{**record, **trained} for record in test(args, name, meta)]
+        found = [{**record, **trained} for record in test(args, name, learner, meta)]
         for r in found:
             print(
                 f"| {name} | {r['shots']} | {r['exact']['mean']:.3f} | {r['nll']['mean']:.3f} | "

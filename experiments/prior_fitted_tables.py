@@ -183,9 +183,8 @@ def compare(args: Args, classifier: Any, facts: dict[str, float]) -> list[dict[s
                         for train, test in splitter.split(x, y)
                     ]
                     record = {"table": table, "rows": rows, "method": name, "splits": args.splits}
-                    for metric, values in zip(METRICS, zip(*found, strict=True), strict=True):
-                        interval = 1.96 * float(np.std(values, ddof=1)) / args.splits**0.5
-                        record[metric] = {"mean": float(np.mean(values)), "interval": interval}
+                    summaries = jaxmeta.summarize(dict(zip(METRICS, np.transpose(found), strict=True)))
+                    record |= {m: {"mean": s.mean, "interval": s.interval} for m, s in summaries.items()}
                 records.append(record)
                 path.write_text(json.dumps({"training": facts, "records": records}, indent=2))
                 shown = " | ".join(f"{record[m]['mean']:.3f} ± {record[m]['interval']:.3f}" for m in METRICS)

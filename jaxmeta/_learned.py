@@ -152,7 +152,7 @@ def _nan_free_forward(grads: PyTree, params: PyTree) -> tuple[Any, Any]:
 
 def _nan_free_backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree]:
     def clean(c: jax.Array, grad: jax.Array, x: jax.Array) -> jax.Array:
-        return _without_nan(c, (grad == 0) | (x == 0))
+        return without_nan(c, (grad == 0) | (x == 0))
 
     grads, params = residuals
     of_grads, of_params = cotangents
@@ -174,15 +174,22 @@ def _nan_free_value_forward(value: jax.Array, grads: PyTree) -> tuple[jax.Array,
 
 
 def _nan_free_value_backward(grads: PyTree, cotangent: jax.Array) -> tuple[jax.Array, PyTree]:
-    none = jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda grad: jnp.all(grad == 0), grads), jnp.array(True))
-    return _without_nan(cotangent, none), jax.tree.map(jnp.zeros_like, grads)
+    return without_nan(cotangent, all_zero(grads)), jax.tree.map(jnp.zeros_like, grads)
 
 
 _nan_free_value.defvjp(_nan_free_value_forward, _nan_free_value_backward)
 
 
-def _without_nan(cotangent: jax.Array, zero: jax.Array) -> jax.Array:
-    return jnp.where(zero & jnp.isnan(cotangent), jnp.zeros_like(cotangent), cotangent)
+def all_zero(grads: PyTree) -> jax.Array:
+    """Returns whether every number of a gradient is zero."""
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda grad: jnp.all(grad == 0), grads), jnp.array(True))
+
+
+def without_nan(derivative: jax.Array, where: jax.Array) -> jax.Array:
+    """Returns a derivative with zero in place of NaN at some places."""
+    if derivative.dtype == jax.dtypes.float0:
+        return derivative
+    return jnp.where(where & jnp.isnan(derivative), jnp.zeros_like(derivative), derivative)
 
 
 def no_value_fn(where: str) -> Callable[[PyTree], NoReturn]:

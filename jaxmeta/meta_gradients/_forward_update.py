@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from jaxmeta._learned import with_extra_args
+from jaxmeta._learned import all_zero, with_extra_args, without_nan
 from jaxmeta._types import PyTree
 from jaxmeta.meta_gradients._explicit import explicit_closure
 
@@ -40,7 +39,7 @@ def update_with_tangents(
         _, grads, _, params, _ = primals
         zero_grads = jax.tree.map(lambda g: g == 0, grads)
         zero_places = jax.tree.map(lambda g, p: (g == 0) | (p == 0), grads, params)
-        nothing = jax.tree.reduce(jnp.logical_and, jax.tree.map(jnp.all, zero_grads), jnp.array(True))
+        nothing = all_zero(grads)
         end, total = explicit(*primals), None
         for place, tangent in enumerate(tangents):
 
@@ -50,19 +49,13 @@ def update_with_tangents(
             _, (updates, state) = jax.jvp(of_one, (primals[place],), (tangent,))
             if place > 0:
                 constant = zero_places if place == 3 else zero_grads
-                updates = jax.tree.map(_without_nan, updates, constant)
-                state = jax.tree.map(lambda t: _without_nan(t, nothing), state)
+                updates = jax.tree.map(without_nan, updates, constant)
+                state = jax.tree.map(lambda t: without_nan(t, nothing), state)
             total = (updates, state) if total is None else jax.tree.map(_add, total, (updates, state))
         return end, total
 
     updates, state = step(closure, grads, state, params, value)
     return optax.apply_updates(params, updates), state
-
-
-def _without_nan(tangent: Any, where: jax.Array) -> Any:
-    if tangent.dtype == jax.dtypes.float0:
-        return tangent
-    return jnp.where(where & jnp.isnan(tangent), jnp.zeros_like(tangent), tangent)
 
 
 def _add(a: Any, b: Any) -> Any:
